@@ -1,0 +1,195 @@
+"""Random access to referring-expression datasets: gRefCOCO, RefCOCO, RefCOCO+, RefCOCOg, RefCLEF, Ref-ZOM."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from etils import epath
+
+from grounding_jax.data import files, masks
+
+# Where each dataset's pictures lie below refer_seg/ (spec gsva g).
+_MSCOCO = "images/mscoco/images/train2014"
+_PICTURES = {"refclef": "images/saiapr_tc-12"}
+# The file of expressions below refer_seg/DATASET/: the first that is there is read.
+_EXPRESSION_FILES = {
+    "grefcoco": ("grefs(unc).p", "grefs(unc).json"),
+    "refzom": ("Ref_ZOM.p",),
+    "refcocog": ("refs(umd).p",),
+}
+_DEFAULT_EXPRESSION_FILES = ("refs(unc).p",)
+_REQUIRED_KEYS = ("ref_id", "ann_id", "image_id", "split", "sentences")
+
+# The splits by dataset and by whose division into splits it is, and the names of all datasets made of them.
+REFER_SPLITS = {
+    "grefcoco|unc": ("train", "val", "testA", "testB"),
+    "refcoco|unc": ("train", "val", "testA", "testB", "test"),
+    "refcoco+|unc": ("train", "val", "testA", "testB", "test"),
+    "refcocog|umd": ("train", "val", "test"),
+    "refclef|unc": ("train", "val", "testA", "testB", "testC", "test"),
+    "refzom|final": ("train", "test"),
+}
+REFER_DATASETS = tuple(f"{dataset}|{split}" for dataset, splits in REFER_SPLITS.items() for split in splits)
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One image with all its expressions (spec gsva c.4, c.6).
+
+    Attributes:
+        image: the picture file.
+        size: (H, W) of the masks, from the annotations.
+        raw_expressions: the texts as the dataset has them, which training samples from.
+        targets: for each expression, the COCO segmentations of its instances; none where it is absent.
+        image_id: the dataset's number of the image.
+        ref_ids: for each expression, the dataset's number of the reference it belongs to.
+        families: for each expression, its kind (such as "place"), or None if the dataset does not tell.
+    """
+
+    image: epath.Path
+    size: tuple[int, int]
+    raw_expressions: tuple[str, ...]
+    targets: tuple[tuple[list | dict, ...], ...]
+    image_id: int
+    ref_ids: tuple[int, ...]
+    families: tuple[str, ...] | None = None
+    ignore: ClassVar[None] = None  # every pixel counts, other than in ReasonSeg
+
+    @property
+    def expressions(self) -> list[str]:
+        """The texts as evaluation puts them into the prompt (spec gsva c.6)."""
+        return [evaluation_text(text) for text in self.raw_expressions]
+
+    @functools.cached_property
+    def masks(self) -> np.ndarray:
+        """bool [n, H, W], decoded at the first use."""
+        return self.masks_of(range(len(self.targets)))
+
+    def masks_of(self, indices: Sequence[int]) -> np.ndarray:
+        """bool [len(indices), H, W]: the masks of some expressions."""
+        chosen = [self._decoded(masks.union_mask, index) for index in indices]
+        return np.stack(chosen) if chosen else np.zeros((0, *self.size), bool)
+
+    @functools.cached_property
+    def rejected(self) -> np.ndarray:
+        """bool [n]: whether the expression's mask is empty, so that [REJ] is right."""
+        return np.array([self._decoded(masks.union_is_empty, i) for i in range(len(self.targets))], bool)
+
+    def _decoded(self, function: Callable[..., Any], index: int) -> Any:
+        """`function` of the segmentations of one expression; an error says which one it was."""
+        try:
+            return function(self.targets[index], self.size)
+        except (TypeError, ValueError) as error:
+            expression = self.raw_expressions[index]
+            raise ValueError(f"the mask of '{expression}' in {self.image} is damaged: {error}") from error
+
+
+class ReferSource:
+    """One `Record` per image of a dataset split, in the order of the image ids.
+
+    The release takes the images in the order of a Python set of their ids, which is not the same everywhere
+    (spec gsva h 25); expressions within an image are in the order of the file, as in the release.
+    """
+
+    def __init__(self, root: epath.PathLike, name: str):
+        """Reads the index of a split; pictures are not opened.
+
+        Args:
+            root: the folder that holds refer_seg/ (spec gsva g).
+            name: one of `REFER_DATASETS`, such as "grefcoco|unc|val".
+
+        Raises:
+            FileNotFoundError: a file of the dataset is missing.
+            ValueError: the name is unknown, or a file is damaged.
+        """
+        if name not in REFER_DATASETS:
+            raise ValueError(f"unknown dataset '{name}'; there are {', '.join(REFER_DATASETS)}")
+        dataset, _, split = name.split("|")
+        folder = epath.Path(root) / "refer_seg"
+        self.name = name
+        self._pictures = folder / _PICTURES.get(dataset, _MSCOCO)
+        self._instances_file = folder / dataset / "instances.json"
+        refs = _read_refs(folder / dataset, dataset)
+        chosen = [ref for ref in refs if _in_split(ref["split"], split, exact=dataset == "grefcoco")]
+        if not chosen:
+            present = ", ".join(sorted({ref["split"] for ref in refs}))
+            raise ValueError(f"{folder / dataset} has no expressions of the split '{split}', only of {present}")
+        self._refs_of_image: dict[int, list[dict]] = {}
+        for ref in chosen:
+            self._refs_of_image.setdefault(ref["image_id"], []).append(ref)
+        self._image_ids = sorted(self._refs_of_image)
+        self._read_instances({ann_id for ref in chosen for ann_id in _annotation_ids(ref)})
+
+    def __len__(self) -> int:
+        return len(self._image_ids)
+
+    def __getitem__(self, index: int) -> Record:
+        image_id = self._image_ids[index]
+        pairs = [(ref, s["sent"]) for ref in self._refs_of_image[image_id] for s in ref["sentences"]]
+        image = self._images[image_id]
+        families = tuple(ref.get("family") for ref, _ in pairs)
+        return Record(
+            image=self._pictures / image["file_name"],
+            size=(image["height"], image["width"]),
+            raw_expressions=tuple(text for _, text in pairs),
+            targets=tuple(tuple(self._segmentations[ann_id] for ann_id in _annotation_ids(ref)) for ref, _ in pairs),
+            image_id=image_id,
+            ref_ids=tuple(ref["ref_id"] for ref, _ in pairs),
+            families=None if None in families else families,
+        )
+
+    def _read_instances(self, ann_ids: set[int]) -> None:
+        """Keeps what the split needs of instances.json, which may be hundreds of megabytes."""
+        instances = files.read_json(self._instances_file)
+        try:
+            images = {image["id"]: image for image in instances["images"]}
+            segmentations = {a["id"]: a["segmentation"] for a in instances["annotations"] if a["id"] in ann_ids}
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{self._instances_file} is not a COCO annotation file: {error!r}") from error
+        missing = [f"image {image_id}" for image_id in self._image_ids if image_id not in images]
+        missing += [f"annotation {ann_id}" for ann_id in sorted(ann_ids - segmentations.keys())]
+        if missing:
+            raise ValueError(
+                f"{self._instances_file} lacks {missing[0]}, which an expression of '{self.name}' refers to"
+                + (f" ({len(missing)} are missing)" if len(missing) > 1 else "")
+            )
+        self._images = {image_id: images[image_id] for image_id in self._image_ids}
+        self._segmentations = segmentations
+
+
+def evaluation_text(text: str) -> str:
+    """An expression as evaluation's prompt has it: lower case, no dots at its ends (spec gsva c.6)."""
+    return text.strip().lower().strip(".")
+
+
+def _read_refs(folder: epath.Path, dataset: str) -> list[dict[str, Any]]:
+    """The references of a dataset, checked to have the keys that are used."""
+    names = _EXPRESSION_FILES.get(dataset, _DEFAULT_EXPRESSION_FILES)
+    file = next((folder / name for name in names if (folder / name).exists()), None)
+    if file is None:
+        tried = " or ".join(str(folder / name) for name in names)
+        raise FileNotFoundError(f"a file of the dataset is missing: {tried}")
+    refs = files.read_plain_pickle(file) if file.suffix == ".p" else files.read_json(file)
+    if not isinstance(refs, list) or not all(isinstance(ref, dict) for ref in refs):
+        raise ValueError(f"{file} does not hold a list of references")
+    for ref in refs:
+        lacking = [key for key in _REQUIRED_KEYS if key not in ref]
+        lacking += ["sent"] if not lacking and any("sent" not in s for s in ref["sentences"]) else []
+        if lacking:
+            raise ValueError(f"a reference in {file} lacks '{lacking[0]}': it has {', '.join(map(str, ref))}")
+    return refs
+
+
+def _in_split(ref_split: str, split: str, exact: bool) -> bool:
+    """Whether a reference belongs to a split: testA, B, C by their letter, test any of them (spec gsva g)."""
+    if exact or split in ("train", "val"):
+        return ref_split == split
+    return "test" in ref_split if split == "test" else split[-1] in ref_split
+
+
+def _annotation_ids(ref: dict[str, Any]) -> list[int]:
+    """The instances a reference means; none where its target is absent, written as [-1] or []."""
+    ann_id = ref["ann_id"]
+    return [number for number in (ann_id if isinstance(ann_id, list) else [ann_id]) if number != -1]

@@ -1,0 +1,1 @@
+"""What both systems do with text: tokens, prompts as arrays, generation, answers."""

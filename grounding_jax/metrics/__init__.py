@@ -1,0 +1,1 @@
+"""Mask metrics as sums and counts."""

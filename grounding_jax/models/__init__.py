@@ -1,0 +1,1 @@
+"""Architectures, one a file: configuration, primitives, blocks, model; no files, datasets or meshes."""

@@ -1,0 +1,144 @@
+"""Primitives every model file shares: linear layers (with LoRA), norms and patches.
+
+Activations carry the dtype: parameters of any dtype are cast to that of their input, norms are computed in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+LECUN = nn.initializers.lecun_normal()
+
+
+def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """``[..., D] @ [D, F] -> [..., F]`` in the dtype of ``x``.
+
+    Leading axes are flattened first: XLA's CPU backend runs the two-dimensional product up to twice as fast as the
+    batched one, and accelerators see the same product.
+    """
+    y = x.reshape(-1, x.shape[-1]) @ kernel.astype(x.dtype)
+    return y.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+class Linear(nn.Module):
+    """``x @ kernel + bias``, plus a low-rank update where ``lora_rank`` is positive (see `lora.py`).
+
+    Attributes:
+        features: output width.
+        use_bias: whether there is a bias.
+        lora_rank: rank R of the update; 0 for none.
+        lora_scale: factor alpha / R of the update.
+    """
+
+    features: int
+    use_bias: bool = True
+    lora_rank: int = 0
+    lora_scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """``[..., D] -> [..., features]``."""
+        width = x.shape[-1]
+        y = matmul(x, self.param("kernel", LECUN, (width, self.features)))
+        if self.lora_rank:
+            # PEFT's initialisation: A uniform in +-1/sqrt(D) (Kaiming with a = sqrt 5), B zero.
+            uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+            lora_a = self.param("lora_a", uniform, (width, self.lora_rank))
+            lora_b = self.param("lora_b", nn.initializers.zeros, (self.lora_rank, self.features))
+            y = y + self.lora_scale * matmul(matmul(x, lora_a), lora_b)
+        if self.use_bias:
+            y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(y.dtype)
+        return y
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an activation between them: ``fc2(activation(fc1(x)))``."""
+
+    hidden: int
+    features: int
+    activation: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """``[..., D] -> [..., features]``."""
+        x = ACTIVATIONS[self.activation](Linear(self.hidden, name="fc1")(x))
+        return Linear(self.features, name="fc2")(x)
+
+
+def quick_gelu(x: jax.Array) -> jax.Array:
+    """OpenAI CLIP's approximation of GELU, ``x * sigmoid(1.702 x)``."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """The exact (erf) GELU."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": gelu, "relu": jax.nn.relu}
+
+
+class LayerNorm(nn.Module):
+    """Layer norm over the last axis, in float32. On [..., h, w, C] this is SAM's LayerNorm2d."""
+
+    eps: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """``[..., D] -> [..., D]``."""
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        y = x.astype(jnp.float32)
+        y = y - y.mean(-1, keepdims=True)
+        y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.eps)
+        return (y * scale + bias).astype(x.dtype)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm over the last axis, in float32 (LLaMA)."""
+
+    eps: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """``[..., D] -> [..., D]``."""
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        y = x.astype(jnp.float32)
+        y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.eps)
+        return y.astype(x.dtype) * scale.astype(x.dtype)
+
+
+def patches(images: jax.Array, size: int) -> jax.Array:
+    """Cuts ``[B, H, W, C]`` into non-overlapping squares: ``[B, H/size, W/size, size * size * C]``.
+
+    With a matrix product behind it this is a strided convolution, and faster than one.
+    """
+    B, H, W, C = images.shape
+    x = images.reshape(B, H // size, size, W // size, size, C).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(B, H // size, W // size, size * size * C)
+
+
+def unpatches(x: jax.Array, size: int) -> jax.Array:
+    """Inverse of `patches`: ``[B, h, w, size * size * C] -> [B, h * size, w * size, C]``."""
+    B, h, w, F = x.shape
+    x = x.reshape(B, h, w, size, size, F // (size * size)).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(B, h * size, w * size, F // (size * size))
+
+
+def split_heads(x: jax.Array, heads: int) -> jax.Array:
+    """``[..., N * K] -> [..., N, K]``."""
+    return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads)
+
+
+def merge_heads(x: jax.Array) -> jax.Array:
+    """``[..., N, K] -> [..., N * K]``."""
+    return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
+
+
+def stack(trees: Sequence[dict]) -> dict:
+    """Stacks equal parameter trees on a new first axis, as the scanned layers store them."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)

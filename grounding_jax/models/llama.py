@@ -1,0 +1,222 @@
+"""LLaMA decoder (Touvron et al. 2023, arXiv:2302.13971; grouped queries of Llama 2) with LoRA and a KV cache.
+
+Training, prefill and decoding are one function: `Decoder` reads embeddings at given positions under a given mask, and
+where a cache is passed it writes its keys and values there at a given slot and attends to the whole cache.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from grounding_jax.models.attention import attention, branch_mask
+from grounding_jax.models.layers import LECUN, Linear, RMSNorm, matmul, merge_heads, split_heads
+
+
+@dataclasses.dataclass(frozen=True)
+class LlamaConfig:
+    """Sizes of a LLaMA decoder.
+
+    Attributes:
+        vocab_size: V, rows of the embedding and the head.
+        width: D.
+        hidden: F, width inside the SwiGLU.
+        layers: L.
+        heads: N query heads of width K = D / N.
+        kv_heads: N_kv key/value heads, a divisor of N.
+        eps: of the RMS norms.
+        rope_theta: base of the rotary angles.
+        max_positions: context length the weights were trained for.
+        lora_rank: rank of the updates of q and v; 0 for none.
+        lora_alpha: the update is scaled by lora_alpha / lora_rank.
+        remat: "none" keeps all activations for the backward pass, "full" keeps one hidden state a layer.
+    """
+
+    vocab_size: int
+    width: int
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    eps: float = 1e-6
+    rope_theta: float = 10000.0
+    max_positions: int = 2048
+    lora_rank: int = 0
+    lora_alpha: float = 16.0
+    remat: str = "none"
+
+    @classmethod
+    def vicuna_7b(cls, **changes) -> LlamaConfig:
+        """Vicuna-7B v1.1 with the LLaVA v1.1 vocabulary and [SEG], [REJ] (spec gsva a.1)."""
+        sizes = dict(vocab_size=32005, width=4096, hidden=11008, layers=32, heads=32, kv_heads=32)
+        return cls(**{**sizes, **changes})
+
+    @classmethod
+    def vicuna_13b(cls, **changes) -> LlamaConfig:
+        """Vicuna-13B v1.1 with the LLaVA v1.1 vocabulary and [SEG], [REJ] (spec gsva a.1)."""
+        sizes = dict(vocab_size=32005, width=5120, hidden=13824, layers=40, heads=40, kv_heads=40)
+        return cls(**{**sizes, **changes})
+
+    @classmethod
+    def llama2_13b(cls, **changes) -> LlamaConfig:
+        """Llama-2-13B-chat with [SEG], [REJ], <im_start>, <im_end> (spec gsva a.1)."""
+        sizes = dict(vocab_size=32004, width=5120, hidden=13824, layers=40, heads=40, kv_heads=40)
+        return cls(**{**sizes, "eps": 1e-5, "max_positions": 4096, **changes})
+
+    @property
+    def head_width(self) -> int:
+        """K."""
+        return self.width // self.heads
+
+    @property
+    def lora_scale(self) -> float:
+        """Factor of the low-rank update."""
+        return self.lora_alpha / self.lora_rank if self.lora_rank else 0.0
+
+
+def rotate(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
+    """Rotary position embedding in the half-split convention of the transformers library.
+
+    Args:
+        x: queries or keys ``[B, T, N, K]``.
+        positions: int32 ``[B, T]``.
+        theta: base of the angles.
+
+    Returns:
+        ``[B, T, N, K]`` in the dtype of ``x``; the angles are float32, since bfloat16 cannot count to 2048.
+    """
+    half = x.shape[-1] // 2
+    frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angle = positions[:, :, None, None].astype(jnp.float32) * frequency
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
+
+
+def empty_cache(config: LlamaConfig, batch: int, length: int, dtype=jnp.float32) -> dict[str, jax.Array]:
+    """Zero keys and values ``{"k", "v"}``, each ``[L, B, T, N_kv, K]``."""
+    shape = (config.layers, batch, length, config.kv_heads, config.head_width)
+    return {"k": jnp.zeros(shape, dtype), "v": jnp.zeros(shape, dtype)}
+
+
+class SelfAttention(nn.Module):
+    """Causal self attention with rotary positions; q and v carry the LoRA updates."""
+
+    config: LlamaConfig
+
+    @nn.compact
+    def __call__(self, x, positions, mask, layer, cache, slot):
+        """``x [B, T, D] -> ([B, T, D], cache)``; with a cache, keys are those of all its slots."""
+        c = self.config
+        adapted = dict(use_bias=False, lora_rank=c.lora_rank, lora_scale=c.lora_scale)
+        q = split_heads(Linear(c.heads * c.head_width, **adapted, name="q")(x), c.heads)
+        k = split_heads(Linear(c.kv_heads * c.head_width, use_bias=False, name="k")(x), c.kv_heads)
+        v = split_heads(Linear(c.kv_heads * c.head_width, **adapted, name="v")(x), c.kv_heads)
+        q, k = rotate(q, positions, c.rope_theta), rotate(k, positions, c.rope_theta)
+        if cache is not None:
+            at = (layer, 0, slot, 0, 0)
+            cache = {
+                "k": jax.lax.dynamic_update_slice(cache["k"], k[None].astype(cache["k"].dtype), at),
+                "v": jax.lax.dynamic_update_slice(cache["v"], v[None].astype(cache["v"].dtype), at),
+            }
+            k, v = cache["k"][layer].astype(q.dtype), cache["v"][layer].astype(q.dtype)
+        y = attention(q, k, v, mask=mask)
+        return Linear(c.width, use_bias=False, name="o")(merge_heads(y)), cache
+
+
+class FeedForward(nn.Module):
+    """SwiGLU: ``down(silu(gate(x)) * up(x))``."""
+
+    config: LlamaConfig
+
+    @nn.compact
+    def __call__(self, x):
+        """``[B, T, D] -> [B, T, D]``."""
+        gate = Linear(self.config.hidden, use_bias=False, name="gate")(x)
+        up = Linear(self.config.hidden, use_bias=False, name="up")(x)
+        return Linear(self.config.width, use_bias=False, name="down")(jax.nn.silu(gate) * up)
+
+
+class Block(nn.Module):
+    """Pre-norm residual block. Written to be scanned: state and cache are carried, the hidden state is also returned."""
+
+    config: LlamaConfig
+
+    @nn.compact
+    def __call__(self, carry, layer, positions, mask, slot):
+        """``(x [B, T, D], cache), layer -> (x, cache), x``."""
+        x, cache = carry
+        y, cache = SelfAttention(self.config, name="attn")(
+            RMSNorm(self.config.eps, name="attn_norm")(x), positions, mask, layer, cache, slot
+        )
+        x = x + y
+        x = x + FeedForward(self.config, name="mlp")(RMSNorm(self.config.eps, name="mlp_norm")(x))
+        return (x, cache), x
+
+
+class Decoder(nn.Module):
+    """The stack of blocks between the embedding and the head, scanned over stacked parameters."""
+
+    config: LlamaConfig
+
+    @nn.compact
+    def __call__(self, x, positions, branch, *, cache=None, cache_branch=None, slot=0):
+        """Runs the decoder.
+
+        Args:
+            x: embeddings ``[B, T, D]``.
+            positions: int32 ``[B, T]`` for the rotary angles.
+            branch: int32 ``[B, T]`` (0 prefix, 1.. conversations, -1 padding); see `attention.branch_mask`.
+            cache: keys and values ``[L, B, S, N_kv, K]`` that this call updates, or None.
+            cache_branch: int32 ``[B, S]``, the branch of every slot of the cache, those written by this call included.
+            slot: first slot of the cache that this call writes.
+
+        Returns:
+            ``(hidden [B, T, D] after the final norm, {"cache": ..., "layers": [L, B, T, D]})``. The outputs of the
+            single layers are there for tests and probes; unused, they cost nothing under jit.
+        """
+        c = self.config
+        mask = branch_mask(branch, branch if cache is None else cache_branch, slot)
+        block = nn.remat(Block, prevent_cse=False) if c.remat == "full" else Block
+        scanned = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+            length=c.layers,
+        )
+        (x, cache), layers = scanned(c, name="layers")((x, cache), jnp.arange(c.layers), positions, mask, slot)
+        return RMSNorm(c.eps, name="norm")(x), {"cache": cache, "layers": layers}
+
+
+def init(config: LlamaConfig, key: jax.Array) -> dict:
+    """Random parameters: ``embed``, ``layers`` (stacked on axis 0), ``norm`` and the untied ``head``."""
+    embed_key, decoder_key, head_key = jax.random.split(key, 3)
+    x = jnp.zeros((1, 1, config.width))
+    slots = jnp.zeros((1, 1), jnp.int32)
+    decoder = Decoder(config).init(decoder_key, x, slots, slots)["params"]
+    normal = nn.initializers.normal(0.02)
+    return {
+        "embed": {"embedding": normal(embed_key, (config.vocab_size, config.width))},
+        **decoder,
+        "head": {"kernel": LECUN(head_key, (config.width, config.vocab_size))},
+    }
+
+
+def embed(params: dict, ids: jax.Array) -> jax.Array:
+    """Token embeddings: int32 ``[...] -> [..., D]``."""
+    return params["embed"]["embedding"][ids]
+
+
+def decode(config: LlamaConfig, params: dict, x: jax.Array, positions: jax.Array, branch: jax.Array, **cache):
+    """`Decoder` applied to parameters made by `init`; see there for arguments and result."""
+    decoder = {"layers": params["layers"], "norm": params["norm"]}
+    return Decoder(config).apply({"params": decoder}, x, positions, branch, **cache)
+
+
+def logits(params: dict, hidden: jax.Array) -> jax.Array:
+    """Next-token logits in float32: ``[..., D] -> [..., V]``."""
+    return matmul(hidden, params["head"]["kernel"]).astype(jnp.float32)

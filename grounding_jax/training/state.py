@@ -1,0 +1,48 @@
+"""What a run carries from step to step, and how the trained part of a parameter tree is told from the frozen one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import optax
+
+
+class State(NamedTuple):
+    """Training state: number of updates made, trained parameters, optimizer state. The data position is ``step``."""
+
+    step: jax.Array
+    params: dict
+    opt_state: optax.OptState
+
+
+def path_matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
+    """A predicate on "/"-joined parameter paths: true where one of the regular expressions matches from the start."""
+    compiled = [re.compile(pattern) for pattern in patterns]
+    return lambda path: any(pattern.match(path) for pattern in compiled)
+
+
+def partition(tree: dict, chosen: Callable[[str], bool], prefix: str = "") -> tuple[dict, dict]:
+    """Splits nested dicts into two trees with holes: the leaves whose path ``chosen`` accepts, and the others."""
+    inside, outside = {}, {}
+    for name, value in tree.items():
+        path = prefix + name
+        if isinstance(value, dict):
+            parts = partition(value, chosen, path + "/")
+            for side, part in zip((inside, outside), parts, strict=True):
+                if part:
+                    side[name] = part
+        else:
+            (inside if chosen(path) else outside)[name] = value
+    return inside, outside
+
+
+def combine(first: dict, second: dict) -> dict:
+    """Lays two nested dicts over each other; where both have a leaf the second's is taken. Inverse of `partition`."""
+    result = dict(first)
+    for name, value in second.items():
+        both = isinstance(value, dict) and isinstance(result.get(name), dict)
+        result[name] = combine(result[name], value) if both else value
+    return result

@@ -1,0 +1,70 @@
+"""CLIP's vision tower in the naming of Hugging Face (spec gsva b.1, b.5)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from grounding_jax.models.clip import ClipConfig
+from grounding_jax.weights.readers import check_public
+from grounding_jax.weights.table import Rule, Table
+from grounding_jax.weights.tensors import LazyTensor
+from grounding_jax.weights.transforms import LINEAR, PATCH
+
+# Head width of every CLIP vision tower by OpenAI and LAION, for weights that come without a config.json.
+_HEAD_WIDTH = 64
+
+
+def table() -> Table:
+    """`vision_model.*` against our `clip` tree. The text tower of a full CLIP checkpoint is ignored."""
+    rules = [
+        Rule("embeddings.class_embedding", "class_embed"),
+        Rule("embeddings.patch_embedding.weight", "patch_embed/kernel", PATCH),
+        Rule("embeddings.position_embedding.weight", "pos_embed"),
+        *_norm("pre_layrnorm", "pre_norm"),
+        *_norm("post_layernorm", "post_norm"),
+        *_norm("encoder.layers.{i}.layer_norm1", "layers/norm1"),
+        *_norm("encoder.layers.{i}.layer_norm2", "layers/norm2"),
+        *_linear("encoder.layers.{i}.mlp.fc1", "layers/mlp/fc1"),
+        *_linear("encoder.layers.{i}.mlp.fc2", "layers/mlp/fc2"),
+    ]
+    for name, torch in (("q", "q_proj"), ("k", "k_proj"), ("v", "v_proj"), ("o", "out_proj")):
+        rules += _linear(f"encoder.layers.{{i}}.self_attn.{torch}", f"layers/attn/{name}")
+    vision = Table(tuple(rules), ignored=("embeddings.position_ids",)).prefixed("vision_model.", "")
+    text_side = ("text_model.*", "text_projection.weight", "visual_projection.weight", "logit_scale")
+    return vision + Table((), ignored=text_side)
+
+
+def config(leaves: Mapping[str, LazyTensor], public: Mapping[str, Any], where: str, **sizes: Any) -> ClipConfig:
+    """The sizes of a vision tower from the shapes of its leaves and from what shapes can't tell.
+
+    Args:
+        leaves: our leaves by path.
+        public: a Hugging Face config.json (heads, eps, activation); may be empty.
+        where: names that file in errors.
+        **sizes: fields of `ClipConfig` that win over both.
+
+    Raises:
+        CheckpointError: `public` is of another tower.
+    """
+    public = public.get("vision_config", public)
+    kernel_rows, width = leaves["patch_embed/kernel"].shape
+    layers, _, hidden = leaves["layers/mlp/fc1/kernel"].shape
+    patch = math.isqrt(kernel_rows // 3)
+    image = math.isqrt(leaves["pos_embed"].shape[0] - 1) * patch
+    seen = {"hidden_size": width, "intermediate_size": hidden, "num_hidden_layers": layers}
+    check_public(public, {**seen, "patch_size": patch, "image_size": image}, where)
+    names = {"heads": "num_attention_heads", "eps": "layer_norm_eps", "activation": "hidden_act"}
+    values = dict(image_size=image, patch_size=patch, width=width, hidden=hidden, layers=layers)
+    values["heads"] = max(1, width // _HEAD_WIDTH)
+    values |= {field: public[name] for field, name in names.items() if name in public}
+    return ClipConfig(**(values | sizes))
+
+
+def _norm(torch: str, ours: str) -> list[Rule]:
+    return [Rule(f"{torch}.weight", f"{ours}/scale"), Rule(f"{torch}.bias", f"{ours}/bias")]
+
+
+def _linear(torch: str, ours: str) -> list[Rule]:
+    return [Rule(f"{torch}.weight", f"{ours}/kernel", LINEAR), Rule(f"{torch}.bias", f"{ours}/bias")]

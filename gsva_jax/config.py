@@ -1,0 +1,76 @@
+"""What a GSVA is made of: sizes of its parts, and how text and pictures are put before it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+
+from grounding_jax.models.clip import ClipConfig
+from grounding_jax.models.llama import LlamaConfig
+from grounding_jax.models.sam import SamConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class GsvaConfig:
+    """A whole GSVA (spec gsva a.1).
+
+    Attributes:
+        llama, clip, sam: sizes of the parts.
+        select_layer: which of CLIP's hidden states the language model sees.
+        template: conversation template, one of `prompts.TEMPLATES`.
+        model_max_length: context length in tokens, image patches included.
+    """
+
+    llama: LlamaConfig
+    clip: ClipConfig
+    sam: SamConfig
+    select_layer: int = -2
+    template: str = "llava_v1"
+    model_max_length: int = 1024
+
+    @classmethod
+    def gsva_7b(cls) -> GsvaConfig:
+        """GSVA-7B: Vicuna-7B v1.1, CLIP ViT-L/14, SAM ViT-H."""
+        return cls(LlamaConfig.vicuna_7b(lora_rank=8), ClipConfig.vit_l14(), SamConfig.vit_h())
+
+    @classmethod
+    def gsva_13b(cls) -> GsvaConfig:
+        """GSVA-13B: Vicuna-13B v1.1, CLIP ViT-L/14, SAM ViT-H."""
+        return cls(LlamaConfig.vicuna_13b(lora_rank=64), ClipConfig.vit_l14(), SamConfig.vit_h())
+
+    @classmethod
+    def gsva_13b_llama2(cls) -> GsvaConfig:
+        """GSVA-13B on Llama-2-13B-chat."""
+        llama = LlamaConfig.llama2_13b(lora_rank=64)
+        return cls(llama, ClipConfig.vit_l14(), SamConfig.vit_h(), template="llava_llama_2")
+
+    def to_json(self) -> str:
+        """As text for a model folder's config.json."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> GsvaConfig:
+        """Inverse of `to_json`.
+
+        Raises:
+            ValueError: names the keys that are unknown or missing.
+        """
+        return _build(cls, json.loads(text), "config.json")
+
+
+def _build(cls: type, values: dict, where: str):
+    """A dataclass from nested dicts, lists becoming tuples; names what does not fit."""
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    unknown = sorted(values.keys() - fields.keys())
+    required = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
+    missing = sorted(required - values.keys())
+    if unknown or missing:
+        raise ValueError(f"{where}: {cls.__name__} has unknown keys {unknown} and lacks {missing}")
+    types = typing.get_type_hints(cls)
+    built = {}
+    for name, value in values.items():
+        if dataclasses.is_dataclass(types[name]):
+            value = _build(types[name], value, f"{where}, {name}")
+        built[name] = tuple(value) if isinstance(value, list) else value
+    return cls(**built)

@@ -1,0 +1,55 @@
+"""From a picture and what is said about it to the arrays of one training example."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from grounding_jax.data.pictures import clip_crop, sam_input
+from grounding_jax.language.rows import Row, encode_conversation, pack_row
+from grounding_jax.language.tokenizer import Tokenizer
+from gsva_jax.config import GsvaConfig
+from gsva_jax.prompts import TEMPLATES, Round
+
+
+def picture_arrays(config: GsvaConfig, image: np.ndarray) -> dict[str, np.ndarray]:
+    """A picture as both towers take it.
+
+    Args:
+        config: sizes.
+        image: uint8 ``[H, W, 3]``.
+
+    Returns:
+        ``sam_images`` uint8 ``[S, S, 3]`` (padded), ``resized`` int32 ``[2]``, ``clip_images`` uint8 ``[h, w, 3]`` and
+        ``original`` int32 ``[2]``, the picture's height and width.
+    """
+    padded, resized = sam_input(image, config.sam.image_size)
+    return {
+        "sam_images": padded,
+        "resized": np.array(resized, np.int32),
+        "clip_images": clip_crop(image, config.clip.image_size),
+        "original": np.array(image.shape[:2], np.int32),
+    }
+
+
+def conversation_row(
+    config: GsvaConfig, tokenizer: Tokenizer, conversations: list[list[Round]], length: int, max_targets: int
+) -> Row:
+    """The conversations about one picture as one padded row; see `rows.pack_row`."""
+    template = TEMPLATES[config.template]
+    texts = [template.conversation(rounds) for rounds in conversations]
+    return pack_row(
+        tokenizer,
+        [encode_conversation(tokenizer, text, template.separator) for text in texts],
+        num_patches=config.clip.num_patches,
+        length=length,
+        max_targets=max_targets,
+        truncate=config.model_max_length,
+    )
+
+
+def canvas_masks(masks: np.ndarray, canvas: int, max_targets: int) -> np.ndarray:
+    """Masks in the corner of a fixed canvas: bool ``[M, H, W] -> [max_targets, canvas, canvas]``."""
+    padded = np.zeros((max_targets, canvas, canvas), bool)
+    M, H, W = masks.shape
+    padded[:M, :H, :W] = masks
+    return padded

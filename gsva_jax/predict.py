@@ -1,0 +1,444 @@
+"""GSVA for people who want masks: load a model, hand it a picture, get answers.
+
+    gsva = gsva_jax.load("tiny")
+    answer = gsva.segment(image, ["the dog on the left", "giraffe"])
+
+`segment` is the *guided* protocol: the wording of the answer is fixed by the expressions, the model only chooses [SEG]
+or [REJ] for each, knowing its own earlier choices. `ask` and `Gsva.answer` are the *generated* one: the model writes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from grounding_jax.data.pictures import resized_size
+from grounding_jax.language.answers import Answer as ReadAnswer
+from grounding_jax.language.answers import read_answer
+from grounding_jax.language.generation import Generation, generate
+from grounding_jax.language.rows import (
+    Row,
+    check_length,
+    encode_conversation,
+    encode_prompt,
+    pack_row,
+    row_length,
+    stack_rows,
+)
+from grounding_jax.language.tokenizer import EOS_TEXT, Tokenizer
+from grounding_jax.models import llama
+from grounding_jax.models.mask_resize import mask_matrices, resize_masks
+from gsva_jax import model, prompts, weights
+from gsva_jax.config import GsvaConfig
+from gsva_jax.data import picture_arrays
+
+ASSETS = epath.Path(__file__).parent / "assets"
+# Rows are padded to multiples of these, so that few programs are compiled.
+SLOTS, TARGETS = 64, 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """The answer to one expression.
+
+    Attributes:
+        expression: as it was put before the model.
+        rejected: the model says that it is not in the picture.
+        mask: bool ``[H, W]``; empty where rejected.
+        score: probability of [SEG] against [REJ], in [0, 1].
+    """
+
+    expression: str
+    rejected: bool
+    mask: np.ndarray
+    score: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """A whole answer: its text as the model reads or writes it, and its targets in order."""
+
+    text: str
+    targets: tuple[Target, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """A free answer, read.
+
+    Attributes:
+        text: as the model wrote it.
+        rejected: bool ``[n]``, for each expression in turn whether the model wrote [REJ].
+        missing: bool ``[n]``: the answer ended before this expression.
+        surplus: number of [SEG] and [REJ] beyond the last expression.
+        masks: mask logits float32 ``[n, H, W]``, zero where rejected or missing.
+        scores: float ``[n]``, probability of [SEG] against [REJ].
+    """
+
+    text: str
+    rejected: np.ndarray
+    missing: np.ndarray
+    surplus: int
+    masks: np.ndarray
+    scores: np.ndarray
+
+
+class Reading(NamedTuple):
+    """What the model knows at the slots that predict [SEG] or [REJ].
+
+    Attributes:
+        hidden: ``[B, M, D]``, after the final norm.
+        logits: float32 ``[B, M, V]``.
+        cache: keys and values of the row.
+    """
+
+    hidden: jax.Array
+    logits: jax.Array
+    cache: dict[str, jax.Array]
+
+
+@functools.partial(jax.jit, static_argnames=("config", "dtype"))
+def see(config: GsvaConfig, params: dict, pictures: dict, dtype) -> tuple[jax.Array, jax.Array]:
+    """Both towers, once a picture: ``([B, h, w, C] for masks, [B, P, D] for the language model)``."""
+    image = model.encode_for_masks(config, params, pictures["sam_images"], pictures["resized"], dtype)
+    return image, model.encode_for_language(config, params, pictures["clip_images"], dtype)
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def read_rows(config: GsvaConfig, params: dict, row: Row, patches: jax.Array) -> Reading:
+    """Reads whole rows and keeps their cache."""
+    B, T = row["ids"].shape
+    cache = llama.empty_cache(config.llama, B, T, patches.dtype)
+    hidden, aux = model.read(
+        config,
+        params,
+        row["ids"],
+        row["positions"],
+        row["branch"],
+        patches,
+        cache=cache,
+        cache_branch=row["branch"],
+        slot=0,
+    )
+    hidden = model.gather(hidden, row["seg_positions"])
+    return Reading(hidden, llama.logits(params["llama"], hidden), aux["cache"])
+
+
+@functools.partial(jax.jit, static_argnames=("config", "window"), donate_argnames="reading")
+def read_on(config: GsvaConfig, params: dict, row: Row, reading: Reading, slot: jax.Array, window: int) -> Reading:
+    """Reads ``window`` slots of rows again, from ``slot`` on, over the cache of what stands before.
+
+    The window must lie behind the picture.
+    """
+
+    def cut(name):
+        return jax.lax.dynamic_slice_in_dim(row[name], slot, window, axis=1)
+
+    x = llama.embed(params["llama"], cut("ids")).astype(reading.hidden.dtype)
+    hidden, aux = llama.decode(
+        config.llama,
+        params["llama"],
+        x,
+        cut("positions"),
+        cut("branch"),
+        cache=reading.cache,
+        cache_branch=row["branch"],
+        slot=slot,
+    )
+    at = row["seg_positions"] - slot
+    again = (at >= 0) & (at < window)
+    hidden = model.gather(hidden, jnp.clip(at, 0, window - 1))
+    logits = llama.logits(params["llama"], hidden)
+    return Reading(
+        jnp.where(again[..., None], hidden, reading.hidden),
+        jnp.where(again[..., None], logits, reading.logits),
+        aux["cache"],
+    )
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def draw(config: GsvaConfig, params: dict, hidden: jax.Array, image: jax.Array) -> jax.Array:
+    """Low-resolution mask logits ``[B, M, l, l]`` from hidden states ``[B, M, D]``."""
+    return model.decode_masks(config, params, model.make_prompts(config, params, hidden), image)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "max_new", "eos", "suppressed", "temperature"))
+def write(config: GsvaConfig, params: dict, row: Row, patches: jax.Array, keys: jax.Array, **options) -> Generation:
+    """Continues prompts; see `generation.generate`."""
+    x = model.embed(params, row["ids"], patches)
+    return generate(config.llama, params["llama"], x, row["positions"], row["branch"], keys=keys, **options)
+
+
+def bucket(size: int, step: int) -> int:
+    """The next multiple of ``step`` that is at least ``size``, and at least ``step``."""
+    return max(-(-size // step), 1) * step
+
+
+def reread(config: GsvaConfig, params: dict, row: Row, reading: Reading, first: int) -> Reading:
+    """Reads rows again from slot ``first`` on, where their ids were changed."""
+    T = row["ids"].shape[1]
+    window = min(bucket(T - first, SLOTS), T)
+    return read_on(config, params, row, reading, T - window, window)
+
+
+class Gsva:
+    """A model in memory.
+
+    Attributes:
+        config: sizes.
+        params: nested dict of arrays.
+        tokenizer: the vocabulary.
+        dtype: of the computation.
+    """
+
+    def __init__(self, config: GsvaConfig, params: dict, tokenizer: Tokenizer, dtype=jnp.float32):
+        self.config, self.params, self.tokenizer, self.dtype = config, params, tokenizer, dtype
+
+    def segment(self, image: np.ndarray, expressions: Sequence[str], threshold: float = 0.5) -> Answer:
+        """Masks for expressions, in the guided protocol.
+
+        Args:
+            image: uint8 ``[H, W, 3]`` RGB.
+            expressions: what to look for.
+            threshold: an expression is rejected where its score is lower; 0 never rejects.
+
+        Returns:
+            An `Answer` with one target an expression.
+
+        Raises:
+            ValueError: an expression is empty, or all together are longer than the model's context.
+        """
+        return self.segment_many([(image, expressions)], threshold)[0]
+
+    def segment_many(
+        self, requests: Sequence[tuple[np.ndarray, Sequence[str]]], threshold: float = 0.5
+    ) -> list[Answer]:
+        """`segment` for several pictures at once, in one batch; see there."""
+        cleaned = [[prompts.clean_expression(text) for text in texts] for _, texts in requests]
+        if self.tokenizer.rej is None:  # LISA answers one expression a conversation: each becomes a branch
+            row = self.rows([[[prompts.guided_single(text)] for text in texts] for texts in cleaned], cleaned)
+        else:
+            row = self.rows([[[prompts.guided_list(texts)]] for texts in cleaned], cleaned)
+        image, patches = self.see([picture for picture, _ in requests])
+        row, reading, score = self.decide(row, patches, threshold)
+        low = np.asarray(draw(self.config, self.params, reading.hidden, image))
+        answers = []
+        for b, (picture, _) in enumerate(requests):
+            rejected = row["target_rejected"][b, : len(cleaned[b])]
+            masks = self.full_size(low[b, : len(cleaned[b])], picture.shape[:2]) > 0
+            text = self.text_of(row["ids"][b])
+            answers.append(Answer(text, _targets(cleaned[b], rejected, masks, score[b])))
+        return answers
+
+    def ask(
+        self, image: np.ndarray, question: str, max_new: int = 256, temperature: float = 0.0, seed: int = 0
+    ) -> Answer:
+        """A free answer to a free question, with a mask for every [SEG] in it.
+
+        Args:
+            image: uint8 ``[H, W, 3]`` RGB.
+            question: the user's words.
+            max_new: the most tokens to write.
+            temperature: 0 for the most likely answer, otherwise how freely tokens are drawn.
+            seed: of the drawing.
+
+        Returns:
+            An `Answer`; the expression of a target is the stretch of the answer before its token.
+
+        Raises:
+            ValueError: the question is empty or longer than the model's context.
+        """
+        asked = prompts.free_question(question)
+        written = self.answer([(image, asked)], max_new=max_new, temperature=temperature, seed=seed)[0]
+        names = _names(written.text, len(written.rejected))
+        return Answer(written.text, _targets(names, written.rejected, written.masks > 0, written.scores))
+
+    def answer(
+        self,
+        requests: Sequence[tuple[np.ndarray, str]],
+        num_expressions: Sequence[int] | None = None,
+        max_new: int = 256,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[Written]:
+        """Free generation for a batch of pictures and questions in the model's own format.
+
+        Args:
+            requests: uint8 pictures ``[H, W, 3]`` and questions that begin with "<image>" and a newline.
+            num_expressions: how many expressions each question names; None: every decision counts.
+            max_new, temperature, seed: see `ask`.
+
+        Returns:
+            What was written to each.
+        """
+        template, num_patches = prompts.TEMPLATES[self.config.template], self.config.clip.num_patches
+        encoded = [encode_prompt(self.tokenizer, template.prompt(question)) for _, question in requests]
+        lengths = [row_length(self.tokenizer, [one], num_patches) for one in encoded]
+        for length, (_, question) in zip(lengths, requests, strict=True):
+            check_length(self.tokenizer, [question], length + 1, self.config.model_max_length)
+        shape = dict(num_patches=num_patches, length=bucket(max(lengths), SLOTS), max_targets=0)
+        row = stack_rows([pack_row(self.tokenizer, [one], **shape) for one in encoded])
+        image, patches = self.see([picture for picture, _ in requests])
+        keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(jnp.arange(len(requests)))
+        limit = min(max_new, self.config.model_max_length - max(lengths))
+        options = dict(max_new=limit, eos=self.tokenizer.eos, temperature=temperature)
+        result = write(self.config, self.params, row, patches, keys, **options)
+        counts = num_expressions or [None] * len(requests)
+        ids = np.asarray(result.ids)
+        read = [read_answer(self.tokenizer, ids[b], counts[b]) for b in range(len(requests))]
+        return self._draw_written(read, result.states, image, [picture.shape[:2] for picture, _ in requests])
+
+    def _draw_written(
+        self,
+        read: Sequence[ReadAnswer],
+        states: jax.Array,
+        image: jax.Array,
+        sizes: Sequence[tuple[int, int]],
+    ) -> list[Written]:
+        """Masks and scores for the decisions of written answers."""
+        M = bucket(max(len(answer.decisions) for answer in read), TARGETS)
+        slots = np.full((len(read), M), -1, np.int32)
+        for b, answer in enumerate(read):
+            for j, decision in enumerate(answer.decisions):
+                slots[b, j] = -1 if decision is None else decision.index
+        hidden = model.gather(states, jnp.asarray(slots))
+        low = np.asarray(draw(self.config, self.params, hidden, image))
+        score = self.score(llama.logits(self.params["llama"], hidden))
+        written = []
+        for b, answer in enumerate(read):
+            n = len(answer.decisions)
+            absent = np.array([decision is None for decision in answer.decisions], bool)
+            rejected = np.array([decision is None or decision.rejected for decision in answer.decisions], bool)
+            masks = self.full_size(np.where(rejected[:, None, None], 0.0, low[b, :n]), sizes[b])
+            scores = np.where(absent, 0.0, score[b, :n])
+            written.append(Written(answer.text, rejected & ~absent, absent, answer.surplus, masks, scores))
+        return written
+
+    def see(self, pictures: Sequence[np.ndarray]) -> tuple[jax.Array, jax.Array]:
+        """`see` for pictures of any sizes."""
+        arrays = [picture_arrays(self.config, picture) for picture in pictures]
+        batch = {name: np.stack([array[name] for array in arrays]) for name in ("sam_images", "resized", "clip_images")}
+        return see(self.config, self.params, batch, self.dtype)
+
+    def rows(self, conversations: Sequence[list[list[prompts.Round]]], expressions: Sequence[Sequence[str]]) -> Row:
+        """Rows padded to buckets, as a batch.
+
+        Args:
+            conversations: for each picture its conversations, each a list of rounds.
+            expressions: for each picture what it is asked for, to name what is too long.
+
+        Raises:
+            ValueError: a conversation is longer than the model's context.
+        """
+        template, num_patches = prompts.TEMPLATES[self.config.template], self.config.clip.num_patches
+        encoded = [
+            [
+                encode_conversation(self.tokenizer, template.conversation(rounds), template.separator)
+                for rounds in several
+            ]
+            for several in conversations
+        ]
+        for texts, several in zip(expressions, encoded, strict=True):
+            longest = max(row_length(self.tokenizer, [one], num_patches) for one in several)
+            check_length(self.tokenizer, texts, longest, self.config.model_max_length)
+        length = max(row_length(self.tokenizer, several, num_patches) for several in encoded)
+        shape = dict(
+            length=bucket(length, SLOTS),
+            max_targets=bucket(max(len(texts) for texts in expressions), TARGETS),
+        )
+        return stack_rows([pack_row(self.tokenizer, several, num_patches=num_patches, **shape) for several in encoded])
+
+    def decide(self, row: Row, patches: jax.Array, threshold: float) -> tuple[Row, Reading, np.ndarray]:
+        """Chooses [SEG] or [REJ] for every target, each knowing the choices before it.
+
+        Reads the rows as if all were [SEG], accepts the choices up to the first [REJ], writes it down and reads on from
+        there. Equal to choosing token by token, with as many passes as there are rejections, the first one whole.
+
+        Args:
+            row: a batch of rows that say [SEG] everywhere.
+            patches: see `see`.
+            threshold: see `segment`.
+
+        Returns:
+            The rows as decided, what the model knows at their targets, and the scores float32 ``[B, M]``.
+        """
+        row = {name: array.copy() for name, array in row.items()}
+        reading = read_rows(self.config, self.params, row, patches)
+        decided = np.zeros(len(row["ids"]), int)  # targets of each row whose choice stands
+        while True:
+            score = self.score(reading.logits)
+            refused = row["target_valid"] & (score < threshold)
+            refused &= np.arange(score.shape[1]) >= decided[:, None]
+            changed = refused.any(1)
+            if not changed.any():
+                return row, reading, score
+            first = refused.argmax(1)
+            decided = np.where(changed, first + 1, score.shape[1])
+            rows = np.flatnonzero(changed)
+            slots = row["seg_positions"][rows, first[rows]] + 1
+            row["ids"][rows, slots] = self.tokenizer.rej
+            row["target_rejected"][rows, first[rows]] = True
+            reading = reread(self.config, self.params, row, reading, slots.min())
+
+    def score(self, logits: jax.Array) -> np.ndarray:
+        """Probability of [SEG] against [REJ]: float32 ``[..., V] -> [...]``; 1 for a model without [REJ]."""
+        if self.tokenizer.rej is None:
+            return np.ones(logits.shape[:-1], np.float32)
+        seg = jax.nn.logsumexp(logits[..., list(self.tokenizer.seg)], axis=-1)
+        return np.asarray(jax.nn.sigmoid(seg - logits[..., self.tokenizer.rej]))
+
+    def full_size(self, low: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """Mask logits at the size of the picture: ``[M, l, l] -> float32 [M, H, W]``."""
+        sam = self.config.sam
+        return resize_masks(low, *mask_matrices(sam.low_res, sam.image_size, resized_size(size, sam.image_size), size))
+
+    def text_of(self, ids: np.ndarray) -> str:
+        """The answer that stands in a row's ids."""
+        separator = prompts.TEMPLATES[self.config.template].separator.strip()
+        text = self.tokenizer.decode(ids[ids >= 0])
+        answer = text.rsplit(separator, 1)[1]
+        return answer.split(EOS_TEXT, 1)[0].strip()
+
+
+def _targets(names: Sequence[str], rejected: np.ndarray, masks: np.ndarray, scores: np.ndarray) -> tuple[Target, ...]:
+    """Targets from arrays; a rejected one's mask is empty."""
+    return tuple(
+        Target(name, bool(no), mask & ~no, float(score))
+        for name, no, mask, score in zip(names, rejected, masks, scores[: len(names)], strict=True)
+    )
+
+
+def _names(text: str, num: int) -> list[str]:
+    """What a free answer says right before each of its decisions: "..., the dog [SEG]" -> "the dog"."""
+    pieces = re.split(r"\[(?:SEG\d*|REJ)\]", text)[:num]
+    return [re.split(r"[,.;!?]", piece.rstrip(" :").removesuffix(" is"))[-1].strip() for piece in pieces]
+
+
+def load(checkpoint: epath.PathLike, dtype=None) -> Gsva:
+    """Loads a model for prediction.
+
+    Args:
+        checkpoint: a model folder, or the name of a shipped model ("tiny").
+        dtype: of the parameters and the computation; by default float32 on CPU and bfloat16 elsewhere.
+
+    Raises:
+        FileNotFoundError, ValueError: in one line, what is missing or does not fit.
+    """
+    if dtype is None:
+        dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    config, params, tokenizer = weights.load(find_checkpoint(checkpoint), np.dtype(dtype))
+    return Gsva(config, jax.device_put(params), tokenizer, dtype)
+
+
+def find_checkpoint(name: epath.PathLike) -> epath.Path:
+    """The folder of a checkpoint: the name of a shipped model, or a path."""
+    shipped = ASSETS / str(name)
+    return shipped if "/" not in str(name) and shipped.is_dir() and not epath.Path(name).exists() else epath.Path(name)

@@ -1,0 +1,270 @@
+"""What is said to a GSVA and what it answers, in the words of the release (spec gsva c.2-c.6).
+
+The functions are pure: a caller that samples draws the index and hands it over. Text that comes from users or
+datasets passes `clean_expression`, `clean_sentence` or `defuse`, so that it cannot spell a token with a
+meaning.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+from grounding_jax.language.tokenizer import (
+    EOS_TEXT,
+    IM_END_TEXT,
+    IM_START_TEXT,
+    IMAGE_TEXT,
+    REJ_TEXT,
+    SEG_TEXT,
+)
+
+# A question and its answer.
+Round = tuple[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Template:
+    """How rounds of questions and answers become one text.
+
+    Attributes:
+        first: text before the first question.
+        later: text before every later question.
+        separator: text between a question and its answer; what follows it is learned.
+        end: text after an answer.
+    """
+
+    first: str
+    later: str
+    separator: str
+    end: str
+
+    def conversation(self, rounds: Sequence[Round]) -> str:
+        """The text of finished rounds, "<image>" put between its marks."""
+        text = "".join(
+            (self.later if number else self.first) + question + self.separator + answer + self.end
+            for number, (question, answer) in enumerate(rounds)
+        )
+        return text.replace(IMAGE_TEXT, IM_START_TEXT + IMAGE_TEXT + IM_END_TEXT)
+
+    def prompt(self, question: str, earlier: Sequence[Round] = ()) -> str:
+        """The text up to where the model starts to write, such as "... ASSISTANT:" (spec gsva a.12)."""
+        text = self.conversation([*earlier, (question, "")])
+        return text.removesuffix(self.separator + self.end) + self.separator.rstrip()
+
+
+_VICUNA_SYSTEM = (
+    "A chat between a curious human and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the human's questions."
+)
+_LLAMA2_SYSTEM = (
+    "You are a helpful language and vision assistant. "
+    "You are able to understand the visual content that the user provides, "
+    "and assist the user with a variety of tasks using natural language."
+)
+TEMPLATES = {
+    "llava_v1": Template(f"{_VICUNA_SYSTEM} USER: ", "USER: ", " ASSISTANT: ", EOS_TEXT),
+    "llava_llama_2": Template(
+        f"[INST] <<SYS>>\n{_LLAMA2_SYSTEM}\n<</SYS>>\n\n", "<s>[INST] ", " [/INST] ", f" {EOS_TEXT}"
+    ),
+    # Ours, for tiny models: a system prompt would be most of what they read.
+    "plain": Template("USER: ", "USER: ", " ASSISTANT: ", EOS_TEXT),
+}
+
+_PICTURE = f"{IMAGE_TEXT}\n"
+
+LIST_QUESTIONS = (
+    "Can you segment {} in this image?",
+    "Please segment {} in this image.",
+    "What are {} in this image? Please respond with segmentation masks.",
+    "What are {} in this image? Please output segmentation masks.",
+)
+# Start of the answer, and what is said of each target: its expression, then its token.
+LIST_ANSWERS = (
+    ("The segmentation results are", "{} {}"),
+    ("Sure, they are", "{}:{}"),
+    ("Sure,", "the mask of {} is {}"),
+    ("Sure,", "the segmentation of {} is {}"),
+    ("Sure,", "the referred {} is {}"),
+)
+# SemSeg's answers lack the space after the comma (quirk 10).
+RES_JOINER, SEMSEG_JOINER = ", ", ","
+
+SHORT_QUESTIONS = (
+    "Can you segment the {} in this image?",
+    "Please segment the {} in this image.",
+    "What is {} in this image? Please respond with segmentation mask.",
+    "What is {} in this image? Please output segmentation mask.",
+)
+LONG_QUESTIONS = ("{} Please respond with segmentation mask.", "{} Please output segmentation mask.")
+EXPLANATORY_REQUESTS = (
+    "Please output segmentation mask and explain why.",
+    "Please output segmentation mask and explain the reason.",
+    "Please output segmentation mask and give some explaination.",  # [sic]: the released models learned it so
+)
+SINGLE_ANSWERS = (
+    f"It is {SEG_TEXT}.",
+    f"Sure, {SEG_TEXT}.",
+    f"Sure, it is {SEG_TEXT}.",
+    f"Sure, the segmentation result is {SEG_TEXT}.",
+    f"{SEG_TEXT}.",
+)
+
+# Wording of guided prediction, both known from training. The answer is one of the two shortest per target,
+# and its "expression:token" is what the release's evaluation writes.
+GUIDED_QUESTION, GUIDED_ANSWER = 2, 1
+GUIDED_SHORT_QUESTION, GUIDED_SINGLE_ANSWER = 3, 2
+
+_TOKENS = re.compile(
+    r"\[(SEG\d*|REJ|PAD|/?INST)\]|<(/?s|unk|pad|image|im_start|im_end|im_patch)>|(?-i:(ASSISTANT):)",
+    re.IGNORECASE,
+)
+
+
+def defuse(text: str) -> str:
+    """Takes the meaning from what would be read as a special token or as the end of a question.
+
+    "[SEG]" becomes "SEG", "<image>" "image", "</s>" "/s", "ASSISTANT:" "ASSISTANT"; tokens in any case of
+    letters, because questions are lower-cased later.
+    """
+    before = None
+    while text != before:  # "[[SEG]]" takes two turns
+        before, text = text, _TOKENS.sub(lambda found: found[found.lastindex], text)
+    return text
+
+
+def clean_expression(text: str) -> str:
+    """A user's expression as prompts take it: single spaces, no dots at the ends, `defuse`d.
+
+    Raises:
+        ValueError: nothing is left.
+    """
+    cleaned = " ".join(defuse(text).split()).strip(" .")
+    if not cleaned:
+        raise ValueError(f"the expression {text!r} is empty: name what to look for, like 'the dog on the left'")
+    return cleaned
+
+
+def clean_sentence(text: str) -> str:
+    """A dataset's expression as the release takes it: no spaces, then no dots at the ends (spec gsva c.4)."""
+    return defuse(text).strip().strip(".")
+
+
+def list_question(targets: Sequence[str], index: int) -> str:
+    """Asks for several targets in the words `LIST_QUESTIONS[index]`; lower-cased (spec gsva c.3)."""
+    return _PICTURE + LIST_QUESTIONS[index].format(", ".join(targets).lower())
+
+
+def list_answer(targets: Sequence[str], rejected: Sequence[bool], index: int, joiner: str = RES_JOINER) -> str:
+    """Names every target with "[SEG]" or "[REJ]" in the words `LIST_ANSWERS[index]` (spec gsva c.3).
+
+    Args:
+        targets: expressions, in their own case.
+        rejected: which of them are not in the picture.
+        index: of the wording.
+        joiner: `RES_JOINER` or `SEMSEG_JOINER`.
+    """
+    start, part = LIST_ANSWERS[index]
+    return f"{start} {joiner.join(_parts(part, targets, rejected))}."
+
+
+def single_question(text: str, is_sentence: bool, index: int) -> str:
+    """Asks for one target, as ReasonSeg does (spec gsva c.3).
+
+    Args:
+        text: a whole instruction or a short phrase, `defuse`d.
+        is_sentence: which of the two; chooses between `LONG_QUESTIONS` and `SHORT_QUESTIONS`.
+        index: of the wording.
+    """
+    if is_sentence:
+        return _PICTURE + LONG_QUESTIONS[index].format(text)
+    return _PICTURE + SHORT_QUESTIONS[index].format(text.lower())
+
+
+def explanatory_question(text: str, index: int | None) -> str:
+    """Asks for one target and an explanation; the explanation alone if the index is None (spec gsva c.4)."""
+    return _PICTURE + (text if index is None else f"{text} {EXPLANATORY_REQUESTS[index]}")
+
+
+def single_answer(index: int, explanation: str = "") -> str:
+    """Gives one mask in the words `SINGLE_ANSWERS[index]`, and says why if there is an explanation."""
+    return f"{SINGLE_ANSWERS[index]} {explanation}" if explanation else SINGLE_ANSWERS[index]
+
+
+def vqa_rounds(turns: Sequence[dict[str, str]]) -> list[Round]:
+    """Rounds of a LLaVA-Instruct conversation, "<image>" moved to the front of its question (spec gsva c.4).
+
+    Args:
+        turns: ``{"from": "human" or "gpt", "value": text}`` in alternation; a first one by "gpt" is dropped.
+
+    Raises:
+        ValueError: the turns do not alternate, or the last question has no answer.
+    """
+    turns = list(turns)[1:] if turns and turns[0]["from"] == "gpt" else list(turns)
+    speakers = [turn["from"] for turn in turns]
+    if not turns or speakers != ["human", "gpt"] * (len(turns) // 2):
+        raise ValueError(f"a conversation goes human, gpt, human, gpt, ..., but this one {', '.join(speakers)}")
+    texts = [_picture_first(turn["value"]) for turn in turns]
+    return list(zip(texts[::2], texts[1::2], strict=True))
+
+
+def _picture_first(text: str) -> str:
+    if IMAGE_TEXT not in text:
+        return defuse(text)
+    return (_PICTURE + defuse(text.replace(IMAGE_TEXT, "")).strip()).strip()
+
+
+def official_list(sentences: Sequence[str], rejected: Sequence[bool]) -> Round:
+    """The round of the release's evaluation on RES datasets (spec gsva c.6).
+
+    Its missing spaces are part of the protocol (quirk 4): published numbers were made with them.
+
+    Args:
+        sentences: all expressions of a picture, as in the dataset.
+        rejected: which of them have an empty ground truth.
+    """
+    sentences = [clean_sentence(sentence.lower()) for sentence in sentences]
+    question = f"{_PICTURE} What are {', '.join(sentences)}in this image? Please output segmentation masks."
+    return question, f"Sure,{', '.join(_parts('{}:{}', sentences, rejected))}."
+
+
+def official_single(text: str, is_sentence: bool) -> Round:
+    """The round of the release's evaluation on ReasonSeg (spec gsva c.6)."""
+    text = defuse(text).strip()
+    asked = text if is_sentence else f"What is {text} in this image?"
+    return f"{_PICTURE} {asked} Please output segmentation mask.", SEG_TEXT
+
+
+def guided_list(expressions: Sequence[str], rejected: Sequence[bool] | None = None) -> Round:
+    """The fixed wording in which the model chooses "[SEG]" or "[REJ]" for each expression.
+
+    Args:
+        expressions: through `clean_expression`.
+        rejected: choices to write down; none rejected by default.
+    """
+    rejected = [False] * len(expressions) if rejected is None else rejected
+    return list_question(expressions, GUIDED_QUESTION), list_answer(expressions, rejected, GUIDED_ANSWER)
+
+
+def guided_single(expression: str) -> Round:
+    """The fixed wording for models that know one target a question and no "[REJ]" (LISA)."""
+    return single_question(expression, False, GUIDED_SHORT_QUESTION), single_answer(GUIDED_SINGLE_ANSWER)
+
+
+def free_question(text: str) -> str:
+    """A question about the picture in the user's own words.
+
+    Raises:
+        ValueError: it is empty.
+    """
+    cleaned = defuse(text).strip()
+    if not cleaned:
+        raise ValueError("the question is empty: ask something about the picture")
+    return _PICTURE + cleaned
+
+
+def _parts(part: str, targets: Sequence[str], rejected: Sequence[bool]) -> list[str]:
+    """What is said of each target; the token is chosen, not replaced in the finished text (quirk 24)."""
+    tokens = [REJ_TEXT if no else SEG_TEXT for no in rejected]
+    return [part.format(target, token) for target, token in zip(targets, tokens, strict=True)]
