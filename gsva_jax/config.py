@@ -45,6 +45,28 @@ class GsvaConfig:
         llama = LlamaConfig.llama2_13b(lora_rank=64)
         return cls(llama, ClipConfig.vit_l14(), SamConfig.vit_h(), template="llava_llama_2")
 
+    @classmethod
+    def tiny(cls, vocab_size: int) -> GsvaConfig:
+        """The small model of docs/tiny.md, 4.8 million parameters."""
+        llama = LlamaConfig(vocab_size, width=160, hidden=432, layers=5, heads=5, kv_heads=5, max_positions=1024)
+        clip = ClipConfig(image_size=112, patch_size=8, width=144, hidden=576, layers=5, heads=4)
+        sam = SamConfig(
+            width=128,
+            layers=6,
+            heads=4,
+            global_blocks=(2, 5),
+            image_size=144,
+            patch_size=8,
+            window=9,
+            prompt_width=96,
+            mask_channels=4,
+            decoder_heads=4,
+            decoder_hidden=256,
+            iou_hidden=32,
+            iou_layers=2,
+        )
+        return cls(llama, clip, sam, select_layer=-1, template="plain")
+
     def to_json(self) -> str:
         """As text for a model folder's config.json."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"

@@ -25,6 +25,7 @@ from grounding_jax.language.answers import Answer as ReadAnswer
 from grounding_jax.language.answers import read_answer
 from grounding_jax.language.generation import Generation, generate
 from grounding_jax.language.rows import (
+    Conversation,
     Row,
     check_length,
     encode_conversation,
@@ -91,6 +92,20 @@ class Written:
     scores: np.ndarray
 
 
+class Prompt(NamedTuple):
+    """A text that the model is to continue.
+
+    Attributes:
+        text: its ids.
+        max_new: the most tokens to write.
+        num_expressions: how many it asks for; None: every decision in the answer counts.
+    """
+
+    text: Conversation
+    max_new: int
+    num_expressions: int | None
+
+
 class Reading(NamedTuple):
     """What the model knows at the slots that predict [SEG] or [REJ].
 
@@ -133,22 +148,20 @@ def read_rows(config: GsvaConfig, params: dict, row: Row, patches: jax.Array) ->
 
 
 @functools.partial(jax.jit, static_argnames=("config", "window"), donate_argnames="reading")
-def read_on(config: GsvaConfig, params: dict, row: Row, reading: Reading, slot: jax.Array, window: int) -> Reading:
-    """Reads ``window`` slots of rows again, from ``slot`` on, over the cache of what stands before.
+def read_on(
+    config: GsvaConfig, params: dict, row: Row, patches: jax.Array, reading: Reading, slot: jax.Array, window: int
+) -> Reading:
+    """Reads ``window`` slots of rows again, from ``slot`` on, over the cache of what stands before."""
 
-    The window must lie behind the picture.
-    """
+    def cut(array):
+        return jax.lax.dynamic_slice_in_dim(array, slot, window, axis=1)
 
-    def cut(name):
-        return jax.lax.dynamic_slice_in_dim(row[name], slot, window, axis=1)
-
-    x = llama.embed(params["llama"], cut("ids")).astype(reading.hidden.dtype)
     hidden, aux = llama.decode(
         config.llama,
         params["llama"],
-        x,
-        cut("positions"),
-        cut("branch"),
+        cut(model.embed(params, row["ids"], patches)),  # the window may reach back into the picture
+        cut(row["positions"]),
+        cut(row["branch"]),
         cache=reading.cache,
         cache_branch=row["branch"],
         slot=slot,
@@ -182,11 +195,16 @@ def bucket(size: int, step: int) -> int:
     return max(-(-size // step), 1) * step
 
 
-def reread(config: GsvaConfig, params: dict, row: Row, reading: Reading, first: int) -> Reading:
-    """Reads rows again from slot ``first`` on, where their ids were changed."""
+def doubling(size: int, step: int) -> int:
+    """The first of ``step``, 2 ``step``, 4 ``step``, ... that is at least ``size``: fewer sizes than `bucket` has."""
+    return step << max(-(-size // step) - 1, 0).bit_length()
+
+
+def reread(config: GsvaConfig, params: dict, row: Row, patches: jax.Array, reading: Reading, first: int) -> Reading:
+    """Reads rows again from slot ``first`` on, where their ids were changed; ``reading`` is used up."""
     T = row["ids"].shape[1]
-    window = min(bucket(T - first, SLOTS), T)
-    return read_on(config, params, row, reading, T - window, window)
+    window = min(doubling(T - first, SLOTS), T)
+    return read_on(config, params, row, patches, reading, T - window, window)
 
 
 class Gsva:
@@ -279,22 +297,45 @@ class Gsva:
         Returns:
             What was written to each.
         """
-        template, num_patches = prompts.TEMPLATES[self.config.template], self.config.clip.num_patches
-        encoded = [encode_prompt(self.tokenizer, template.prompt(question)) for _, question in requests]
-        lengths = [row_length(self.tokenizer, [one], num_patches) for one in encoded]
-        for length, (_, question) in zip(lengths, requests, strict=True):
-            check_length(self.tokenizer, [question], length + 1, self.config.model_max_length)
-        shape = dict(num_patches=num_patches, length=bucket(max(lengths), SLOTS), max_targets=0)
-        row = stack_rows([pack_row(self.tokenizer, [one], **shape) for one in encoded])
-        image, patches = self.see([picture for picture, _ in requests])
-        keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(jnp.arange(len(requests)))
-        limit = min(max_new, self.config.model_max_length - max(lengths))
-        options = dict(max_new=limit, eos=self.tokenizer.eos, temperature=temperature)
-        result = write(self.config, self.params, row, patches, keys, **options)
+        asked = []
         counts = num_expressions or [None] * len(requests)
+        for (_, question), count in zip(requests, counts, strict=True):
+            text = self.encode_prompt(question)
+            length = self.length([text])
+            check_length(self.tokenizer, [question], length + 1, self.config.model_max_length)
+            asked.append(Prompt(text, min(max_new, self.config.model_max_length - length), count))
+        image, patches = self.see([picture for picture, _ in requests])
+        return self.complete(asked, image, patches, [picture.shape[:2] for picture, _ in requests], temperature, seed)
+
+    def complete(
+        self,
+        asked: Sequence[Prompt],
+        image: jax.Array,
+        patches: jax.Array,
+        sizes: Sequence[tuple[int, int]],
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[Written]:
+        """Continues a batch of prompts and reads what was written.
+
+        Args:
+            asked: one prompt a row.
+            image, patches: the rows' pictures, see `see`.
+            sizes: the pictures' heights and widths.
+            temperature, seed: see `ask`.
+        """
+        row = self.pack([[prompt.text] for prompt in asked], 0)
+        keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(jnp.arange(len(asked)))
+        most = max(prompt.max_new for prompt in asked)
+        options = dict(max_new=most, eos=self.tokenizer.eos, temperature=temperature)
+        result = write(self.config, self.params, row, patches, keys, **options)
         ids = np.asarray(result.ids)
-        read = [read_answer(self.tokenizer, ids[b], counts[b]) for b in range(len(requests))]
-        return self._draw_written(read, result.states, image, [picture.shape[:2] for picture, _ in requests])
+        # Each is cut at its own limit: what a row may write does not depend on the other rows.
+        read = [
+            read_answer(self.tokenizer, ids[b, : prompt.max_new], prompt.num_expressions)
+            for b, prompt in enumerate(asked)
+        ]
+        return self._draw_written(read, result.states, image, sizes)
 
     def _draw_written(
         self,
@@ -338,23 +379,34 @@ class Gsva:
         Raises:
             ValueError: a conversation is longer than the model's context.
         """
-        template, num_patches = prompts.TEMPLATES[self.config.template], self.config.clip.num_patches
-        encoded = [
-            [
-                encode_conversation(self.tokenizer, template.conversation(rounds), template.separator)
-                for rounds in several
-            ]
-            for several in conversations
-        ]
+        encoded = [self.encode(several) for several in conversations]
         for texts, several in zip(expressions, encoded, strict=True):
-            longest = max(row_length(self.tokenizer, [one], num_patches) for one in several)
+            longest = max(self.length([one]) for one in several)
             check_length(self.tokenizer, texts, longest, self.config.model_max_length)
-        length = max(row_length(self.tokenizer, several, num_patches) for several in encoded)
+        return self.pack(encoded, max(len(texts) for texts in expressions))
+
+    def encode(self, conversations: Sequence[list[prompts.Round]]) -> list[Conversation]:
+        """The conversations about one picture, each a list of rounds, as ids."""
+        template = prompts.TEMPLATES[self.config.template]
+        texts = [template.conversation(rounds) for rounds in conversations]
+        return [encode_conversation(self.tokenizer, text, template.separator) for text in texts]
+
+    def encode_prompt(self, question: str) -> Conversation:
+        """A question, up to where the model starts to write, as ids."""
+        return encode_prompt(self.tokenizer, prompts.TEMPLATES[self.config.template].prompt(question))
+
+    def length(self, conversations: Sequence[Conversation]) -> int:
+        """Slots that the conversations about one picture need."""
+        return row_length(self.tokenizer, conversations, self.config.clip.num_patches)
+
+    def pack(self, encoded: Sequence[Sequence[Conversation]], num_targets: int) -> Row:
+        """Rows for the conversations of each picture, with up to ``num_targets`` targets, padded, as a batch."""
         shape = dict(
-            length=bucket(length, SLOTS),
-            max_targets=bucket(max(len(texts) for texts in expressions), TARGETS),
+            num_patches=self.config.clip.num_patches,
+            length=bucket(max(self.length(several) for several in encoded), SLOTS),
+            max_targets=bucket(num_targets, TARGETS),
         )
-        return stack_rows([pack_row(self.tokenizer, several, num_patches=num_patches, **shape) for several in encoded])
+        return stack_rows([pack_row(self.tokenizer, several, **shape) for several in encoded])
 
     def decide(self, row: Row, patches: jax.Array, threshold: float) -> tuple[Row, Reading, np.ndarray]:
         """Chooses [SEG] or [REJ] for every target, each knowing the choices before it.
@@ -386,7 +438,7 @@ class Gsva:
             slots = row["seg_positions"][rows, first[rows]] + 1
             row["ids"][rows, slots] = self.tokenizer.rej
             row["target_rejected"][rows, first[rows]] = True
-            reading = reread(self.config, self.params, row, reading, slots.min())
+            reading = reread(self.config, self.params, row, patches, reading, int(slots.min()))
 
     def score(self, logits: jax.Array) -> np.ndarray:
         """Probability of [SEG] against [REJ]: float32 ``[..., V] -> [...]``; 1 for a model without [REJ]."""

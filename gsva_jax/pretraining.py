@@ -132,12 +132,14 @@ class MaskPretraining:
         model: sizes; only ``model.sam`` is trained.
         prompts: prompts a scene.
         split: of the scenes.
+        trainable, kept: see `loop.Task`.
     """
 
     model: GsvaConfig
     prompts: int = 4
     split: str = "train"
     trainable: tuple[str, ...] = ("sam/(image_encoder|mask_decoder)", "helpers")
+    kept: tuple[str, ...] = ("sam", "helpers")
 
     def init(self, key: jax.Array) -> dict:
         """Random SAM and helpers."""
@@ -209,12 +211,14 @@ class EyePretraining:
         model: sizes; only ``model.clip`` is trained.
         size: side of the scenes in pixels, before they are scaled to the tower's.
         split: of the scenes.
+        trainable, kept: see `loop.Task`.
     """
 
     model: GsvaConfig
     size: int = 144
     split: str = "train"
     trainable: tuple[str, ...] = ("clip", "helpers")
+    kept: tuple[str, ...] = ("clip",)
 
     def init(self, key: jax.Array) -> dict:
         """Random tower and helpers."""

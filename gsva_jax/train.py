@@ -19,6 +19,9 @@ from gsva_jax.data import canvas_masks, conversation_row, picture_arrays
 from gsva_jax.losses import LossWeights
 from gsva_jax.pretraining import ENDLESS, object_arrays, teach
 
+# What the paper trains (spec gsva e): LoRA, embeddings, head, SAM's mask decoder, the MLP to its prompts.
+TRAINED = ("llama/layers/attn/[qv]/lora_", "llama/embed", "llama/head", "sam/mask_decoder", "prompt_mlp")
+
 
 def batch_loss(
     config: GsvaConfig,
@@ -57,16 +60,17 @@ class Answering:
     Attributes:
         model: sizes.
         tokenizer: the vocabulary.
-        trainable: regular expressions on paths of what is trained.
+        trainable: regular expressions on parameter paths of what is trained.
         weights: of the loss terms.
         length: T, slots of a row.
-        max_targets: M, the most expressions of a scene.
+        max_masks: M, targets of a scene whose masks are learned; all its expressions are in the text.
         size: side of the scenes in pixels.
         split: of the scenes.
         decision_weight: weight of [SEG] and [REJ] among the tokens of an answer.
         imitation: weight of the distance between the prompt for a target and the one `MaskPretraining` taught SAM.
         answers: which of `prompts.LIST_ANSWERS` are used.
         official_share: of the conversations in the words of the official evaluation.
+        kept: see `loop.Task`.
     """
 
     model: GsvaConfig
@@ -74,13 +78,14 @@ class Answering:
     trainable: tuple[str, ...]
     weights: LossWeights = LossWeights()
     length: int = 288
-    max_targets: int = 6
+    max_masks: int = 3
     size: int = 144
     split: str = "train"
     decision_weight: float = 5.0
     imitation: float = 0.0
     answers: tuple[int, ...] = (0, 1)
     official_share: float = 0.1
+    kept: tuple[str, ...] = ("llama", "clip", "projector", "prompt_mlp", "sam")
 
     def init(self, key: jax.Array) -> dict:
         """A random model; the helpers come from the run of `MaskPretraining`."""
@@ -93,29 +98,32 @@ class Answering:
 
     def example(self, scene: Scene, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """One scene as arrays, with the kind and box of every target for the imitation."""
-        texts = [expression.text for expression in scene.expressions]
-        rejected = [not expression.objects for expression in scene.expressions]
+        expressions = scene.expressions
+        texts = [expression.text for expression in expressions]
+        rejected = [not expression.objects for expression in expressions]
         if rng.random() < self.official_share:
             turn = prompts.official_list(texts, rejected)
         else:
             question = prompts.list_question(texts, int(rng.integers(len(prompts.LIST_QUESTIONS))))
             turn = question, prompts.list_answer(texts, rejected, int(rng.choice(self.answers)))
-        masks = np.zeros((len(texts), self.size, self.size), bool)
+        row = conversation_row(self.model, self.tokenizer, [[turn]], self.length, len(texts))
+        # Rejected targets have no gradient, and a few masks a scene teach as much per second as all of them.
+        drawn = rng.permutation(np.flatnonzero(~np.array(rejected)))[: self.max_masks]
+        for name in ("seg_positions", "target_valid", "target_rejected"):
+            row[name] = _padded(row[name][drawn], self.max_masks)
+        masks = np.zeros((len(drawn), self.size, self.size), bool)
+        for mask, j in zip(masks, drawn, strict=True):
+            for k in expressions[j].objects:
+                mask |= scene.objects[k].mask
         things = object_arrays(scene)
-        first = np.zeros(self.max_targets, int)
-        one_object = np.zeros(self.max_targets, bool)
-        for j, expression in enumerate(scene.expressions):
-            for k in expression.objects:
-                masks[j] |= scene.objects[k].mask
-                first[j] = k
-            one_object[j] = expression.family != "all"
+        first = [expressions[j].objects[0] for j in drawn]
         return {
             **picture_arrays(self.model, scene.image),
-            **conversation_row(self.model, self.tokenizer, [[turn]], self.length, self.max_targets),
-            "masks": canvas_masks(masks, self.size, self.max_targets),
-            "kind": things["kind"][first],
-            "box": things["box"][first],
-            "one_object": one_object,
+            **row,
+            "masks": canvas_masks(masks, self.size, self.max_masks),
+            "kind": _padded(things["kind"][first], self.max_masks),
+            "box": _padded(things["box"][first], self.max_masks),
+            "one_object": _padded(np.array([expressions[j].family != "all" for j in drawn]), self.max_masks),
         }
 
     def loss(self, params: dict, batch: dict, step: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -147,3 +155,8 @@ def _present_dice(low: jax.Array, masks: jax.Array, present: jax.Array) -> jax.A
     guess = low > 0
     dice = 2 * (guess & small).sum((2, 3)) / jnp.maximum(guess.sum((2, 3)) + small.sum((2, 3)), 1)
     return jnp.where(present, dice, 0).sum() / jnp.maximum(present.sum(), 1)
+
+
+def _padded(array: np.ndarray, length: int) -> np.ndarray:
+    """Zeros behind the first axis up to a length."""
+    return np.pad(array, [(0, length - len(array))] + [(0, 0)] * (array.ndim - 1))

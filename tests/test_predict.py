@@ -15,7 +15,9 @@ from gsva_jax import model, prompts
 from gsva_jax.predict import see, write
 from gsva_jax.weights import open_official
 
-WORDS = "dog cat apple man woman table chair tree horse umbrella left right top small large red blue of the with".split()
+WORDS = (
+    "dog cat apple man woman table chair tree horse umbrella left right top small large red blue of the with".split()
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,9 @@ def test_greedy_ids_are_those_of_the_release(gsva, golden):
     root = golden / "gsva" / "data"
     rows, images = [], []
     for case in cases:
-        prompt = encode_prompt(gsva.tokenizer, case["prompt"].replace("<im_start><image><im_end>", "<im_start><image><im_end>"))
+        prompt = encode_prompt(
+            gsva.tokenizer, case["prompt"].replace("<im_start><image><im_end>", "<im_start><image><im_end>")
+        )
         np.testing.assert_array_equal(prompt.ids, case["prompt_ids"])
         rows.append(pack_row(gsva.tokenizer, [prompt], num_patches=16, length=320, max_targets=0))
         images.append(open_picture(root / case["image"]))
@@ -51,9 +55,7 @@ def test_greedy_ids_are_those_of_the_release(gsva, golden):
 
 def random_requests(num: int, seed: int) -> list[list[str]]:
     rng = np.random.default_rng(seed)
-    return [
-        [" ".join(rng.choice(WORDS, rng.integers(1, 4))) for _ in range(rng.integers(1, 6))] for _ in range(num)
-    ]
+    return [[" ".join(rng.choice(WORDS, rng.integers(1, 4))) for _ in range(rng.integers(1, 6))] for _ in range(num)]
 
 
 def slow_decisions(gsva, texts: list[list[str]], patches) -> tuple[np.ndarray, np.ndarray]:

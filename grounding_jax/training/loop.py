@@ -25,6 +25,9 @@ class Task(Protocol):
     trainable: tuple[str, ...]
     """Regular expressions on parameter paths: what is trained; the rest is frozen."""
 
+    kept: tuple[str, ...]
+    """Top-level names of the parameters that the result keeps."""
+
     def init(self, key: jax.Array) -> dict:
         """The whole parameter tree at step 0."""
 
@@ -104,7 +107,7 @@ def make_step(task: Task, optimizer: optax.GradientTransformation):
         (loss, scalars), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        norms = {"grad_norm": optax.global_norm(gradient), "update_norm": optax.global_norm(updates)}
+        norms = {"grad_norm": optax.tree.norm(gradient), "update_norm": optax.tree.norm(updates)}
         return State(state.step + 1, params, opt_state), {"loss": loss, **scalars, **norms}
 
     return jax.jit(update, donate_argnums=0)

@@ -1,0 +1,25 @@
+"""Tiny GSVA, the shipped model: everything is trained together, the encoders at half the rate (docs/tiny.md)."""
+
+from grounding_jax.training.loop import TrainOptions
+from gsva_jax.experiment import Experiment
+from gsva_jax.tiny import tiny_config, tiny_tokenizer
+from gsva_jax.train import Answering
+
+
+def get_config() -> Experiment:
+    """Ends where `gsva-tiny` begins."""
+    encoders = ("clip", "sam/image_encoder")
+    task = Answering(
+        tiny_config(),
+        tiny_tokenizer(),
+        trainable=("llama", "projector", "prompt_mlp", "sam/mask_decoder", *encoders),
+        imitation=0.1,
+    )
+    return Experiment(
+        name="gsva_tiny",
+        task=task,
+        options=TrainOptions(
+            steps=1600, batch_size=16, learning_rate=8e-4, final_rate=0.02, slow=encoders, slow_rate=0.5
+        ),
+        starts_from=("gsva_tiny_eyes", "gsva_tiny_masks", "gsva_tiny_words"),
+    )

@@ -1,0 +1,15 @@
+"""Tiny GSVA, second lesson of two: the vision tower learns what is where, and how it compares (docs/tiny.md)."""
+
+from grounding_jax.training.loop import TrainOptions
+from gsva_jax.experiment import Experiment
+from gsva_jax.pretraining import EyePretraining
+from gsva_jax.tiny import tiny_config
+
+
+def get_config() -> Experiment:
+    """About 32,000 scenes."""
+    return Experiment(
+        name="gsva_tiny_eyes",
+        task=EyePretraining(tiny_config()),
+        options=TrainOptions(steps=2000, batch_size=16, learning_rate=1.5e-3, final_rate=0.02),
+    )

@@ -1,0 +1,15 @@
+"""Tiny GSVA, first lesson of two: SAM learns to cut out kinds and objects of scenes (docs/tiny.md)."""
+
+from grounding_jax.training.loop import TrainOptions
+from gsva_jax.experiment import Experiment
+from gsva_jax.pretraining import MaskPretraining
+from gsva_jax.tiny import tiny_config
+
+
+def get_config() -> Experiment:
+    """About 16,000 scenes."""
+    return Experiment(
+        name="gsva_tiny_masks",
+        task=MaskPretraining(tiny_config()),
+        options=TrainOptions(steps=1000, batch_size=16, learning_rate=1.5e-3, final_rate=0.02),
+    )

@@ -1,0 +1,122 @@
+"""An experiment: a task, how it is trained, and which earlier runs it starts from. `gsva train CONFIG` runs one."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+import tyro
+from etils import epath
+
+import grounding_jax
+from grounding_jax.training.loop import Task, TrainOptions, train
+from grounding_jax.training.state import combine
+from grounding_jax.weights import folder
+from gsva_jax.predict import find_checkpoint
+
+# Where configs lie: beside the packages in a checkout, inside them in a wheel.
+CONFIG_FOLDERS = (
+    epath.Path(grounding_jax.__file__).parent.parent / "configs",
+    epath.Path(grounding_jax.__file__).parent / "configs",
+)
+MODEL = "model"  # the folder inside a run that holds what was trained
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What a config file returns.
+
+    Attributes:
+        name: of the run folder.
+        task: what is trained.
+        options: how.
+        starts_from: names of runs beside this one whose parameters are laid over the random ones, in this order.
+    """
+
+    name: str
+    task: Task
+    options: TrainOptions
+    starts_from: tuple[str, ...] = ()
+
+
+def find_config(name: epath.PathLike) -> epath.Path:
+    """The file of a config: a path, or the bare name of one of ours.
+
+    Raises:
+        FileNotFoundError: there is none; lists ours.
+    """
+    places = [epath.Path(name), *(place / f"{name}.py" for place in CONFIG_FOLDERS)]
+    for path in places:
+        if path.is_file():
+            return path
+    known = sorted({path.stem for place in CONFIG_FOLDERS if place.is_dir() for path in place.glob("*.py")})
+    raise FileNotFoundError(f"{name}: no such config; give a path to a Python file, or one of {', '.join(known)}")
+
+
+def load_config(name: epath.PathLike) -> Experiment:
+    """Runs the ``get_config`` of a config file, which is found by `find_config`.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such file, or it has no ``get_config``.
+    """
+    path = find_config(name)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise ValueError(f"{path}: has no get_config(), which must return an Experiment")
+    return module.get_config()
+
+
+def run(
+    config: epath.PathLike,
+    runs: epath.PathLike = "runs",
+    init: epath.PathLike | None = None,
+    overrides: Sequence[str] = (),
+) -> epath.Path:
+    """Trains an experiment, from where it stopped if it was started before.
+
+    Args:
+        config: path or name of a config file.
+        runs: folder of all runs; this one goes to ``runs/<name>``, its result to ``runs/<name>/model``.
+        init: a model folder to start from, instead of the config's own starting points.
+        overrides: changes of the options in the form ``--learning-rate 1e-3``.
+
+    Returns:
+        The folder of the trained model.
+
+    Raises:
+        FileNotFoundError: a run that this one starts from is not there.
+    """
+    experiment = load_config(config)
+    options = tyro.cli(TrainOptions, default=experiment.options, args=list(overrides), prog="gsva train")
+    place = epath.Path(runs) / experiment.name
+    result = place / MODEL
+    if (result / folder.CONFIG_FILE).exists():
+        print(f"{result}: already trained; remove {place} to train again")
+        return result
+    starts = (
+        [find_checkpoint(init)]
+        if init is not None
+        else [place.parent / name / MODEL for name in experiment.starts_from]
+    )
+    for start in starts:
+        if not start.exists():
+            raise FileNotFoundError(f"{start}: no such model; train {start.parent.name} first")
+    before: dict = {}
+    for start in starts:
+        before = combine(before, folder.load(start, np.dtype(np.float32)))
+    params = train(experiment.task, options, place, before)
+    save_model(experiment.task, params, result)
+    return result
+
+
+def save_model(task: Task, params: dict, result: epath.Path) -> None:
+    """Writes what a task trained as a model folder."""
+    kept = {name: params[name] for name in task.kept if name in params}
+    leaves = folder.from_params(jax.tree.map(np.asarray, kept))
+    tokenizer = getattr(task, "tokenizer", None)
+    folder.save(result, leaves, task.model.to_json(), tokenizer.save if tokenizer else None)
