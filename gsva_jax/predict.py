@@ -23,7 +23,6 @@ from etils import epath
 from grounding_jax.data.pictures import resized_size
 from grounding_jax.language.answers import Answer as ReadAnswer
 from grounding_jax.language.answers import read_answer
-from grounding_jax.language.generation import Generation, generate
 from grounding_jax.language.rows import (
     Conversation,
     Row,
@@ -40,10 +39,9 @@ from grounding_jax.models.mask_resize import mask_matrices, resize_masks
 from gsva_jax import model, prompts, weights
 from gsva_jax.config import GsvaConfig
 from gsva_jax.data import picture_arrays
+from gsva_jax.passes import SLOTS, TARGETS, Reading, bucket, draw, read_rows, reread, see, write
 
 ASSETS = epath.Path(__file__).parent / "assets"
-# Rows are padded to multiples of these, so that few programs are compiled.
-SLOTS, TARGETS = 64, 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,107 +104,6 @@ class Prompt(NamedTuple):
     num_expressions: int | None
 
 
-class Reading(NamedTuple):
-    """What the model knows at the slots that predict [SEG] or [REJ].
-
-    Attributes:
-        hidden: ``[B, M, D]``, after the final norm.
-        logits: float32 ``[B, M, V]``.
-        cache: keys and values of the row.
-    """
-
-    hidden: jax.Array
-    logits: jax.Array
-    cache: dict[str, jax.Array]
-
-
-@functools.partial(jax.jit, static_argnames=("config", "dtype"))
-def see(config: GsvaConfig, params: dict, pictures: dict, dtype) -> tuple[jax.Array, jax.Array]:
-    """Both towers, once a picture: ``([B, h, w, C] for masks, [B, P, D] for the language model)``."""
-    image = model.encode_for_masks(config, params, pictures["sam_images"], pictures["resized"], dtype)
-    return image, model.encode_for_language(config, params, pictures["clip_images"], dtype)
-
-
-@functools.partial(jax.jit, static_argnames="config")
-def read_rows(config: GsvaConfig, params: dict, row: Row, patches: jax.Array) -> Reading:
-    """Reads whole rows and keeps their cache."""
-    B, T = row["ids"].shape
-    cache = llama.empty_cache(config.llama, B, T, patches.dtype)
-    hidden, aux = model.read(
-        config,
-        params,
-        row["ids"],
-        row["positions"],
-        row["branch"],
-        patches,
-        cache=cache,
-        cache_branch=row["branch"],
-        slot=0,
-    )
-    hidden = model.gather(hidden, row["seg_positions"])
-    return Reading(hidden, llama.logits(params["llama"], hidden), aux["cache"])
-
-
-@functools.partial(jax.jit, static_argnames=("config", "window"), donate_argnames="reading")
-def read_on(
-    config: GsvaConfig, params: dict, row: Row, patches: jax.Array, reading: Reading, slot: jax.Array, window: int
-) -> Reading:
-    """Reads ``window`` slots of rows again, from ``slot`` on, over the cache of what stands before."""
-
-    def cut(array):
-        return jax.lax.dynamic_slice_in_dim(array, slot, window, axis=1)
-
-    hidden, aux = llama.decode(
-        config.llama,
-        params["llama"],
-        cut(model.embed(params, row["ids"], patches)),  # the window may reach back into the picture
-        cut(row["positions"]),
-        cut(row["branch"]),
-        cache=reading.cache,
-        cache_branch=row["branch"],
-        slot=slot,
-    )
-    at = row["seg_positions"] - slot
-    again = (at >= 0) & (at < window)
-    hidden = model.gather(hidden, jnp.clip(at, 0, window - 1))
-    logits = llama.logits(params["llama"], hidden)
-    return Reading(
-        jnp.where(again[..., None], hidden, reading.hidden),
-        jnp.where(again[..., None], logits, reading.logits),
-        aux["cache"],
-    )
-
-
-@functools.partial(jax.jit, static_argnames="config")
-def draw(config: GsvaConfig, params: dict, hidden: jax.Array, image: jax.Array) -> jax.Array:
-    """Low-resolution mask logits ``[B, M, l, l]`` from hidden states ``[B, M, D]``."""
-    return model.decode_masks(config, params, model.make_prompts(config, params, hidden), image)
-
-
-@functools.partial(jax.jit, static_argnames=("config", "max_new", "eos", "suppressed", "temperature"))
-def write(config: GsvaConfig, params: dict, row: Row, patches: jax.Array, keys: jax.Array, **options) -> Generation:
-    """Continues prompts; see `generation.generate`."""
-    x = model.embed(params, row["ids"], patches)
-    return generate(config.llama, params["llama"], x, row["positions"], row["branch"], keys=keys, **options)
-
-
-def bucket(size: int, step: int) -> int:
-    """The next multiple of ``step`` that is at least ``size``, and at least ``step``."""
-    return max(-(-size // step), 1) * step
-
-
-def doubling(size: int, step: int) -> int:
-    """The first of ``step``, 2 ``step``, 4 ``step``, ... that is at least ``size``: fewer sizes than `bucket` has."""
-    return step << max(-(-size // step) - 1, 0).bit_length()
-
-
-def reread(config: GsvaConfig, params: dict, row: Row, patches: jax.Array, reading: Reading, first: int) -> Reading:
-    """Reads rows again from slot ``first`` on, where their ids were changed; ``reading`` is used up."""
-    T = row["ids"].shape[1]
-    window = min(doubling(T - first, SLOTS), T)
-    return read_on(config, params, row, patches, reading, T - window, window)
-
-
 class Gsva:
     """A model in memory.
 
@@ -251,7 +148,8 @@ class Gsva:
         answers = []
         for b, (picture, _) in enumerate(requests):
             rejected = row["target_rejected"][b, : len(cleaned[b])]
-            masks = self.full_size(low[b, : len(cleaned[b])], picture.shape[:2]) > 0
+            # One after the other: as logits, many masks of a large picture would not fit into memory.
+            masks = [self.full_size(one, picture.shape[:2]) > 0 for one in low[b, : len(cleaned[b])]]
             text = self.text_of(row["ids"][b])
             answers.append(Answer(text, _targets(cleaned[b], rejected, masks, score[b])))
         return answers
@@ -448,7 +346,7 @@ class Gsva:
         return np.asarray(jax.nn.sigmoid(seg - logits[..., self.tokenizer.rej]))
 
     def full_size(self, low: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """Mask logits at the size of the picture: ``[M, l, l] -> float32 [M, H, W]``."""
+        """Mask logits at the size of the picture: ``[..., l, l] -> float32 [..., H, W]``."""
         sam = self.config.sam
         return resize_masks(low, *mask_matrices(sam.low_res, sam.image_size, resized_size(size, sam.image_size), size))
 
@@ -460,7 +358,9 @@ class Gsva:
         return answer.split(EOS_TEXT, 1)[0].strip()
 
 
-def _targets(names: Sequence[str], rejected: np.ndarray, masks: np.ndarray, scores: np.ndarray) -> tuple[Target, ...]:
+def _targets(
+    names: Sequence[str], rejected: np.ndarray, masks: Sequence[np.ndarray], scores: np.ndarray
+) -> tuple[Target, ...]:
     """Targets from arrays; a rejected one's mask is empty."""
     return tuple(
         Target(name, bool(no), mask & ~no, float(score))

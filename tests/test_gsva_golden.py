@@ -1,6 +1,6 @@
 """The whole GSVA against the numbers of the official release, module by module (golden/gsva)."""
 
-import dataclasses
+import functools
 import json
 
 import jax
@@ -14,6 +14,9 @@ from grounding_jax.models.llama import LlamaConfig
 from grounding_jax.models.llava import IMAGE_TOKEN
 from grounding_jax.models.sam import SamConfig
 from grounding_jax.models.sam.prompt_encoder import dense_positions
+from grounding_jax.weights import folder
+from grounding_jax.weights import sam as sam_weights
+from grounding_jax.weights.tensors import from_array
 from gsva_jax import model
 from gsva_jax.config import GsvaConfig
 from gsva_jax.weights import read_official
@@ -51,6 +54,28 @@ def item(golden) -> dict[str, np.ndarray]:
     return dict(np.load(golden / "gsva" / "eval_grefcoco_val_0.npz"))
 
 
+@pytest.fixture(scope="module")
+def read(config, params, item):
+    """The language model over one row of ids before expansion: hidden states, those of all layers, logits."""
+
+    @jax.jit
+    def run(params, ids, positions, patches):
+        hidden, aux = model.read(config, params, ids, positions, jnp.ones_like(ids), patches)
+        return hidden, aux["layers"], llama.logits(params["llama"], hidden)
+
+    def expanded(ids: np.ndarray):
+        ids = expand(ids, config.clip.num_patches)
+        return run(params, ids, np.arange(ids.shape[1], dtype=np.int32)[None], item["out/projector_out"])
+
+    return expanded
+
+
+@pytest.fixture(scope="module")
+def decode_masks(config, params):
+    """Mask logits for prompts ``[1, M, C]`` on an image embedding ``[1, h, w, C]``."""
+    return functools.partial(jax.jit(functools.partial(model.decode_masks, config)), params)
+
+
 def expand(ids: np.ndarray, num_patches: int) -> np.ndarray:
     return np.repeat(ids, np.where(ids == IMAGE_TOKEN, num_patches, 1))[None].astype(np.int32)
 
@@ -60,55 +85,54 @@ def close(actual, expected, tolerance):
 
 
 def test_clip_and_projector(config, params, item):
-    images = jnp.asarray(item["images_clip"]).transpose(0, 2, 3, 1)
-    features = clip.patch_features(config.clip, params["clip"], images, config.select_layer)
+    images = item["images_clip"].transpose(0, 2, 3, 1)
+    encode = jax.jit(lambda params, images: clip.patch_features(config.clip, params, images, config.select_layer))
+    features = encode(params["clip"], images)
     close(features, item["out/clip_features"], FEATURES)
     projected = features @ params["projector"]["kernel"] + params["projector"]["bias"]
     close(projected, item["out/projector_out"], FEATURES)
 
 
-def test_language_model(config, params, item):
-    ids = expand(item["input_ids"][0], config.clip.num_patches)
-    positions = np.arange(ids.shape[1], dtype=np.int32)[None]
-    patches = jnp.asarray(item["out/projector_out"])
-    hidden, aux = model.read(config, params, ids, positions, np.ones_like(ids), patches)
-    close(aux["layers"][0], item["out/llama_layer0"], FEATURES)
+def test_language_model(read, item):
+    hidden, layers, logits = read(item["input_ids"][0])
+    close(layers[0], item["out/llama_layer0"], FEATURES)
     close(hidden, item["out/last_hidden_postnorm"], FEATURES)
-    logits = llama.logits(params["llama"], hidden)
     close(logits, item["out/logits_first_pass"], FEATURES)
     np.testing.assert_array_equal(logits.argmax(-1), item["out/argmax_first_pass"])
 
 
-def test_second_pass_and_masks(config, params, item):
-    ids = expand(item["out/input_ids_after"][0], config.clip.num_patches)
-    positions = np.arange(ids.shape[1], dtype=np.int32)[None]
-    patches = jnp.asarray(item["out/projector_out"])
-    hidden, _ = model.read(config, params, ids, positions, np.ones_like(ids), patches)
-    close(llama.logits(params["llama"], hidden)[:, -40:], item["out/logits_reeval_pass_tail40"], FEATURES)
-    (seg,) = np.nonzero(ids[0] == 420)
-    image = jnp.asarray(item["out/sam_image_embedding"]).transpose(0, 2, 3, 1)
-    prompts = model.make_prompts(config, params, model.gather(hidden, jnp.asarray(seg - 1)[None]))
-    masks = model.decode_masks(config, params, prompts, image)
-    close(masks[0], item["out/low_res_masks"][:, 0], MASKS)
+def test_second_pass_and_masks(config, params, item, read, decode_masks):
+    ids = item["out/input_ids_after"][0]
+    hidden, _, logits = read(ids)
+    close(logits[:, -40:], item["out/logits_reeval_pass_tail40"], FEATURES)
+    (seg,) = np.nonzero(expand(ids, config.clip.num_patches)[0] == 420)
+    image = item["out/sam_image_embedding"].transpose(0, 2, 3, 1)
+    prompts = model.make_prompts(config, params, model.gather(hidden, seg[None] - 1))
+    close(decode_masks(prompts, image)[0], item["out/low_res_masks"][:, 0], MASKS)
 
 
 def test_sam(config, params, item):
-    images = jnp.asarray(item["images"]).transpose(0, 2, 3, 1)
-    embedding, aux = sam.encode_image(config.sam, params["sam"], images)
+    text = item["out/sparse_embeddings"]
+
+    @jax.jit
+    def run(params, images, text):
+        embedding, blocks = sam.encode_image(config.sam, params, images)
+        masks, iou = sam.predict_masks(config.sam, params, jnp.repeat(embedding, len(text), axis=0), text=text)
+        return embedding, blocks, masks, iou
+
+    embedding, blocks, masks, iou = run(params["sam"], item["images"].transpose(0, 2, 3, 1), text)
     for block in (0, 1, 3):
-        close(aux[f"block{block}"], item[f"out/sam_block{block}"], FEATURES)
+        close(blocks[f"block{block}"], item[f"out/sam_block{block}"], FEATURES)
     close(embedding, item["out/sam_image_embedding"].transpose(0, 2, 3, 1), FEATURES)
     dense = dense_positions(params["sam"]["prompt_encoder"]["gaussian"], config.sam.grid)
     close(dense, item["out/dense_pe"][0].transpose(1, 2, 0), FEATURES)
-    text = jnp.asarray(item["out/sparse_embeddings"])
-    masks, iou = sam.predict_masks(config.sam, params["sam"], jnp.repeat(embedding, len(text), axis=0), text=text)
     close(masks, item["out/low_res_masks"], MASKS)
     close(iou, item["out/iou_pred"], FEATURES)
 
 
-def test_no_targets_give_no_masks(config, params):
+def test_no_targets_give_no_masks(config, decode_masks):
     prompts, image = jnp.zeros((1, 0, 32)), jnp.zeros((1, config.sam.grid, config.sam.grid, 32))
-    assert model.decode_masks(config, params, prompts, image).shape == (1, 0, 32, 32)
+    assert decode_masks(prompts, image).shape == (1, 0, 32, 32)
 
 
 def test_sam_encoder_at_full_size(golden):
@@ -123,10 +147,7 @@ def test_sam_encoder_at_full_size(golden):
         prompt_width=case["out_chans"],
         decoder_heads=1,
     )
-    from grounding_jax.weights import sam as sam_weights
-    from grounding_jax.weights import folder
-    from grounding_jax.weights.tensors import from_array
-
+    assert config.window == 14
     shapes = jax.eval_shape(lambda: sam.init(config, jax.random.key(0)))
     template = folder.from_params(jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes))
     names = sam_weights.table().to_torch(template, "formula")
@@ -152,4 +173,26 @@ def test_sam_encoder_at_full_size(golden):
     embedding = np.asarray(jax.jit(lambda p, i: sam.encode_image(config, p, i)[0])(params, image))
     expected = np.load(golden / "gsva" / "sam_encoder_1024.npz")["out_stride2"]
     close(embedding.transpose(0, 3, 1, 2)[:, :, ::2, ::2], expected, FEATURES)
-    assert dataclasses.asdict(config)["window"] == 14
+
+
+def test_published_size():
+    """All elements of the release's file (spec gsva b.1), and what GSVA-7B makes of a batch."""
+    config = GsvaConfig.gsva_7b()
+    params = jax.eval_shape(lambda: model.init(config, jax.random.key(0)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 7_708_950_064
+    B, T, M = 2, 300, 3
+    shapes = {
+        **{name: ((B, T), np.int32) for name in ("ids", "positions", "branch")},
+        "seg_positions": ((B, M), np.int32),
+        "target_rejected": ((B, M), bool),
+        "sam_images": ((B, 1024, 1024, 3), np.uint8),
+        "resized": ((B, 2), np.int32),
+        "clip_images": ((B, 224, 224, 3), np.uint8),
+    }
+    batch = {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
+    outputs = jax.eval_shape(functools.partial(model.forward, config), params, batch)
+    assert {name: array.shape for name, array in outputs.items()} == {
+        "logits": (B, T, 32005),
+        "prompts": (B, M, 256),
+        "masks": (B, M, 256, 256),
+    }

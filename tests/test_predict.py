@@ -12,7 +12,7 @@ from grounding_jax.data.pictures import open_picture
 from grounding_jax.language.rows import encode_conversation, encode_prompt, pack_row, stack_rows
 from grounding_jax.models import llama
 from gsva_jax import model, prompts
-from gsva_jax.predict import see, write
+from gsva_jax.passes import see, write
 from gsva_jax.weights import open_official
 
 WORDS = (

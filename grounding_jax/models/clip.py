@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from grounding_jax.models.attention import attention
-from grounding_jax.models.layers import LayerNorm, Linear, Mlp, merge_heads, patches, split_heads
+from grounding_jax.models.layers import LayerNorm, Linear, Mlp, merge_heads, patchify, split_heads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Attention(nn.Module):
     config: ClipConfig
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         """``[B, 1 + P, D] -> [B, 1 + P, D]``."""
         c = self.config
         q, k, v = (split_heads(Linear(c.width, name=name)(x), c.heads) for name in "qkv")
@@ -69,7 +69,7 @@ class Block(nn.Module):
     config: ClipConfig
 
     @nn.compact
-    def __call__(self, x, _):
+    def __call__(self, x: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
         """``[B, 1 + P, D] -> (x, x)``."""
         c = self.config
         x = x + Attention(c, name="attn")(LayerNorm(c.eps, name="norm1")(x))
@@ -83,7 +83,7 @@ class VisionTower(nn.Module):
     config: ClipConfig
 
     @nn.compact
-    def __call__(self, images):
+    def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Runs the tower.
 
         Args:
@@ -95,7 +95,7 @@ class VisionTower(nn.Module):
         """
         c = self.config
         normal = nn.initializers.normal(0.02)
-        x = Linear(c.width, use_bias=False, name="patch_embed")(patches(images, c.patch_size))
+        x = Linear(c.width, use_bias=False, name="patch_embed")(patchify(images, c.patch_size))
         x = x.reshape(x.shape[0], c.num_patches, c.width)
         class_token = self.param("class_embed", normal, (c.width,)).astype(x.dtype)
         x = jnp.concatenate([jnp.broadcast_to(class_token, (x.shape[0], 1, c.width)), x], axis=1)

@@ -5,8 +5,6 @@ Activations carry the dtype: parameters of any dtype are cast to that of their i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -112,7 +110,7 @@ class RMSNorm(nn.Module):
         return y.astype(x.dtype) * scale.astype(x.dtype)
 
 
-def patches(images: jax.Array, size: int) -> jax.Array:
+def patchify(images: jax.Array, size: int) -> jax.Array:
     """Cuts ``[B, H, W, C]`` into non-overlapping squares: ``[B, H/size, W/size, size * size * C]``.
 
     With a matrix product behind it this is a strided convolution, and faster than one.
@@ -122,8 +120,8 @@ def patches(images: jax.Array, size: int) -> jax.Array:
     return x.reshape(B, H // size, W // size, size * size * C)
 
 
-def unpatches(x: jax.Array, size: int) -> jax.Array:
-    """Inverse of `patches`: ``[B, h, w, size * size * C] -> [B, h * size, w * size, C]``."""
+def unpatchify(x: jax.Array, size: int) -> jax.Array:
+    """Inverse of `patchify`: ``[B, h, w, size * size * C] -> [B, h * size, w * size, C]``."""
     B, h, w, F = x.shape
     x = x.reshape(B, h, w, size, size, F // (size * size)).transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(B, h * size, w * size, F // (size * size))
@@ -137,8 +135,3 @@ def split_heads(x: jax.Array, heads: int) -> jax.Array:
 def merge_heads(x: jax.Array) -> jax.Array:
     """``[..., N, K] -> [..., N * K]``."""
     return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
-
-
-def stack(trees: Sequence[dict]) -> dict:
-    """Stacks equal parameter trees on a new first axis, as the scanned layers store them."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)

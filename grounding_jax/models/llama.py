@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from grounding_jax.models.attention import attention, branch_mask
-from grounding_jax.models.layers import LECUN, Linear, RMSNorm, matmul, merge_heads, split_heads
+from grounding_jax.models.layers import LECUN, Linear, RMSNorm, merge_heads, split_heads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +47,10 @@ class LlamaConfig:
     lora_rank: int = 0
     lora_alpha: float = 16.0
     remat: str = "none"
+
+    def __post_init__(self):
+        if self.remat not in ("none", "full"):
+            raise ValueError(f"remat is {self.remat!r}, should be none or full")
 
     @classmethod
     def vicuna_7b(cls, **changes) -> LlamaConfig:
@@ -108,7 +112,15 @@ class SelfAttention(nn.Module):
     config: LlamaConfig
 
     @nn.compact
-    def __call__(self, x, positions, mask, layer, cache, slot):
+    def __call__(
+        self,
+        x: jax.Array,
+        positions: jax.Array,
+        mask: jax.Array,
+        layer: jax.Array,
+        cache: dict[str, jax.Array] | None,
+        slot: jax.Array | int,
+    ) -> tuple[jax.Array, dict[str, jax.Array] | None]:
         """``x [B, T, D] -> ([B, T, D], cache)``; with a cache, keys are those of all its slots."""
         c = self.config
         adapted = dict(use_bias=False, lora_rank=c.lora_rank, lora_scale=c.lora_scale)
@@ -133,7 +145,7 @@ class FeedForward(nn.Module):
     config: LlamaConfig
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         """``[B, T, D] -> [B, T, D]``."""
         gate = Linear(self.config.hidden, use_bias=False, name="gate")(x)
         up = Linear(self.config.hidden, use_bias=False, name="up")(x)
@@ -141,12 +153,14 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm residual block. Written to be scanned: state and cache are carried, the hidden state is also returned."""
+    """Pre-norm residual block, written to be scanned: state and cache are carried, the state is also returned."""
 
     config: LlamaConfig
 
     @nn.compact
-    def __call__(self, carry, layer, positions, mask, slot):
+    def __call__(
+        self, carry: tuple, layer: jax.Array, positions: jax.Array, mask: jax.Array, slot: jax.Array | int
+    ) -> tuple[tuple, jax.Array]:
         """``(x [B, T, D], cache), layer -> (x, cache), x``."""
         x, cache = carry
         y, cache = SelfAttention(self.config, name="attn")(
@@ -163,7 +177,16 @@ class Decoder(nn.Module):
     config: LlamaConfig
 
     @nn.compact
-    def __call__(self, x, positions, branch, *, cache=None, cache_branch=None, slot=0):
+    def __call__(
+        self,
+        x: jax.Array,
+        positions: jax.Array,
+        branch: jax.Array,
+        *,
+        cache: dict[str, jax.Array] | None = None,
+        cache_branch: jax.Array | None = None,
+        slot: jax.Array | int = 0,
+    ) -> tuple[jax.Array, dict]:
         """Runs the decoder.
 
         Args:
@@ -218,5 +241,7 @@ def decode(config: LlamaConfig, params: dict, x: jax.Array, positions: jax.Array
 
 
 def logits(params: dict, hidden: jax.Array) -> jax.Array:
-    """Next-token logits in float32: ``[..., D] -> [..., V]``."""
-    return matmul(hidden, params["head"]["kernel"]).astype(jnp.float32)
+    """Next-token logits ``[..., D] -> [..., V]``, accumulated and returned in float32 whatever the inputs' dtype."""
+    kernel = params["head"]["kernel"].astype(hidden.dtype)
+    flat = jnp.matmul(hidden.reshape(-1, hidden.shape[-1]), kernel, preferred_element_type=jnp.float32)
+    return flat.reshape(*hidden.shape[:-1], kernel.shape[-1])

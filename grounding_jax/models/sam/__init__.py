@@ -24,11 +24,11 @@ def init(config: SamConfig, key: jax.Array) -> dict:
     """Random parameters: ``image_encoder``, ``prompt_encoder``, ``mask_decoder``."""
     keys = jax.random.split(key, 3)
     side, grid, C = config.image_size, config.grid, config.prompt_width
-    image, tokens, dense = jnp.zeros((1, grid, grid, C)), jnp.zeros((1, 1, C)), jnp.zeros((1, grid, grid, C))
+    images, embedding, tokens = jnp.zeros((1, side, side, 3)), jnp.zeros((1, grid, grid, C)), jnp.zeros((1, 1, C))
     return {
-        "image_encoder": ImageEncoder(config).init(keys[0], jnp.zeros((1, side, side, 3)))["params"],
+        "image_encoder": ImageEncoder(config).init(keys[0], images)["params"],
         "prompt_encoder": PromptEncoder(config).init(keys[1])["params"],
-        "mask_decoder": MaskDecoder(config).init(keys[2], image, image[0], tokens, dense)["params"],
+        "mask_decoder": MaskDecoder(config).init(keys[2], embedding, embedding[0], tokens, embedding)["params"],
     }
 
 

@@ -8,11 +8,11 @@ import numpy as np
 from flax import linen as nn
 
 from grounding_jax.models.attention import attention
-from grounding_jax.models.layers import LayerNorm, Linear, Mlp, merge_heads, patches, split_heads
+from grounding_jax.models.layers import LECUN, LayerNorm, Linear, Mlp, merge_heads, patchify, split_heads, unpatchify
 from grounding_jax.models.sam.config import SamConfig
 
-# Grids with more patches than this attend in blocks of queries: the 4096 x 4096 logits of one picture at 1024 px are
-# 1 GiB in float32 for 16 heads.
+# The most queries that attend at a time: the 4096 x 4096 logits of one picture at 1024 px are 1 GiB in float32 for 16
+# heads.
 QUERY_BLOCK = 512
 
 
@@ -20,23 +20,23 @@ def relative_bias(q: jax.Array, table_h: jax.Array, table_w: jax.Array) -> jax.A
     """Attention bias from decomposed relative positions (Li et al. 2022, arXiv:2112.01526, eq. 3).
 
     Args:
-        q: unscaled queries ``[B, T, N, K]`` with their rows' and columns' embeddings gathered in the tables.
-        table_h: ``[T, h, K]``, for each query the embedding of its distance to each of the h key rows.
-        table_w: ``[T, w, K]``, the same for columns.
+        q: unscaled queries ``[B, h, w, N, K]``.
+        table_h: ``[h, y, K]``, the embedding of the distance from each query row to each of the y key rows.
+        table_w: ``[w, x, K]``, the same for columns.
 
     Returns:
-        float32 ``[B, N, T, h * w]``.
+        float32 ``[B, N, h * w, y * x]``.
     """
-    bias_h = jnp.einsum("BTNK,ThK->BNTh", q, table_h, preferred_element_type=jnp.float32)
-    bias_w = jnp.einsum("BTNK,TwK->BNTw", q, table_w, preferred_element_type=jnp.float32)
-    bias = bias_h[..., :, None] + bias_w[..., None, :]
-    return bias.reshape(*bias.shape[:3], -1)
+    bias_h = jnp.einsum("BhwNK,hyK->BNhwy", q, table_h, preferred_element_type=jnp.float32)
+    bias_w = jnp.einsum("BhwNK,wxK->BNhwx", q, table_w, preferred_element_type=jnp.float32)
+    B, N, h, w, y = bias_h.shape
+    return (bias_h[..., :, None] + bias_w[..., None, :]).reshape(B, N, h * w, y * bias_w.shape[-1])
 
 
 def attend(
     q: jax.Array, k: jax.Array, v: jax.Array, rel_pos_h: jax.Array, rel_pos_w: jax.Array, grid: int
 ) -> jax.Array:
-    """Attention over a square grid, one block of queries after the other where the grid is large.
+    """Attention over a square grid, some rows of queries after the others where the grid is large.
 
     Args:
         q, k, v: ``[B, T, N, K]`` with T = grid * grid.
@@ -46,37 +46,34 @@ def attend(
     Returns:
         ``[B, T, N, K]``.
     """
-    distance = np.arange(grid)[:, None] - np.arange(grid)[None, :] + grid - 1
-    table_h = rel_pos_h.astype(q.dtype)[np.repeat(distance, grid, axis=0)]
-    table_w = rel_pos_w.astype(q.dtype)[np.tile(distance, (grid, 1))]
     B, T, N, K = q.shape
-    if T <= QUERY_BLOCK or T % QUERY_BLOCK:
-        return attention(q, k, v, bias=relative_bias(q, table_h, table_w))
+    distance = np.arange(grid)[:, None] - np.arange(grid)[None, :] + grid - 1
+    table_h, table_w = rel_pos_h.astype(q.dtype)[distance], rel_pos_w.astype(q.dtype)[distance]
+    rows = max(n for n in range(1, grid + 1) if grid % n == 0 and (n == 1 or n * grid <= QUERY_BLOCK))
 
     def block(arguments):
-        q, table_h, table_w = arguments
-        return attention(q, k, v, bias=relative_bias(q, table_h, table_w))
+        q, table_h = arguments
+        return attention(q.reshape(B, rows * grid, N, K), k, v, bias=relative_bias(q, table_h, table_w))
 
-    blocks = T // QUERY_BLOCK
-    q = q.reshape(B, blocks, QUERY_BLOCK, N, K).swapaxes(0, 1)
-    table_h = table_h.reshape(blocks, QUERY_BLOCK, grid, K)
-    table_w = table_w.reshape(blocks, QUERY_BLOCK, grid, K)
-    return jax.lax.map(block, (q, table_h, table_w)).swapaxes(0, 1).reshape(B, T, N, K)
+    if rows == grid:
+        return block((q.reshape(B, grid, grid, N, K), table_h))
+    q = q.reshape(B, grid // rows, rows, grid, N, K).swapaxes(0, 1)
+    table_h = table_h.reshape(grid // rows, rows, grid, K)
+    return jax.lax.map(block, (q, table_h)).swapaxes(0, 1).reshape(B, T, N, K)
 
 
-def windows(x: jax.Array, size: int) -> jax.Array:
+def window_partition(x: jax.Array, size: int) -> jax.Array:
     """Zero-pads ``[B, h, w, D]`` to whole windows and cuts it: ``[B * windows, size, size, D]``."""
     B, h, w, D = x.shape
     x = jnp.pad(x, ((0, 0), (0, -h % size), (0, -w % size), (0, 0)))
-    return patches(x, size).reshape(-1, size, size, D)
+    return patchify(x, size).reshape(-1, size, size, D)
 
 
-def unwindows(x: jax.Array, grid: int) -> jax.Array:
-    """Inverse of `windows` for a square grid: ``[B * windows, size, size, D] -> [B, grid, grid, D]``."""
-    size, D = x.shape[1], x.shape[3]
+def window_unpartition(x: jax.Array, grid: int) -> jax.Array:
+    """Inverse of `window_partition` for a square grid: ``[B * windows, size, size, D] -> [B, grid, grid, D]``."""
+    _, size, _, D = x.shape
     side = -(-grid // size)
-    x = x.reshape(-1, side, side, size, size, D).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(-1, side * size, side * size, D)[:, :grid, :grid]
+    return unpatchify(x.reshape(-1, side, side, size * size * D), size)[:, :grid, :grid]
 
 
 class Attention(nn.Module):
@@ -85,7 +82,7 @@ class Attention(nn.Module):
     config: SamConfig
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         """``[B, grid, grid, D] -> [B, grid, grid, D]``."""
         B, grid, _, D = x.shape
         K = D // self.config.heads
@@ -107,12 +104,12 @@ class Block(nn.Module):
     window: int
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         """``[B, h, w, D] -> [B, h, w, D]``."""
         c = self.config
         y = LayerNorm(c.eps, name="norm1")(x)
         if self.window:
-            y = unwindows(Attention(c, name="attn")(windows(y, self.window)), c.grid)
+            y = window_unpartition(Attention(c, name="attn")(window_partition(y, self.window)), c.grid)
         else:
             y = Attention(c, name="attn")(y)
         x = x + y
@@ -125,7 +122,7 @@ class Neck(nn.Module):
     config: SamConfig
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         """``[B, h, w, D] -> [B, h, w, C]``."""
         c = self.config
         x = Linear(c.prompt_width, use_bias=False, name="conv1")(x)
@@ -140,9 +137,9 @@ class Conv3x3(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         """``[B, h, w, C] -> [B, h, w, features]``."""
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (3, 3, x.shape[-1], self.features))
+        kernel = self.param("kernel", LECUN, (3, 3, x.shape[-1], self.features))
         return jax.lax.conv_general_dilated(
             x, kernel.astype(x.dtype), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
@@ -154,7 +151,7 @@ class ImageEncoder(nn.Module):
     config: SamConfig
 
     @nn.compact
-    def __call__(self, images):
+    def __call__(self, images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Encodes pictures.
 
         Args:
@@ -164,7 +161,7 @@ class ImageEncoder(nn.Module):
             ``(embedding [B, h, w, C], {"block{i}": [B, h, w, D]})``.
         """
         c = self.config
-        x = Linear(c.width, name="patch_embed")(patches(images, c.patch_size))
+        x = Linear(c.width, name="patch_embed")(patchify(images, c.patch_size))
         x = x + self.param("pos_embed", nn.initializers.normal(0.02), (c.grid, c.grid, c.width)).astype(x.dtype)
         aux = {}
         for i in range(c.layers):

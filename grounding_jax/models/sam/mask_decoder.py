@@ -16,7 +16,7 @@ from grounding_jax.models.layers import (
     matmul,
     merge_heads,
     split_heads,
-    unpatches,
+    unpatchify,
 )
 from grounding_jax.models.sam.config import SamConfig
 
@@ -30,7 +30,7 @@ class Attention(nn.Module):
     heads: int
 
     @nn.compact
-    def __call__(self, q, k, v):
+    def __call__(self, q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
         """``q [M, T, C], k and v [M, S, C] -> [M, T, C]``."""
         C = q.shape[-1]
         q, k, v = (
@@ -46,7 +46,9 @@ class TwoWayBlock(nn.Module):
     first: bool
 
     @nn.compact
-    def __call__(self, tokens, image, token_positions, image_positions):
+    def __call__(
+        self, tokens: jax.Array, image: jax.Array, token_positions: jax.Array, image_positions: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         """``tokens [M, T, C], image [M, h * w, C]`` -> the same, updated."""
         c = self.config
         C = c.prompt_width
@@ -73,7 +75,7 @@ class TwoWayTransformer(nn.Module):
     config: SamConfig
 
     @nn.compact
-    def __call__(self, tokens, image, image_positions):
+    def __call__(self, tokens: jax.Array, image: jax.Array, image_positions: jax.Array) -> tuple[jax.Array, jax.Array]:
         """``tokens [M, T, C], image and its positions [M, h * w, C]`` -> the first two, updated."""
         c = self.config
         token_positions = tokens
@@ -91,7 +93,7 @@ class Upscale(nn.Module):
     config: SamConfig
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         """``[M, h, w, C] -> [M, 4h, 4w, C / 8]``."""
         C = self.config.prompt_width
         x = UpConv(C // 4, name="conv1")(x)
@@ -105,11 +107,11 @@ class UpConv(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         """``[M, h, w, C] -> [M, 2h, 2w, features]``."""
         kernel = self.param("kernel", LECUN, (x.shape[-1], 4 * self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return unpatches(matmul(x, kernel), 2) + bias.astype(x.dtype)
+        return unpatchify(matmul(x, kernel), 2) + bias.astype(x.dtype)
 
 
 class Hypernetworks(nn.Module):
@@ -118,7 +120,7 @@ class Hypernetworks(nn.Module):
     config: SamConfig
 
     @nn.compact
-    def __call__(self, x, used: slice):
+    def __call__(self, x: jax.Array, used: slice) -> jax.Array:
         """``[M, masks, C] -> [M, masks, C / 8]`` by those of the MLPs that ``used`` selects."""
         c = self.config
         widths = (c.prompt_width, c.prompt_width, c.prompt_width, c.prompt_width // 8)
@@ -136,7 +138,7 @@ class StackedLinear(nn.Module):
     shape: tuple[int, int, int]
 
     @nn.compact
-    def __call__(self, x, used: slice):
+    def __call__(self, x: jax.Array, used: slice) -> jax.Array:
         """``[M, masks, in] -> [M, masks, out]``."""
         kernel = self.param("kernel", nn.initializers.lecun_normal(batch_axis=(0,)), self.shape)[used]
         bias = self.param("bias", nn.initializers.zeros, (self.shape[0], self.shape[2]))[used]
@@ -149,7 +151,7 @@ class IouHead(nn.Module):
     config: SamConfig
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         """``[M, C] -> [M, masks]``."""
         c = self.config
         for j in range(c.iou_layers - 1):
@@ -163,13 +165,20 @@ class MaskDecoder(nn.Module):
     config: SamConfig
 
     @nn.compact
-    def __call__(self, image, positions, sparse, dense, multimask: bool = False):
+    def __call__(
+        self,
+        image: jax.Array,
+        positions: jax.Array,
+        sparse: jax.Array,
+        dense: jax.Array,
+        multimask: bool = False,
+    ) -> tuple[jax.Array, jax.Array]:
         """Decodes masks.
 
         Args:
             image: image embedding ``[M, h, w, C]``: that of each mask's own picture.
             positions: positional encoding ``[h, w, C]``.
-            sparse: prompt tokens ``[M, tokens, C]``.
+            sparse: prompt tokens ``[M or 1, tokens, C]``.
             dense: ``[M or 1, h, w, C]``, added to the image embedding.
             multimask: give the three masks for ambiguous prompts instead of the single one.
 
@@ -180,8 +189,9 @@ class MaskDecoder(nn.Module):
         M, h, w, C = image.shape
         iou_token = self.param("iou_token", LECUN, (1, C))
         mask_tokens = self.param("mask_tokens", LECUN, (c.num_masks, C))
-        own = jnp.concatenate([iou_token, mask_tokens]).astype(image.dtype)
-        tokens = jnp.concatenate([jnp.broadcast_to(own, (M, *own.shape)), sparse.astype(image.dtype)], axis=1)
+        tokens = (jnp.concatenate([iou_token, mask_tokens])[None], sparse)
+        tokens = [jnp.broadcast_to(part, (M, *part.shape[1:])).astype(image.dtype) for part in tokens]
+        tokens = jnp.concatenate(tokens, axis=1)
         image = (image + dense.astype(image.dtype)).reshape(M, h * w, C)
         positions = jnp.broadcast_to(positions.astype(image.dtype).reshape(1, h * w, C), image.shape)
         tokens, image = TwoWayTransformer(c, name="transformer")(tokens, image, positions)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from grounding_jax.models.layers import LayerNorm, Linear, gelu, patches
+from grounding_jax.models.layers import LayerNorm, Linear, gelu, patchify
 from grounding_jax.models.sam.config import SamConfig
 
 # Rows of `point_embed`, which are also the labels of points; label -1 marks a slot that holds no point.
@@ -46,7 +46,14 @@ class PromptEncoder(nn.Module):
     config: SamConfig
 
     @nn.compact
-    def __call__(self, points=None, labels=None, boxes=None, masks=None, text=None):
+    def __call__(
+        self,
+        points: jax.Array | None = None,
+        labels: jax.Array | None = None,
+        boxes: jax.Array | None = None,
+        masks: jax.Array | None = None,
+        text: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Encodes prompts for M masks.
 
         Args:
@@ -57,8 +64,8 @@ class PromptEncoder(nn.Module):
             text: ``[M, k, C]`` embeddings made elsewhere, such as GSVA's.
 
         Returns:
-            ``(sparse [M, tokens, C], dense [M or 1, h, w, C], positions [h, w, C])``: prompt tokens in the order
-            points, box corners, text; what is added to the image embedding; the positional encoding of its cells.
+            ``(sparse [M or 1, tokens, C], dense [M or 1, h, w, C], positions [h, w, C])``: prompt tokens in the
+            order points, box corners, text; what is added to the image embedding; the positional encoding of its cells.
             Points without a box get one more empty point, as the published weights expect; text alone does not.
         """
         c = self.config
@@ -96,11 +103,11 @@ class MaskDownscaling(nn.Module):
     config: SamConfig
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         """``[M, 4h, 4w, 1] -> [M, h, w, C]``."""
         c = self.config
-        x = Linear(c.mask_channels // 4, name="conv1")(patches(x, 2))
+        x = Linear(c.mask_channels // 4, name="conv1")(patchify(x, 2))
         x = gelu(LayerNorm(c.eps, name="norm1")(x))
-        x = Linear(c.mask_channels, name="conv2")(patches(x, 2))
+        x = Linear(c.mask_channels, name="conv2")(patchify(x, 2))
         x = gelu(LayerNorm(c.eps, name="norm2")(x))
         return Linear(c.prompt_width, name="conv3")(x)

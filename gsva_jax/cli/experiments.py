@@ -1,0 +1,137 @@
+"""`gsva evaluate`, `gsva train` and `gsva data`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Literal
+
+from etils import epath
+from tyro.conf import Positional, Suppress, arg
+
+from gsva_jax.cli.terminal import load_model, optional, say
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Measure a model on one split of a dataset.
+
+    Protocols: official is the published arithmetic, to compare with papers (the right answer's wording is given);
+    guided gives the wording that follows from the expressions, as `gsva segment` does; generated lets the model write
+    the whole answer. An interrupted evaluation goes on where it stopped when it is called again.
+
+    For example:
+      gsva evaluate --data SCENES --dataset "grefcoco|unc|testA" --protocol generated --json numbers.json
+      gsva evaluate --checkpoint CKPT --data DATA --dataset "ReasonSeg|val" --protocol official --json numbers.json
+
+    Attributes:
+        data: the folder that holds refer_seg/ and reason_seg/.
+        dataset: dataset, whose division into splits, and split; ReasonSeg has only dataset and split.
+        protocol: how the model is asked; never compare numbers of different ones.
+        checkpoint: a model folder, or the name of a shipped model.
+        json: file for the numbers, all fractions.
+        predictions: file for every single prediction, one line of JSON each.
+        batch_size: pictures at once; the numbers do not depend on it.
+        blind: show a grey picture instead: what the text alone gives away.
+    """
+
+    data: Annotated[str, arg(metavar="ROOT")]
+    dataset: Annotated[str, arg(metavar='"grefcoco|unc|val"')]
+    protocol: Literal["official", "guided", "generated"]
+    checkpoint: Annotated[str, arg(metavar="CKPT")] = "tiny"
+    json: Annotated[str | None, optional("FILE")] = None
+    predictions: Annotated[str | None, optional("FILE")] = None
+    batch_size: Annotated[int, arg(metavar="N")] = 8
+    blind: bool = False
+
+    def run(self) -> int:
+        """Evaluates, prints the numbers, and writes them."""
+        from grounding_jax.data.datasets import KNOWN_DATASETS, open_dataset
+        from gsva_jax.evaluate import evaluate
+        from gsva_jax.results import prepare_folder
+
+        if self.dataset not in KNOWN_DATASETS:
+            open_dataset(self.data, self.dataset)  # says what there is, before a model is loaded
+        for file in filter(None, (self.json, self.predictions)):
+            prepare_folder(epath.Path(file).parent)
+        report = evaluate(
+            load_model(self.checkpoint),
+            self.data,
+            self.dataset,
+            self.protocol,
+            self.json,
+            self.predictions,
+            batch_size=self.batch_size,
+            blind=self.blind,
+        )
+        width = max(map(len, report))
+        for name, value in report.items():
+            say(f"{name:{width}}  {f'{value:.4f}' if isinstance(value, float) else value}")
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Train what a config describes; called again, it goes on from the newest checkpoint.
+
+    Checkpoints and the log go to RUNS/name of the config, the trained model folder to RUNS/name of the config/model.
+    Options of the training can be changed: --steps, --batch-size, --learning-rate, --seed, --save-every ...
+
+    For example:
+      gsva train gsva_tiny_eyes
+      gsva train configs/gsva_tiny.py --init CKPT --learning-rate 3e-4
+
+    Attributes:
+        config: a config file, or the bare name of one that comes with the package.
+        init: a model folder to start from, instead of what the config starts from.
+        runs: folder of all runs.
+    """
+
+    config: Annotated[Positional[str], arg(metavar="CONFIG")]
+    _: dataclasses.KW_ONLY
+    init: Annotated[str | None, optional("CKPT")] = None
+    runs: Annotated[str, arg(metavar="RUNS")] = "runs"
+    overrides: Annotated[tuple[str, ...], Suppress] = ()
+
+    def run(self) -> int:
+        """Trains."""
+        from gsva_jax.experiment import run
+
+        model = run(self.config, self.runs, self.init, self.overrides)
+        say(f"the model folder {model} is complete")
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Make data: `scenes` composes pictures with exact masks and expressions of what is and isn't there.
+
+    They are laid out as gRefCOCO, so that evaluation and training read them: split train is "grefcoco|unc|train", val
+    "grefcoco|unc|val" and test "grefcoco|unc|testA". Cut-outs are fetched when they are first needed.
+
+    For example:
+      gsva data scenes --out SCENES --num 500 --seed 0 --split test
+
+    Attributes:
+        what: scenes.
+        out: folder for the data; other splits that are there stay.
+        num: how many scenes.
+        seed: a seed gives the same scenes everywhere.
+        split: splits differ in backgrounds and cut-outs.
+        size: side of the pictures in pixels.
+    """
+
+    what: Annotated[Positional[Literal["scenes"]], arg(metavar="scenes")]
+    _: dataclasses.KW_ONLY
+    out: Annotated[str, arg(metavar="DIR")]
+    num: Annotated[int, arg(metavar="N")]
+    seed: Annotated[int, arg(metavar="S")]
+    split: Literal["train", "val", "test"]
+    size: Annotated[int, arg(metavar="PIXELS")] = 320
+
+    def run(self) -> int:
+        """Writes the scenes."""
+        from grounding_jax.data.scene_files import write_scenes
+
+        write_scenes(self.out, self.num, self.seed, self.split, self.size)
+        say(f"{self.num} scenes of split {self.split} are in {self.out}")
+        return 0

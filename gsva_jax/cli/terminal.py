@@ -1,0 +1,111 @@
+"""What the commands show while they work, where JAX keeps its compiled programs, and loading a model."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from tyro.conf import arg
+
+if TYPE_CHECKING:
+    from gsva_jax.predict import Gsva
+
+T = TypeVar("T")
+
+
+def optional(metavar: str) -> object:
+    """Describes an option that may be left out: its help ends without "(default: None)"."""
+    return arg(metavar=metavar, help_behavior_hint="")
+
+
+def say(line: object) -> None:
+    """Prints a result; nothing is wrapped or taken for markup."""
+    Console(highlight=False, markup=False, emoji=False, soft_wrap=True).print(line)
+
+
+def note(line: str) -> None:
+    """Prints what is not a result: to the error stream."""
+    Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True).print(line)
+
+
+def one_line(error: Exception) -> str:
+    """An error's message on one line; for one of the operating system, the file and what is wrong with it."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextlib.contextmanager
+def working(what: str) -> Iterator[None]:
+    """Shows what is being done and for how long, if somebody is watching."""
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        progress.add_task(what, total=None)
+        yield
+
+
+def tracked(items: Sequence[T], what: str) -> Iterator[T]:
+    """The items, with a bar beneath what is printed meanwhile, if somebody is watching."""
+    printed = Console()
+    console = printed if printed.is_terminal else Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(
+        *columns,
+        console=console,
+        transient=True,
+        redirect_stdout=printed.is_terminal,
+        disable=not console.is_terminal,
+    ) as progress:
+        yield from progress.track(items, description=what)
+
+
+@contextlib.contextmanager
+def copying(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar for bytes; gives the function that is told (bytes done, bytes in all)."""
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(bar, completed=done, total=total)
+
+
+def keep_compiled_programs() -> None:
+    """Lets JAX keep compiled programs in the user's cache folder, so that the next command starts quickly.
+
+    JAX's own variables rule: JAX_COMPILATION_CACHE_DIR moves it, JAX_ENABLE_COMPILATION_CACHE=0 turns it off.
+    """
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(cache / "grounding_jax" / "jax"))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)  # a small model has small programs
+
+
+def load_model(checkpoint: str) -> Gsva:
+    """Loads a model; raises what `gsva_jax.load` raises."""
+    begin = time.perf_counter()
+    with working(f"loading {checkpoint}"):
+        from gsva_jax.predict import load
+
+        keep_compiled_programs()
+        gsva = load(checkpoint)
+    note(f"loaded {checkpoint} in {time.perf_counter() - begin:.1f} s")
+    return gsva

@@ -1,0 +1,157 @@
+"""The picture a person looks at: every target in its colour on the photograph, and a legend that says what is what."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image, ImageColor, ImageFilter
+
+from gsva_jax.legend import BACKGROUND, Shown, colour, draw_badge, draw_legend
+
+# Small pictures are drawn larger, at most so many times, so that the legend can be read; huge ones smaller.
+MIN_SIDE, MAX_SIDE, MAX_SCALE = 960, 2048, 10
+MIN_WIDTH = 640  # of the whole, however narrow the picture
+_FILL = 0.45  # opacity of a target's colour
+_DIM = 0.72  # brightness of what no target covers
+
+
+def draw_overlay(image: np.ndarray, targets: Sequence[Shown], caption: Sequence[str] = ()) -> np.ndarray:
+    """Draws targets on a picture, with a legend beneath.
+
+    Each target has a number and a colour, on the picture and in the legend; where several lie on top of each other,
+    their colours alternate in stripes. What is not there has its row in the legend, too.
+
+    Args:
+        image: uint8 ``[H, W, 3]``.
+        targets: masks bool ``[H, W]``; a rejected one's is not drawn.
+        caption: lines above the legend, such as a question and its answer; the last one stands out.
+
+    Returns:
+        uint8 ``[h, w, 3]``, as large as is pleasant to look at.
+    """
+    size = _view_size(*image.shape[:2])
+    unit = max(size[0], MIN_WIDTH) // 42
+    view = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
+    drawn = {k: target.mask for k, target in enumerate(targets) if not target.rejected and target.mask.any()}
+    layers = [_layer(mask, size, colour(k)) for k, mask in drawn.items()]
+    painted = Image.fromarray(_paint(np.asarray(view), layers, unit))
+    _draw_badges(painted, drawn, unit)
+    legend = draw_legend(max(size[0], MIN_WIDTH), targets, caption, unit)
+    card = Image.new("RGB", (legend.width, painted.height + legend.height), BACKGROUND)
+    card.paste(painted, ((card.width - painted.width) // 2, 0))
+    card.paste(legend, (0, painted.height))
+    return np.asarray(card)
+
+
+def _view_size(height: int, width: int) -> tuple[int, int]:
+    """(width, height) at which a picture is drawn."""
+    side = max(height, width)
+    scale = min(max(1.0, min(MIN_SIDE / side, MAX_SCALE)), MAX_SIDE / side)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Layer:
+    """A target at the size of the view, cut to where it is.
+
+    Attributes:
+        at: the cut, as slices of rows and columns.
+        cover: how much of each pixel it covers, float32 ``[h, w]`` in [0, 1].
+        colour: float32 ``[3]``.
+    """
+
+    at: tuple[slice, slice]
+    cover: np.ndarray
+    colour: np.ndarray
+
+
+def _layer(mask: np.ndarray, size: tuple[int, int], colour: str) -> _Layer:
+    """Renders a mask for a view of ``size`` (width, height)."""
+    resample = Image.Resampling.BICUBIC if mask.shape[1] < size[0] else Image.Resampling.BOX
+    soft = Image.fromarray(np.where(mask, np.uint8(255), np.uint8(0))).resize(size, resample)
+    margin = 4 + max(size) // 100
+    left, top, right, bottom = soft.getbbox() or (0, 0, 1, 1)
+    box = (max(left - margin, 0), max(top - margin, 0), min(right + margin, size[0]), min(bottom + margin, size[1]))
+    cover = np.asarray(soft.crop(box), np.float32) / 255
+    return _Layer(
+        (slice(box[1], box[3]), slice(box[0], box[2])), cover, np.array(ImageColor.getrgb(colour), np.float32)
+    )
+
+
+def _paint(view: np.ndarray, layers: Sequence[_Layer], unit: int) -> np.ndarray:
+    """Dims what is not meant, then lays fills, a dark seam and bright outlines over it: -> uint8 ``[h, w, 3]``."""
+    if not layers:
+        return view
+    line = max(2.0, unit / 6)
+    covered = np.zeros(view.shape[:2], np.float32)
+    for layer in layers:
+        covered[layer.at] = np.maximum(covered[layer.at], layer.cover)
+    view = view * (_DIM + (1 - _DIM) * covered)[..., None]
+    outlines = [_outline(layer, line) for layer in layers]
+    stripe = max(4, unit // 2)
+    view = _blend(view, layers, [_FILL * layer.cover for layer in layers], stripe)
+    black = np.zeros(3, np.float32)
+    seams = [dataclasses.replace(layer, colour=black) for layer in layers]
+    view = _blend(view, seams, [0.55 * _outline(layer, 2 * line) for layer in layers], stripe)
+    return _blend(view, layers, outlines, stripe).round().clip(0, 255).astype(np.uint8)
+
+
+def _outline(layer: _Layer, width: float) -> np.ndarray:
+    """Opacity of a line of ``width`` pixels along the edge of a target, float32 ``[h, w]``.
+
+    Blurred by r, a straight edge has the value 0.5 + d / (2.5 r) at the distance d.
+    """
+    blurred = Image.fromarray((255 * layer.cover).astype(np.uint8)).filter(ImageFilter.GaussianBlur(width))
+    distance = np.abs(np.asarray(blurred, np.float32) / 255 - 0.5) * 2.5 * width
+    return np.clip(width / 2 + 0.5 - distance, 0, 1)
+
+
+def _blend(view: np.ndarray, layers: Sequence[_Layer], opacities: Sequence[np.ndarray], stripe: int) -> np.ndarray:
+    """Lays colours over a picture; where n of them meet, they take turns in diagonal stripes."""
+    rows, columns = np.indices(view.shape[:2], np.int32, sparse=True)
+    turn = (rows + columns) // stripe
+    meeting = np.zeros(view.shape[:2], np.int32)
+    for layer, opacity in zip(layers, opacities, strict=True):
+        meeting[layer.at] += opacity > 0.02
+    turn %= np.maximum(meeting, 1)
+    for layer, opacity in zip(layers, opacities, strict=True):
+        shown = np.where(turn[layer.at] == 0, opacity, 0)[..., None]
+        view[layer.at] += shown * (layer.colour - view[layer.at])
+        turn[layer.at] -= opacity > 0.02
+    return view
+
+
+def _draw_badges(picture: Image.Image, masks: Mapping[int, np.ndarray], unit: int) -> None:
+    """Puts each target's number where its mask is widest, clear of other numbers; a tiny one's beside it."""
+    taken: list[tuple[float, float]] = []
+    for index, mask in masks.items():
+        place = _badge_place(mask, picture.size, taken, unit)
+        x, y = (min(max(v, unit), max(side - unit, 0)) for v, side in zip(place, picture.size, strict=True))
+        taken.append((x, y))
+        draw_badge(picture, (x, y), index, unit)
+
+
+def _badge_place(
+    mask: np.ndarray, size: tuple[int, int], taken: Sequence[tuple[float, float]], unit: int
+) -> tuple[float, float]:
+    """The spot (x, y) of a view of ``size`` (width, height) that suits a mask's number."""
+    scale = min(1.0, 96 / max(size))
+    small = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+    share = np.asarray(Image.fromarray(mask.astype(np.float32)).resize(small, Image.Resampling.BOX))
+    inside = share >= min(0.5, share.max())
+    rows, columns = np.indices(inside.shape)
+    (top, left), (bottom, right) = np.argwhere(inside).min(0) / scale, (np.argwhere(inside).max(0) + 1) / scale
+    if max(bottom - top, right - left) < 2.5 * unit:
+        return (left + right) / 2, top - unit if top > 2 * unit else bottom + unit
+    free = inside.copy()
+    for x, y in taken:
+        free &= np.hypot(columns + 0.5 - x * scale, rows + 0.5 - y * scale) > 1.7 * unit * scale
+    core = np.pad(free if free.any() else inside, 1)
+    while core.any():  # peels until nothing is left: the last layer is the deepest
+        last = core
+        core = np.asarray(Image.fromarray(core.astype(np.uint8)).filter(ImageFilter.MinFilter(3))).astype(bool)
+    spots = np.argwhere(last) - 1
+    row, column = spots[np.abs(spots - spots.mean(0)).sum(1).argmin()]
+    return (column + 0.5) / scale, (row + 0.5) / scale

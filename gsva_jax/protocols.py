@@ -1,0 +1,248 @@
+"""The three ways of asking a model about a picture of a dataset, and reading its answer.
+
+official: the right answer, with its [SEG] and [REJ], is the model's input, and decisions are read off it as the
+release does (spec gsva a.11, c.6, f): the numbers to compare with papers.
+guided: the wording is given, the model chooses [SEG] or [REJ] for each expression.
+generated: the model writes the answer; the j-th [SEG] or [REJ] in it belongs to the j-th expression.
+
+Nothing is truncated. A model without [REJ] (LISA) is asked for one target a conversation and rejects none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from grounding_jax.data.reasonseg import ReasonRecord
+from grounding_jax.data.refer import Record
+from grounding_jax.language.rows import Conversation, Row
+from grounding_jax.language.tokenizer import Tokenizer
+from gsva_jax import prompts
+from gsva_jax.passes import SLOTS, TARGETS, bucket, doubling, draw, read_rows, reread
+from gsva_jax.predict import Gsva, Prompt
+
+# For ReasonSeg's sentences, the wording that its evaluation has too.
+_LONG_QUESTION = 1
+# A generated answer may be this many times as long as the fixed wording, and this many tokens longer.
+_ANSWER_FACTOR, _ANSWER_EXTRA = 2, 32
+
+
+class Request(NamedTuple):
+    """What is asked about one picture.
+
+    Attributes:
+        index: the picture's number in its dataset.
+        record: the picture.
+        texts: its conversations, or what begins them if the model is to write.
+        num_targets: n.
+        too_long: whether a text is longer than what the model was trained for.
+        shape: pictures of one shape can be answered in one batch without much padding.
+    """
+
+    index: int
+    record: Record | ReasonRecord
+    texts: list[Conversation] | list[Prompt]
+    num_targets: int
+    too_long: bool
+    shape: tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What a model answered about one picture.
+
+    Attributes:
+        masks: bool ``[n, H, W]``.
+        rejected: bool ``[n]``.
+        missing: bool ``[n]``: the answer ended before this expression.
+        scores: float ``[n]``, probability of [SEG] against [REJ].
+        surplus: number of [SEG] and [REJ] beyond the last expression.
+        text: what the model wrote, if it did.
+    """
+
+    masks: np.ndarray
+    rejected: np.ndarray
+    missing: np.ndarray
+    scores: np.ndarray
+    surplus: int = 0
+    text: str | None = None
+
+
+class TeacherForced(NamedTuple):
+    """What a model makes of right answers.
+
+    Attributes:
+        argmax: int32 ``[B, M]``, the token it would write in each target's place.
+        rejected: bool ``[B, M]``, that read as a decision.
+        scores: float32 ``[B, M]``, probability of [SEG] against [REJ].
+        hidden: ``[B, M, D]``, the states that masks are made of.
+    """
+
+    argmax: np.ndarray
+    rejected: np.ndarray
+    scores: np.ndarray
+    hidden: jax.Array
+
+
+def prepare(gsva: Gsva, protocol: str, index: int, record: Record | ReasonRecord) -> Request:
+    """Puts the questions about a picture into words."""
+    rounds = _rounds(gsva.tokenizer, protocol, record)
+    num = len(record.expressions)
+    if protocol == "generated":
+        count = num if len(rounds) == 1 else 1
+        texts = [_prompt(gsva, turn, count) for turn in rounds]
+        lengths = [gsva.length([prompt.text]) for prompt in texts]
+        shape = bucket(max(lengths), SLOTS), max(prompt.max_new for prompt in texts)
+    else:
+        texts = gsva.encode([[turn] for turn in rounds])
+        lengths = [gsva.length([text]) for text in texts]
+        shape = bucket(gsva.length(texts), SLOTS), bucket(num, TARGETS)
+    return Request(index, record, texts, num, max(lengths) > gsva.config.model_max_length, shape)
+
+
+def predict(
+    gsva: Gsva, protocol: str, requests: Sequence[Request], pictures: Sequence[np.ndarray], with_absent: bool
+) -> list[Prediction]:
+    """Answers a batch.
+
+    Args:
+        gsva: the model.
+        protocol: one of `PROTOCOLS`, that of the requests.
+        requests: of `prepare`.
+        pictures: uint8 ``[H, W, 3]``, of the sizes in the requests' records.
+        with_absent: whether the dataset has absent targets; the release evaluates those datasets in another way
+            (spec gsva a.11, f).
+    """
+    image, patches = gsva.see(pictures)
+    return PROTOCOLS[protocol](gsva, requests, image, patches, with_absent)
+
+
+def teacher_force(gsva: Gsva, row: Row, patches: jax.Array, second_pass: bool) -> TeacherForced:
+    """Reads right answers (spec gsva a.11).
+
+    Args:
+        gsva: the model.
+        row: a batch of rows whose answers have the right tokens.
+        patches: see `Gsva.see`.
+        second_pass: whether the states come from reading again with [SEG] in the place of every [REJ]. Only what
+            stands behind the first of these is read again, and nothing where there is none.
+    """
+    reading = read_rows(gsva.config, gsva.params, row, patches)
+    argmax = np.asarray(reading.logits.argmax(-1))
+    rejected = official_decisions(gsva.tokenizer, argmax, row["target_rejected"])
+    scores = gsva.score(reading.logits)
+    if second_pass and row["target_rejected"].any():
+        b, j = np.nonzero(row["target_rejected"])
+        slots = row["seg_positions"][b, j] + 1
+        ids = row["ids"].copy()
+        ids[b, slots] = gsva.tokenizer.seg[0]
+        reading = reread(gsva.config, gsva.params, {**row, "ids": ids}, patches, reading, int(slots.min()))
+    return TeacherForced(argmax, rejected, scores, reading.hidden)
+
+
+def official_decisions(tokenizer: Tokenizer, argmax: np.ndarray, rejected: np.ndarray) -> np.ndarray:
+    """The release's decisions: any third token counts as the wrong one of the two (spec gsva a.11).
+
+    Args:
+        tokenizer: the model's; one without [REJ] rejects nothing.
+        argmax: most likely tokens, int ``[...]``.
+        rejected: the right decisions, bool ``[...]``.
+    """
+    if tokenizer.rej is None:
+        return np.zeros_like(rejected)
+    return np.where(rejected, argmax == tokenizer.rej, ~np.isin(argmax, tokenizer.seg))
+
+
+def _official(
+    gsva: Gsva, requests: Sequence[Request], image: jax.Array, patches: jax.Array, with_absent: bool
+) -> list[Prediction]:
+    row = gsva.pack([request.texts for request in requests], max(request.num_targets for request in requests))
+    forced = teacher_force(gsva, row, patches, second_pass=with_absent)
+    low = np.asarray(draw(gsva.config, gsva.params, forced.hidden, image))
+    predictions = []
+    for b, request in enumerate(requests):
+        n = request.num_targets
+        logits = gsva.full_size(low[b, :n], request.record.size)
+        # The thresholds differ (f.2, f.4), and without a second pass there is no mask at [REJ].
+        masks = logits >= 0 if with_absent else (logits > 0) & ~row["target_rejected"][b, :n, None, None]
+        predictions.append(Prediction(masks, forced.rejected[b, :n], np.zeros(n, bool), forced.scores[b, :n]))
+    return predictions
+
+
+def _guided(
+    gsva: Gsva, requests: Sequence[Request], image: jax.Array, patches: jax.Array, with_absent: bool
+) -> list[Prediction]:
+    row = gsva.pack([request.texts for request in requests], max(request.num_targets for request in requests))
+    row, reading, scores = gsva.decide(row, patches, threshold=0.5)
+    low = np.asarray(draw(gsva.config, gsva.params, reading.hidden, image))
+    predictions = []
+    for b, request in enumerate(requests):
+        n = request.num_targets
+        rejected = row["target_rejected"][b, :n]
+        masks = (gsva.full_size(low[b, :n], request.record.size) > 0) & ~rejected[:, None, None]
+        predictions.append(Prediction(masks, rejected, np.zeros(n, bool), scores[b, :n]))
+    return predictions
+
+
+def _generated(
+    gsva: Gsva, requests: Sequence[Request], image: jax.Array, patches: jax.Array, with_absent: bool
+) -> list[Prediction]:
+    asked = [(b, prompt) for b, request in enumerate(requests) for prompt in request.texts]
+    written = [[] for _ in requests]
+    for start in range(0, len(asked), len(requests)):
+        chunk = asked[start : start + len(requests)]
+        padded = chunk + chunk[:1] * (len(requests) - len(chunk))
+        owners = np.array([b for b, _ in padded])
+        sizes = [requests[b].record.size for b in owners]
+        answers = gsva.complete([prompt for _, prompt in padded], image[owners], patches[owners], sizes)
+        for (b, _), answer in zip(chunk, answers, strict=False):
+            written[b].append(answer)
+    return [
+        Prediction(
+            masks=np.concatenate([answer.masks for answer in several]) > 0,
+            rejected=np.concatenate([answer.rejected for answer in several]),
+            missing=np.concatenate([answer.missing for answer in several]),
+            scores=np.concatenate([answer.scores for answer in several]),
+            surplus=sum(answer.surplus for answer in several),
+            text=" ".join(answer.text for answer in several),
+        )
+        for several in written
+    ]
+
+
+PROTOCOLS: dict[str, Callable[..., list[Prediction]]] = {
+    "official": _official,
+    "guided": _guided,
+    "generated": _generated,
+}
+
+
+def _rounds(tokenizer: Tokenizer, protocol: str, record: Record | ReasonRecord) -> list[prompts.Round]:
+    """Questions and answers about a picture, one a conversation; all its expressions in one where that can be."""
+    single = tokenizer.rej is None or isinstance(record, ReasonRecord)
+    is_sentence = isinstance(record, ReasonRecord) and record.is_sentence
+    if protocol == "official":
+        if single:
+            return [prompts.official_single(text, is_sentence) for text in record.expressions]
+        return [prompts.official_list(record.expressions, record.rejected)]
+    clean = prompts.defuse if is_sentence else prompts.clean_sentence
+    texts = [clean(text) for text in record.expressions]
+    if single:
+        return [_guided_single(text, is_sentence) for text in texts]
+    return [prompts.guided_list(texts)]
+
+
+def _guided_single(text: str, is_sentence: bool) -> prompts.Round:
+    index = _LONG_QUESTION if is_sentence else prompts.GUIDED_SHORT_QUESTION
+    return prompts.single_question(text, is_sentence, index), prompts.single_answer(prompts.GUIDED_SINGLE_ANSWER)
+
+
+def _prompt(gsva: Gsva, turn: prompts.Round, num_expressions: int) -> Prompt:
+    """A question, and how much may be written: sizes that double, so that few programs are compiled."""
+    question, answer = turn
+    limit = _ANSWER_FACTOR * len(gsva.tokenizer.encode(answer)) + _ANSWER_EXTRA
+    return Prompt(gsva.encode_prompt(question), doubling(limit, SLOTS), num_expressions)

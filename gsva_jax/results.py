@@ -1,0 +1,74 @@
+"""An answer as files and as lines to read: overlay.png, masks.json, and what the terminal shows."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+from PIL import Image
+from rich.text import Text
+
+from grounding_jax.data.masks import mask_record
+from gsva_jax.legend import Shown, colour, verdict
+from gsva_jax.overlay import draw_overlay
+
+OVERLAY_FILE, MASKS_FILE = "overlay.png", "masks.json"
+
+
+def prepare_folder(path: epath.PathLike) -> epath.Path:
+    """Makes a folder and tries it out, so that nobody waits for results that can't be kept.
+
+    Raises:
+        ValueError: nothing can be written there.
+    """
+    folder = epath.Path(path)
+    probe = folder / f".{os.getpid()}.probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(f"can't write to the folder {folder}: {error.strerror or error}") from error
+    return folder
+
+
+def save_results(
+    folder: epath.PathLike, image: np.ndarray, targets: Sequence[Shown], caption: Sequence[str] = ()
+) -> None:
+    """Writes overlay.png and masks.json into a folder that exists.
+
+    Args:
+        folder: where to.
+        image: uint8 ``[H, W, 3]``.
+        targets: masks bool ``[H, W]``.
+        caption: see `draw_overlay`.
+    """
+    folder, png = epath.Path(folder), io.BytesIO()
+    Image.fromarray(draw_overlay(image, targets, caption)).save(png, "PNG", compress_level=3)
+    (folder / OVERLAY_FILE).write_bytes(png.getvalue())
+    lines = (json.dumps(record, ensure_ascii=False) for record in mask_records(targets))
+    (folder / MASKS_FILE).write_text("[\n" + ",\n".join(lines) + "\n]\n")
+
+
+def mask_records(targets: Sequence[Shown]) -> list[dict[str, Any]]:
+    """Targets as masks.json has them: expression, rejected, score, segmentation (COCO run lengths), bbox, area."""
+    return [
+        {"expression": t.expression, "rejected": t.rejected, "score": round(t.score, 6), **mask_record(t.mask)}
+        for t in targets
+    ]
+
+
+def describe(targets: Sequence[Shown]) -> list[Text]:
+    """One line a target, in the colours of the overlay."""
+    width = min(max((len(target.expression) for target in targets), default=0), 60)
+    lines = []
+    for k, target in enumerate(targets):
+        share = f"   {100 * target.mask.mean():.1f}% of the picture" if target.mask.any() else ""
+        style = "dim" if target.rejected else colour(k)
+        lines.append(Text(f"{k + 1:4} ", style) + Text(f"{target.expression:{width}}   {verdict(target)}{share}"))
+    return lines
