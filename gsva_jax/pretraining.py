@@ -37,9 +37,9 @@ def object_arrays(scene: Scene) -> dict[str, np.ndarray]:
     """A scene's objects as arrays padded to `MAX_OBJECTS`.
 
     Returns:
-        ``kind`` int32 ``[8]`` (`BACKGROUND` where there is none); ``box`` float32 ``[8, 5]``: centre x, centre y, width,
-        height and visible area as fractions of the side (area: of the picture); ``extreme`` int8 ``[8, 6]``: is it the
-        leftmost, rightmost, top, bottom, largest, smallest of its kind, -1 where there is no clear answer.
+        ``kind`` int32 ``[8]`` (`BACKGROUND` where there is none); ``box`` float32 ``[8, 5]``: centre x, centre y,
+        width, height and visible area as fractions of the side (area: of the picture); ``extreme`` int8 ``[8, 6]``: is
+        it the leftmost, rightmost, top, bottom, largest, smallest of its kind, -1 where there is no clear answer.
     """
     side = scene.image.shape[0]
     num = len(scene.objects)

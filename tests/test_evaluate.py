@@ -17,7 +17,6 @@ from gsva_jax import evaluate as evaluation
 from gsva_jax import passes, predict, protocols
 from gsva_jax.evaluate import evaluate
 from gsva_jax.protocols import Prediction, prepare, teacher_force
-from gsva_jax.weights import open_official
 
 DATASETS = {
     "grefcoco_val": "grefcoco|unc|val",
@@ -30,15 +29,13 @@ SCENES = predict.ASSETS / "scenes"
 
 
 @pytest.fixture(scope="module")
-def source(golden):
-    return golden / "gsva"
+def source(gsva_golden):
+    return gsva_golden
 
 
 @pytest.fixture(scope="module")
-def gsva(source, tmp_path_factory) -> gsva_jax.Gsva:
-    folder = tmp_path_factory.mktemp("model") / "ckpt"
-    open_official(source / "gsva-tiny-a.bin", source / "tiny-llava", sizes=source / "config.json").save(folder)
-    return gsva_jax.load(folder)
+def gsva(golden_model) -> gsva_jax.Gsva:
+    return gsva_jax.load(golden_model)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Prediction with the golden weights: greedy ids, guided decisions against a slow loop, and batches."""
 
+import dataclasses
 import json
 
 import jax
@@ -9,48 +10,37 @@ import pytest
 
 import gsva_jax
 from grounding_jax.data.pictures import open_picture
-from grounding_jax.language.rows import encode_conversation, encode_prompt, pack_row, stack_rows
+from grounding_jax.language.rows import encode_prompt
 from grounding_jax.models import llama
-from gsva_jax import model, prompts
+from gsva_jax import model, predict, prompts
 from gsva_jax.passes import see, write
-from gsva_jax.weights import open_official
 
-WORDS = (
-    "dog cat apple man woman table chair tree horse umbrella left right top small large red blue of the with".split()
-)
+WORDS = ["dog", "cat", "apple", "man", "chair", "tree", "left", "right", "top", "small", "red", "of", "the", "with"]
 
 
 @pytest.fixture(scope="module")
-def gsva(golden, tmp_path_factory) -> gsva_jax.Gsva:
-    folder = tmp_path_factory.mktemp("model") / "ckpt"
-    source = golden / "gsva"
-    open_official(source / "gsva-tiny-a.bin", source / "tiny-llava", sizes=source / "config.json").save(folder)
-    return gsva_jax.load(folder)
+def gsva(golden_model) -> gsva_jax.Gsva:
+    return gsva_jax.load(golden_model)
 
 
 @pytest.fixture(scope="module")
-def pictures(golden) -> list[np.ndarray]:
-    folder = golden / "gsva" / "data" / "refer_seg" / "images" / "mscoco" / "images" / "train2014"
+def pictures(gsva_golden) -> list[np.ndarray]:
+    folder = gsva_golden / "data" / "refer_seg" / "images" / "mscoco" / "images" / "train2014"
     return [open_picture(path) for path in sorted(folder.iterdir())]
 
 
-def test_greedy_ids_are_those_of_the_release(gsva, golden):
-    cases = json.loads((golden / "gsva" / "greedy.json").read_text())
-    root = golden / "gsva" / "data"
-    rows, images = [], []
-    for case in cases:
-        prompt = encode_prompt(
-            gsva.tokenizer, case["prompt"].replace("<im_start><image><im_end>", "<im_start><image><im_end>")
-        )
+def test_greedy_ids_are_those_of_the_release(gsva, gsva_golden):
+    cases = json.loads((gsva_golden / "greedy.json").read_text())
+    asked = [encode_prompt(gsva.tokenizer, case["prompt"]) for case in cases]
+    for case, prompt in zip(cases, asked, strict=True):
         np.testing.assert_array_equal(prompt.ids, case["prompt_ids"])
-        rows.append(pack_row(gsva.tokenizer, [prompt], num_patches=16, length=320, max_targets=0))
-        images.append(open_picture(root / case["image"]))
-    _, patches = gsva.see(images)
+    _, patches = gsva.see([open_picture(gsva_golden / "data" / case["image"]) for case in cases])
+    rows = gsva.pack([[prompt] for prompt in asked], 0)
     decisions = (*gsva.tokenizer.seg, gsva.tokenizer.rej)
     options = dict(max_new=24, eos=gsva.tokenizer.eos, suppressed=decisions, temperature=0.0)
-    written = write(gsva.config, gsva.params, stack_rows(rows), patches, None, **options)
-    for b, case in enumerate(cases):
-        np.testing.assert_array_equal(written.ids[b], case["greedy_ids"])
+    written = write(gsva.config, gsva.params, rows, patches, None, **options)
+    for ids, case in zip(written.ids, cases, strict=True):
+        np.testing.assert_array_equal(ids, case["greedy_ids"])
 
 
 def random_requests(num: int, seed: int) -> list[list[str]]:
@@ -60,10 +50,7 @@ def random_requests(num: int, seed: int) -> list[list[str]]:
 
 def slow_decisions(gsva, texts: list[list[str]], patches) -> tuple[np.ndarray, np.ndarray]:
     """Chooses token by token, without a cache: reads every row up to the slot before a target, writes, starts over."""
-    template = prompts.TEMPLATES[gsva.config.template]
-    text = [template.conversation([prompts.guided_list(expressions)]) for expressions in texts]
-    encoded = [encode_conversation(gsva.tokenizer, one, template.separator) for one in text]
-    row = stack_rows([pack_row(gsva.tokenizer, [one], num_patches=16, length=384, max_targets=5) for one in encoded])
+    row = gsva.rows([[[prompts.guided_list(expressions)]] for expressions in texts], texts)
     seg, rej = gsva.tokenizer.seg[0], gsva.tokenizer.rej
 
     @jax.jit
@@ -98,7 +85,8 @@ def test_guided_choice_equals_choosing_token_by_token(gsva, pictures):
     mixed = sum(0 < expected[b].sum() < valid[b].sum() for b in range(len(texts)))
     assert mixed >= 50, f"only {mixed} of the 200 prompts have both kinds of decisions: the test says little"
     # The states that masks are made of are those of the text as decided, not of a pass before.
-    whole = gsva.rows([[[prompts.guided_list(t, list(r[: len(t)]))]] for t, r in zip(texts, expected)], texts)
+    pairs = zip(texts, expected, strict=True)
+    whole = gsva.rows([[[prompts.guided_list(t, list(r[: len(t)]))]] for t, r in pairs], texts)
     np.testing.assert_array_equal(decided["ids"], whole["ids"])
     hidden, _ = model.read(gsva.config, gsva.params, whole["ids"], whole["positions"], whole["branch"], patches)
     hidden = model.gather(hidden, whole["seg_positions"])
@@ -151,10 +139,13 @@ def test_ask_gives_a_mask_for_every_token_it_writes(gsva, pictures):
     assert len(answer.targets) == answer.text.count("[SEG]") + answer.text.count("[REJ]")
 
 
-def test_towers_run_once_a_picture(gsva, pictures):
-    image, patches = gsva.see(pictures[:2])
-    assert image.shape == (2, 8, 8, 32) and patches.shape == (2, 16, 48)
-    assert see._cache_size() >= 1
+def test_towers_run_once_a_picture_however_many_expressions(gsva, pictures, monkeypatch):
+    seen = []
+    monkeypatch.setattr(predict, "see", lambda *arguments: seen.append(1) or see(*arguments))
+    gsva.segment(pictures[0], ["dog"] * 12)
+    lisa = gsva_jax.Gsva(gsva.config, gsva.params, dataclasses.replace(gsva.tokenizer, rej=None))
+    lisa.segment(pictures[0], ["dog", "cat", "tree"])
+    assert len(seen) == 2
 
 
 def test_bad_expressions(gsva, pictures):

@@ -21,19 +21,19 @@ LENGTH = 384  # of all conversations of an image, packed
 
 
 @pytest.fixture(scope="module")
-def checkpoint(golden):
-    source = golden / "gsva"
-    return open_official(source / "gsva-tiny-a.bin", source / "tiny-llava", sizes=source / "config.json")
+def checkpoint(gsva_golden):
+    sizes = gsva_golden / "config.json"
+    return open_official(gsva_golden / "gsva-tiny-a.bin", gsva_golden / "tiny-llava", sizes=sizes)
 
 
 @pytest.fixture(scope="module")
-def stored(golden):
-    return dict(np.load(golden / "gsva" / "train_batch.npz"))
+def stored(gsva_golden):
+    return dict(np.load(gsva_golden / "train_batch.npz"))
 
 
 @pytest.fixture(scope="module")
-def meta(golden):
-    return json.loads((golden / "gsva" / "meta.json").read_text())
+def meta(gsva_golden):
+    return json.loads((gsva_golden / "meta.json").read_text())
 
 
 def pictures(stored, i: int, config) -> dict[str, np.ndarray]:
@@ -144,11 +144,11 @@ def test_logits_and_masks(result, stored):
         np.testing.assert_allclose(masks[3, branch], expected, rtol=0, atol=1e-3)
 
 
-def test_every_gradient_norm(result, meta, checkpoint, golden):
+def test_every_gradient_norm(result, meta, checkpoint, gsva_golden):
     _, gradient = result
     named = torch_names(gradient, checkpoint)
     expected = meta["train"]["grad_norms"]
-    trainable = json.loads((golden / "gsva" / "trainable.json").read_text())
+    trainable = json.loads((gsva_golden / "trainable.json").read_text())
     assert sorted([*expected, *meta["train"]["no_grad_but_trainable"]]) == sorted(trainable)
     for name, norm in expected.items():
         np.testing.assert_allclose(np.linalg.norm(named[name]), norm, rtol=1e-3, atol=1e-6, err_msg=name)
@@ -157,8 +157,8 @@ def test_every_gradient_norm(result, meta, checkpoint, golden):
     np.testing.assert_allclose(optax.tree.norm(gradient), meta["train"]["grad_norm_total"], rtol=1e-3)
 
 
-def test_exactly_the_releases_parameters_are_trained(trees, checkpoint, golden):
-    trainable = json.loads((golden / "gsva" / "trainable.json").read_text())
+def test_exactly_the_releases_parameters_are_trained(trees, checkpoint, gsva_golden):
+    trainable = json.loads((gsva_golden / "trainable.json").read_text())
     ones = torch_names(jax.tree.map(jnp.ones_like, trees[0]), checkpoint)
     assert sorted(name for name, array in ones.items() if array.all()) == sorted(trainable)
 
