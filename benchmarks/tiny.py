@@ -1,7 +1,7 @@
 """How good a tiny GSVA is: held-out scenes, three protocols, by kind of expression, and the text alone beside it.
 
-    python benchmarks/tiny.py                                  # the shipped model on 500 test scenes
-    python benchmarks/tiny.py --checkpoint RUN/model --split val --num 200
+python benchmarks/tiny.py                                  # the shipped model on 500 test scenes
+python benchmarks/tiny.py --checkpoint RUN/model --split val --num 200
 """
 
 import dataclasses
@@ -53,7 +53,8 @@ def main(options: Options) -> None:
     reports = {protocol: evaluate(gsva, root, dataset, protocol, batch_size=16) for protocol in options.protocols}
     reports["text alone"] = evaluate(gsva, root, dataset, options.protocols[0], batch_size=16, blind=True)
     first = reports[options.protocols[0]]
-    print(f"{first['num_images']} scenes of split {options.split}, seed {options.seed}, {first['num_targets']} expressions\n")
+    told = f"{options.split}, seed {options.seed}"
+    print(f"{first['num_images']} scenes of {told}: {first['num_targets']} expressions\n")
     print(f"| protocol | {' | '.join(TOTALS)} |\n|---|{'---|' * len(TOTALS)}")
     for name, report in reports.items():
         print(f"| {name} | {' | '.join(_shown(report[metric]) for metric in TOTALS)} |")
