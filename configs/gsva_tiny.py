@@ -14,6 +14,7 @@ def get_config() -> Experiment:
         tiny_tokenizer(),
         trainable=("llama", "projector", "prompt_mlp", "sam/mask_decoder", *encoders),
         imitation=0.1,
+        alignment=0.1,
     )
     return Experiment(
         name="gsva_tiny",

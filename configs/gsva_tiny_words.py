@@ -13,6 +13,7 @@ def get_config() -> Experiment:
         tiny_tokenizer(),
         trainable=("llama", "projector", "prompt_mlp", "sam/mask_decoder"),
         imitation=1.0,
+        alignment=1.0,
     )
     return Experiment(
         name="gsva_tiny_words",

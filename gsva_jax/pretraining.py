@@ -21,6 +21,7 @@ from grounding_jax.data.pictures import clip_crop, normalize_clip, normalize_sam
 from grounding_jax.data.scene_expressions import PLACE_GAP, SIZE_RATIO
 from grounding_jax.data.scenes import Scene, SceneSource
 from grounding_jax.models import clip, sam
+from grounding_jax.models.clip import ClipConfig
 from grounding_jax.models.layers import LayerNorm, Linear, Mlp
 from grounding_jax.models.mask_resize import resize_matrix
 from gsva_jax.config import GsvaConfig
@@ -89,6 +90,12 @@ def cell_owners(owner: np.ndarray, grid: int) -> np.ndarray:
     """The owner at the centre of every cell of a grid: int8 ``[grid, grid]``."""
     centres = ((np.arange(grid) + 0.5) * len(owner) / grid).astype(int)
     return owner[centres[:, None], centres[None, :]]
+
+
+def patch_kinds(scene: Scene, kinds: np.ndarray, config: ClipConfig) -> np.ndarray:
+    """The kind at the centre of every patch of the tower: int32 ``[P]``, `BACKGROUND` where there is no object."""
+    owner = cell_owners(owner_map(scene), config.image_size // config.patch_size).reshape(-1)
+    return np.where(owner < 0, BACKGROUND, kinds[owner])
 
 
 class Teacher(nn.Module):

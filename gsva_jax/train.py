@@ -8,19 +8,24 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
+from grounding_jax.data.cutouts import KINDS
 from grounding_jax.data.scenes import Scene, SceneSource
 from grounding_jax.language.rows import IGNORED
 from grounding_jax.language.tokenizer import Tokenizer
+from grounding_jax.models import llama
 from grounding_jax.models.mask_resize import canvas_matrices
 from gsva_jax import losses, model, prompts
 from gsva_jax.config import GsvaConfig
 from gsva_jax.data import canvas_masks, conversation_row, picture_arrays
 from gsva_jax.losses import LossWeights
-from gsva_jax.pretraining import ENDLESS, object_arrays, teach
+from gsva_jax.pretraining import BACKGROUND, ENDLESS, object_arrays, patch_kinds, teach
 
 # What the paper trains (spec gsva e): LoRA, embeddings, head, SAM's mask decoder, the MLP to its prompts.
 TRAINED = ("llama/layers/attn/[qv]/lora_", "llama/embed", "llama/head", "sam/mask_decoder", "prompt_mlp")
+
+TEMPERATURE = 0.1  # of the likeness between patches and nouns
 
 
 def batch_loss(
@@ -68,6 +73,8 @@ class Answering:
         split: of the scenes.
         decision_weight: weight of [SEG] and [REJ] among the tokens of an answer.
         imitation: weight of the distance between the prompt for a target and the one `MaskPretraining` taught SAM.
+        alignment: weight of telling the kind of each patch by its likeness to the embeddings of the nouns. The
+            published CLIP knows words; ours does not, and so learns early which patches a noun means.
         answers: which of `prompts.LIST_ANSWERS` are used.
         official_share: of the conversations in the words of the official evaluation.
         kept: see `loop.Task`.
@@ -83,6 +90,7 @@ class Answering:
     split: str = "train"
     decision_weight: float = 5.0
     imitation: float = 0.0
+    alignment: float = 0.0
     answers: tuple[int, ...] = (0, 1)
     official_share: float = 0.1
     kept: tuple[str, ...] = ("llama", "clip", "projector", "prompt_mlp", "sam")
@@ -121,6 +129,7 @@ class Answering:
             **picture_arrays(self.model, scene.image),
             **row,
             "masks": canvas_masks(masks, self.size, self.max_masks),
+            "patch_kind": patch_kinds(scene, things["kind"], self.model.clip),
             "kind": _padded(things["kind"][first], self.max_masks),
             "box": _padded(things["box"][first], self.max_masks),
             "one_object": _padded(np.array([expressions[j].family != "all" for j in drawn]), self.max_masks),
@@ -140,11 +149,31 @@ class Answering:
             distance = jnp.abs(outputs["prompts"] - jax.lax.stop_gradient(wanted)).mean(-1)
             scalars["imitation"] = jnp.where(present, distance, 0).sum() / present.sum()
             loss = loss + self.imitation * scalars["imitation"]
+        if self.alignment:
+            distance = self.alignment_loss(params, outputs["patches"], batch["patch_kind"])
+            scalars["alignment"] = distance
+            loss = loss + self.alignment * distance
         right = outputs["logits"].argmax(-1) == batch["labels"]
         counted = batch["labels"] != IGNORED
         scalars["token_accuracy"] = (right & counted).sum() / counted.sum()
         scalars["decision_accuracy"] = (right & is_decision).sum() / is_decision.sum()
         return loss, {**scalars, "present_dice": _present_dice(outputs["masks"], batch["masks"], present)}
+
+    def alignment_loss(self, params: dict, patches: jax.Array, kinds: jax.Array) -> jax.Array:
+        """Cross entropy of the kind of each patch that shows an object, by cosine with the nouns' embeddings.
+
+        Args:
+            params: the whole tree.
+            patches: projected patches ``[B, P, D]``.
+            kinds: int32 ``[B, P]``, index into `cutouts.KINDS`, or `BACKGROUND`.
+        """
+        nouns = [[self.tokenizer.encode(word)[0] for word in (kind.noun, kind.plural)] for kind in KINDS]
+        words = llama.embed(params["llama"], jnp.array(nouns)).mean(1)
+        patches, words = (x / jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (patches, words))
+        likeness = jnp.einsum("BPD,KD->BPK", patches, words) / TEMPERATURE
+        on_object = kinds != BACKGROUND
+        loss = optax.softmax_cross_entropy_with_integer_labels(likeness, jnp.where(on_object, kinds, 0))
+        return jnp.where(on_object, loss, 0).sum() / on_object.sum()
 
 
 def _present_dice(low: jax.Array, masks: jax.Array, present: jax.Array) -> jax.Array:

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 import torch
-from torch_reference import leaves, randomize
+from tests.torch_reference import leaves, randomize
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from grounding_jax.models import clip

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 import torch
-from torch_reference import leaves, parameters, randomize
+from tests.torch_reference import leaves, parameters, randomize
 from transformers import LlamaConfig as TorchConfig
 from transformers import LlamaForCausalLM
 

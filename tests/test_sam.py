@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from torch_reference import leaves, randomize
+from tests.torch_reference import leaves, randomize
 
 from grounding_jax.models import sam
 from grounding_jax.models.attention import attention
