@@ -13,7 +13,7 @@ def get_config() -> Experiment:
         tiny_config(),
         tiny_tokenizer(),
         trainable=("llama", "projector", "prompt_mlp", "sam/mask_decoder", *encoders),
-        imitation=0.1,
+        imitation=1.0,
         alignment=0.1,
     )
     return Experiment(

@@ -7,17 +7,17 @@ from gsva_jax.train import Answering
 
 
 def get_config() -> Experiment:
-    """Both encoders are frozen; prompts imitate those that SAM was taught with."""
+    """All of SAM and the tower are frozen; prompts imitate those that SAM was taught with."""
     task = Answering(
         tiny_config(),
         tiny_tokenizer(),
-        trainable=("llama", "projector", "prompt_mlp", "sam/mask_decoder"),
-        imitation=1.0,
+        trainable=("llama", "projector", "prompt_mlp"),
+        imitation=3.0,
         alignment=1.0,
     )
     return Experiment(
         name="gsva_tiny_words",
         task=task,
-        options=TrainOptions(steps=1600, batch_size=16, learning_rate=1.5e-3, final_rate=0.1),
+        options=TrainOptions(steps=1000, batch_size=16, learning_rate=1.5e-3, final_rate=0.1),
         starts_from=("gsva_tiny_eyes", "gsva_tiny_masks"),
     )

@@ -7,7 +7,6 @@ import jax
 import numpy as np
 import pytest
 import torch
-from tests.torch_reference import leaves, parameters, randomize
 from transformers import LlamaConfig as TorchConfig
 from transformers import LlamaForCausalLM
 
@@ -15,6 +14,7 @@ from grounding_jax.models import llama
 from grounding_jax.models.llama import LlamaConfig
 from grounding_jax.weights import folder
 from grounding_jax.weights import llama as llama_weights
+from tests.torch_reference import leaves, parameters, randomize
 
 FEATURES = 2e-4  # absolute: float32 sums in another order
 B, T = 2, 11

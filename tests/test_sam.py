@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from tests.torch_reference import leaves, randomize
 
 from grounding_jax.models import sam
 from grounding_jax.models.attention import attention
@@ -17,6 +16,7 @@ from grounding_jax.models.sam import SamConfig, image_encoder
 from grounding_jax.models.sam.prompt_encoder import PromptEncoder
 from grounding_jax.weights import folder
 from grounding_jax.weights import sam as sam_weights
+from tests.torch_reference import leaves, randomize
 
 FEATURES = 2e-4  # absolute: float32 sums in another order
 M, C, IOU_LAYERS = 3, 16, 4

@@ -30,18 +30,20 @@ class Linear(nn.Module):
         use_bias: whether there is a bias.
         lora_rank: rank R of the update; 0 for none.
         lora_scale: factor alpha / R of the update.
+        kernel_init: initialiser of the kernel.
     """
 
     features: int
     use_bias: bool = True
     lora_rank: int = 0
     lora_scale: float = 1.0
+    kernel_init: nn.initializers.Initializer = LECUN
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """``[..., D] -> [..., features]``."""
         width = x.shape[-1]
-        y = matmul(x, self.param("kernel", LECUN, (width, self.features)))
+        y = matmul(x, self.param("kernel", self.kernel_init, (width, self.features)))
         if self.lora_rank:
             # PEFT's initialisation: A uniform in +-1/sqrt(D) (Kaiming with a = sqrt 5), B zero.
             uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")

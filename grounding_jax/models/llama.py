@@ -80,6 +80,11 @@ class LlamaConfig:
         """Factor of the low-rank update."""
         return self.lora_alpha / self.lora_rank if self.lora_rank else 0.0
 
+    @property
+    def residual_init(self) -> nn.initializers.Initializer:
+        """Of the kernels that write to the residual stream: 2 L of them together add about as much as one would."""
+        return nn.initializers.variance_scaling(1 / (2 * self.layers), "fan_in", "truncated_normal")
+
 
 def rotate(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
     """Rotary position embedding in the half-split convention of the transformers library.
@@ -136,7 +141,7 @@ class SelfAttention(nn.Module):
             }
             k, v = cache["k"][layer].astype(q.dtype), cache["v"][layer].astype(q.dtype)
         y = attention(q, k, v, mask=mask)
-        return Linear(c.width, use_bias=False, name="o")(merge_heads(y)), cache
+        return Linear(c.width, use_bias=False, kernel_init=c.residual_init, name="o")(merge_heads(y)), cache
 
 
 class FeedForward(nn.Module):
@@ -147,9 +152,10 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """``[B, T, D] -> [B, T, D]``."""
-        gate = Linear(self.config.hidden, use_bias=False, name="gate")(x)
-        up = Linear(self.config.hidden, use_bias=False, name="up")(x)
-        return Linear(self.config.width, use_bias=False, name="down")(jax.nn.silu(gate) * up)
+        c = self.config
+        gate = Linear(c.hidden, use_bias=False, name="gate")(x)
+        up = Linear(c.hidden, use_bias=False, name="up")(x)
+        return Linear(c.width, use_bias=False, kernel_init=c.residual_init, name="down")(jax.nn.silu(gate) * up)
 
 
 class Block(nn.Module):
@@ -221,7 +227,8 @@ def init(config: LlamaConfig, key: jax.Array) -> dict:
     x = jnp.zeros((1, 1, config.width))
     slots = jnp.zeros((1, 1), jnp.int32)
     decoder = Decoder(config).init(decoder_key, x, slots, slots)["params"]
-    normal = nn.initializers.normal(0.02)
+    # Large beside what the blocks add at first, or a token's identity drowns in the average over its context.
+    normal = nn.initializers.normal(0.5)
     return {
         "embed": {"embedding": normal(embed_key, (config.vocab_size, config.width))},
         **decoder,
