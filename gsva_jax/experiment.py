@@ -15,14 +15,13 @@ import grounding_jax
 from grounding_jax.training.loop import Task, TrainOptions, train
 from grounding_jax.training.state import combine
 from grounding_jax.weights import folder
-from gsva_jax.predict import find_checkpoint
+from gsva_jax.predict import RESULT, find_checkpoint
 
 # Where configs lie: beside the packages in a checkout, inside them in a wheel.
 CONFIG_FOLDERS = (
     epath.Path(grounding_jax.__file__).parent.parent / "configs",
     epath.Path(grounding_jax.__file__).parent / "configs",
 )
-MODEL = "model"  # the folder inside a run that holds what was trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,14 +93,14 @@ def run(
     experiment = load_config(config)
     options = tyro.cli(TrainOptions, default=experiment.options, args=list(overrides), prog="gsva train")
     place = epath.Path(runs) / experiment.name
-    result = place / MODEL
+    result = place / RESULT
     if (result / folder.CONFIG_FILE).exists():
         print(f"{result}: already trained; remove {place} to train again")
         return result
     starts = (
         [find_checkpoint(init)]
         if init is not None
-        else [place.parent / name / MODEL for name in experiment.starts_from]
+        else [place.parent / name / RESULT for name in experiment.starts_from]
     )
     for start in starts:
         if not start.exists():

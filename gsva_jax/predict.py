@@ -42,6 +42,7 @@ from gsva_jax.data import picture_arrays
 from gsva_jax.passes import SLOTS, TARGETS, Reading, bucket, draw, read_rows, reread, see, write
 
 ASSETS = epath.Path(__file__).parent / "assets"
+RESULT = "model"  # the folder inside a run that holds what was trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -378,7 +379,7 @@ def load(checkpoint: epath.PathLike, dtype=None) -> Gsva:
     """Loads a model for prediction.
 
     Args:
-        checkpoint: a model folder, or the name of a shipped model ("tiny").
+        checkpoint: a model folder, a finished run, or the name of a shipped model ("tiny").
         dtype: of the parameters and the computation; by default float32 on CPU and bfloat16 elsewhere.
 
     Raises:
@@ -391,6 +392,9 @@ def load(checkpoint: epath.PathLike, dtype=None) -> Gsva:
 
 
 def find_checkpoint(name: epath.PathLike) -> epath.Path:
-    """The folder of a checkpoint: the name of a shipped model, or a path."""
-    shipped = ASSETS / str(name)
-    return shipped if "/" not in str(name) and shipped.is_dir() and not epath.Path(name).exists() else epath.Path(name)
+    """The model folder that a name means: a shipped model's, a run's, or the path itself."""
+    path = epath.Path(name)
+    for folder in (path / RESULT, ASSETS / path.name if "/" not in str(name) and not path.exists() else path):
+        if folder.is_dir():
+            return folder
+    return path
