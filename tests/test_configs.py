@@ -1,0 +1,85 @@
+"""Every config resolves, names runs that exist, and makes examples that its task can take."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from grounding_jax.training.state import partition, path_matcher
+from gsva_jax.experiment import CONFIG_FOLDERS, find_config, load_config, run
+from gsva_jax.predict import RESULT
+
+CONFIGS = sorted(path.stem for path in CONFIG_FOLDERS[0].glob("*.py"))
+
+
+def test_there_are_configs():
+    assert {"gsva_tiny", "gsva_tiny_eyes", "gsva_tiny_masks", "gsva_tiny_words"} <= set(CONFIGS)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_resolves(name):
+    experiment = load_config(name)
+    assert experiment.name == name
+    assert set(experiment.starts_from) <= set(CONFIGS)
+    assert experiment.options.batch_size % 2 == 0
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_one_step_has_a_finite_loss_and_gradient(name):
+    """Two examples through the task as configured, by shape: nothing is compiled."""
+    task = load_config(name).task
+    examples = task.examples(seed=0)
+    batch = {key: np.stack([examples[i][key] for i in range(2)]) for key in examples[0]}
+    params = jax.eval_shape(task.init, jax.random.key(0))
+    if getattr(task, "imitation", 0):
+        masks = load_config("gsva_tiny_masks").task
+        params = {**params, "helpers": jax.eval_shape(masks.init, jax.random.key(0))["helpers"]}
+    assert {path for path in task.kept} <= set(params) | {"helpers"}
+    loss, scalars = jax.eval_shape(task.loss, params, batch, 0)
+    assert loss.shape == () and all(value.shape == () for value in scalars.values())
+    trained, frozen = partition(params, path_matcher(task.trainable))
+    assert jax.tree.leaves(trained) and all(name in params for name in (*trained, *frozen))
+
+
+def test_examples_are_a_function_of_seed_and_number():
+    examples = load_config("gsva_tiny_words").task.examples(seed=3)
+    again = load_config("gsva_tiny_words").task.examples(seed=3)
+    for key, value in examples[5].items():
+        np.testing.assert_array_equal(value, again[5][key])
+    assert (examples[5]["sam_images"] != examples[6]["sam_images"]).any()
+
+
+def test_a_run_that_needs_another_says_so(tmp_path):
+    with pytest.raises(FileNotFoundError, match="train gsva_tiny_eyes first"):
+        run("gsva_tiny_words", tmp_path)
+
+
+def test_an_unknown_config_lists_those_there_are(tmp_path):
+    with pytest.raises(FileNotFoundError, match="gsva_tiny_masks"):
+        find_config("gsva_tinny")
+    (tmp_path / "empty.py").write_text("")
+    with pytest.raises(ValueError, match="get_config"):
+        load_config(tmp_path / "empty.py")
+
+
+def test_a_run_leaves_a_model_folder_and_is_not_done_twice(tmp_path, capsys):
+    """The whole way of `gsva train` on the smallest task there is, with options changed."""
+    config = tmp_path / "small.py"
+    config.write_text(
+        "import dataclasses\n"
+        "from gsva_jax.experiment import Experiment, load_config\n"
+        "from gsva_jax.config import GsvaConfig\n"
+        "def get_config():\n"
+        "    base = load_config('gsva_tiny_eyes')\n"
+        "    clip = dataclasses.replace(base.task.model.clip, image_size=16, width=8, hidden=8, layers=1, heads=1)\n"
+        "    task = dataclasses.replace(base.task, model=dataclasses.replace(base.task.model, clip=clip), size=48)\n"
+        "    return Experiment('small', task, dataclasses.replace(base.options, warmup_steps=1))\n"
+    )
+    options = ["--steps", "3", "--batch-size", "2", "--log-every", "1"]
+    result = run(config, tmp_path / "runs", overrides=options)
+    assert result == tmp_path / "runs" / "small" / RESULT
+    assert len((tmp_path / "runs" / "small" / "log.jsonl").read_text().splitlines()) == 3
+    assert run(config, tmp_path / "runs", overrides=options) == result
+    assert "already trained" in capsys.readouterr().out
+    assert dataclasses.is_dataclass(load_config(config))
