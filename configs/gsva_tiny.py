@@ -23,4 +23,5 @@ def get_config() -> Experiment:
             steps=1600, batch_size=16, learning_rate=8e-4, final_rate=0.02, slow=encoders, slow_rate=0.5
         ),
         starts_from=("gsva_tiny_eyes", "gsva_tiny_masks", "gsva_tiny_words"),
+        result_dtype="bfloat16",
     )

@@ -18,6 +18,6 @@ def get_config() -> Experiment:
     return Experiment(
         name="gsva_tiny_words",
         task=task,
-        options=TrainOptions(steps=800, batch_size=16, learning_rate=1.5e-3, final_rate=0.1),
+        options=TrainOptions(steps=1200, batch_size=16, learning_rate=1.5e-3, final_rate=0.1),
         starts_from=("gsva_tiny_eyes", "gsva_tiny_masks"),
     )

@@ -13,7 +13,7 @@ from etils import epath
 
 import grounding_jax
 from grounding_jax.training.loop import Task, TrainOptions, train
-from grounding_jax.training.state import combine
+from grounding_jax.training.state import check_fits, combine
 from grounding_jax.weights import folder
 from gsva_jax.predict import RESULT, find_checkpoint
 
@@ -33,12 +33,14 @@ class Experiment:
         task: what is trained.
         options: how.
         starts_from: names of runs beside this one whose parameters are laid over the random ones, in this order.
+        result_dtype: of the trained model folder.
     """
 
     name: str
     task: Task
     options: TrainOptions
     starts_from: tuple[str, ...] = ()
+    result_dtype: str = "float32"
 
 
 def find_config(name: epath.PathLike) -> epath.Path:
@@ -81,14 +83,14 @@ def run(
     Args:
         config: path or name of a config file.
         runs: folder of all runs; this one goes to ``runs/<name>``, its result to ``runs/<name>/model``.
-        init: a model folder to start from, instead of the config's own starting points.
+        init: a model folder to start from; its parameters come over those of the config's own starting points.
         overrides: changes of the options in the form ``--learning-rate 1e-3``.
 
     Returns:
         The folder of the trained model.
 
     Raises:
-        FileNotFoundError: a run that this one starts from is not there.
+        FileNotFoundError, ValueError: a model that this one starts from is not there, or does not fit.
     """
     experiment = load_config(config)
     options = tyro.cli(TrainOptions, default=experiment.options, args=list(overrides), prog="gsva train")
@@ -97,25 +99,35 @@ def run(
     if (result / folder.CONFIG_FILE).exists():
         print(f"{result}: already trained; remove {place} to train again")
         return result
-    starts = (
-        [find_checkpoint(init)]
-        if init is not None
-        else [place.parent / name / RESULT for name in experiment.starts_from]
-    )
-    for start in starts:
-        if not start.exists():
-            raise FileNotFoundError(f"{start}: no such model; train {start.parent.name} first")
+    shapes = jax.eval_shape(experiment.task.init, jax.random.key(0))
     before: dict = {}
-    for start in starts:
-        before = combine(before, folder.load(start, np.dtype(np.float32)))
+    for start in _starts(experiment, place.parent, init):
+        values = folder.load(start, np.dtype(np.float32))
+        check_fits(shapes, {name: tree for name, tree in values.items() if name != "helpers"}, str(start))
+        before = combine(before, values)
     params = train(experiment.task, options, place, before)
-    save_model(experiment.task, params, result)
+    save_model(experiment.task, params, result, experiment.result_dtype)
     return result
 
 
-def save_model(task: Task, params: dict, result: epath.Path) -> None:
-    """Writes what a task trained as a model folder."""
+def _starts(experiment: Experiment, runs: epath.Path, init: epath.PathLike | None) -> list[epath.Path]:
+    """The folders whose parameters an experiment starts from; ``init`` comes last, over those of earlier runs.
+
+    Raises:
+        FileNotFoundError: one is not there; with ``init``, earlier runs may be missing.
+    """
+    starts = [runs / name / RESULT for name in experiment.starts_from]
+    if init is not None:
+        return [*(start for start in starts if start.exists()), find_checkpoint(init)]
+    for start in starts:
+        if not start.exists():
+            raise FileNotFoundError(f"{start}: no such model; train {start.parent.name} first")
+    return starts
+
+
+def save_model(task: Task, params: dict, result: epath.Path, dtype: str) -> None:
+    """Writes what a task trained as a model folder, in a dtype."""
     kept = {name: params[name] for name in task.kept if name in params}
-    leaves = folder.from_params(jax.tree.map(np.asarray, kept))
+    leaves = folder.from_params(jax.tree.map(lambda leaf: np.asarray(leaf.astype(dtype)), kept))
     tokenizer = getattr(task, "tokenizer", None)
     folder.save(result, leaves, task.model.to_json(), tokenizer.save if tokenizer else None)

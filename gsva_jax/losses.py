@@ -93,6 +93,8 @@ def resized_mask_terms(
 
 def group_mean(sums: jax.Array, counts: jax.Array, loss_group: int) -> jax.Array:
     """Mean over groups of (sum over the group) / (count of the group): ``[B], [B] -> scalar``; 0 / 0 counts as 0."""
+    if len(sums) % loss_group:
+        raise ValueError(f"a batch of {len(sums)} examples is no multiple of the loss group of {loss_group}")
     sums, counts = (x.reshape(-1, loss_group).sum(1) for x in (sums, counts))
     return (sums / (counts + 1e-8)).mean()
 

@@ -10,7 +10,6 @@ or [REJ] for each, knowing its own earlier choices. `ask` and `Gsva.answer` are 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -36,6 +35,7 @@ from grounding_jax.language.rows import (
 from grounding_jax.language.tokenizer import EOS_TEXT, Tokenizer
 from grounding_jax.models import llama
 from grounding_jax.models.mask_resize import mask_matrices, resize_masks
+from grounding_jax.weights.folder import CONFIG_FILE
 from gsva_jax import model, prompts, weights
 from gsva_jax.config import GsvaConfig
 from gsva_jax.data import picture_arrays
@@ -50,7 +50,7 @@ class Target:
     """The answer to one expression.
 
     Attributes:
-        expression: as it was put before the model.
+        expression: as it was asked for; the answer's text has it as the model reads it.
         rejected: the model says that it is not in the picture.
         mask: bool ``[H, W]``; empty where rejected.
         score: probability of [SEG] against [REJ], in [0, 1].
@@ -138,7 +138,11 @@ class Gsva:
         self, requests: Sequence[tuple[np.ndarray, Sequence[str]]], threshold: float = 0.5
     ) -> list[Answer]:
         """`segment` for several pictures at once, in one batch; see there."""
+        if not requests:
+            return []
         cleaned = [[prompts.clean_expression(text) for text in texts] for _, texts in requests]
+        if not all(cleaned):
+            raise ValueError("there is no expression: name what to look for, like 'the dog on the left'")
         if self.tokenizer.rej is None:  # LISA answers one expression a conversation: each becomes a branch
             row = self.rows([[[prompts.guided_single(text)] for text in texts] for texts in cleaned], cleaned)
         else:
@@ -147,12 +151,12 @@ class Gsva:
         row, reading, score = self.decide(row, patches, threshold)
         low = np.asarray(draw(self.config, self.params, reading.hidden, image))
         answers = []
-        for b, (picture, _) in enumerate(requests):
+        for b, (picture, texts) in enumerate(requests):
             rejected = row["target_rejected"][b, : len(cleaned[b])]
             # One after the other: as logits, many masks of a large picture would not fit into memory.
             masks = [self.full_size(one, picture.shape[:2]) > 0 for one in low[b, : len(cleaned[b])]]
-            text = self.text_of(row["ids"][b])
-            answers.append(Answer(text, _targets(cleaned[b], rejected, masks, score[b])))
+            text = self.text_of(row["ids"][b], row["branch"][b])
+            answers.append(Answer(text, _targets(texts, rejected, masks, score[b])))
         return answers
 
     def ask(
@@ -224,7 +228,7 @@ class Gsva:
             temperature, seed: see `ask`.
         """
         row = self.pack([[prompt.text] for prompt in asked], 0)
-        keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(jnp.arange(len(asked)))
+        keys = jnp.repeat(jax.random.key(seed)[None], len(asked))  # what is drawn does not depend on the batch
         most = max(prompt.max_new for prompt in asked)
         options = dict(max_new=most, eos=self.tokenizer.eos, temperature=temperature)
         result = write(self.config, self.params, row, patches, keys, **options)
@@ -324,8 +328,10 @@ class Gsva:
         row = {name: array.copy() for name, array in row.items()}
         reading = read_rows(self.config, self.params, row, patches)
         decided = np.zeros(len(row["ids"]), int)  # targets of each row whose choice stands
+        kept = np.zeros(row["target_valid"].shape, np.float32)
         while True:
-            score = self.score(reading.logits)
+            # A choice that stands keeps its score: read again in another window, it may differ in the last bits.
+            score = kept = np.where(np.arange(kept.shape[1]) < decided[:, None], kept, self.score(reading.logits))
             refused = row["target_valid"] & (score < threshold)
             refused &= np.arange(score.shape[1]) >= decided[:, None]
             changed = refused.any(1)
@@ -351,12 +357,11 @@ class Gsva:
         sam = self.config.sam
         return resize_masks(low, *mask_matrices(sam.low_res, sam.image_size, resized_size(size, sam.image_size), size))
 
-    def text_of(self, ids: np.ndarray) -> str:
-        """The answer that stands in a row's ids."""
+    def text_of(self, ids: np.ndarray, branch: np.ndarray) -> str:
+        """The answers that stand in a row: int32 ``[T]``, int32 ``[T]``; those of several conversations in turn."""
         separator = prompts.TEMPLATES[self.config.template].separator.strip()
-        text = self.tokenizer.decode(ids[ids >= 0])
-        answer = text.rsplit(separator, 1)[1]
-        return answer.split(EOS_TEXT, 1)[0].strip()
+        texts = [self.tokenizer.decode(ids[branch == number]) for number in range(1, branch.max() + 1)]
+        return " ".join(text.rsplit(separator, 1)[1].split(EOS_TEXT, 1)[0].strip() for text in texts)
 
 
 def _targets(
@@ -394,7 +399,7 @@ def load(checkpoint: epath.PathLike, dtype=None) -> Gsva:
 def find_checkpoint(name: epath.PathLike) -> epath.Path:
     """The model folder that a name means: a shipped model's, a run's, or the path itself."""
     path = epath.Path(name)
-    for folder in (path / RESULT, ASSETS / path.name if "/" not in str(name) and not path.exists() else path):
-        if folder.is_dir():
-            return folder
-    return path
+    if (path / RESULT / CONFIG_FILE).exists():
+        return path / RESULT
+    shipped = ASSETS / path.name
+    return shipped if not path.exists() and str(name) == path.name and (shipped / CONFIG_FILE).exists() else path

@@ -201,7 +201,7 @@ class MaskPretraining:
         cell_loss, accuracy = cell_class_loss(logits, batch["cell_class"])
         scalars = {"bce": bce.mean(), "dice": dice.mean(), "cell_loss": cell_loss, "cell_accuracy": accuracy}
         boxed = batch["use_box"]
-        scalars["dice_box"] = jnp.where(boxed, dice, 0).sum() / boxed.sum()
+        scalars["dice_box"] = jnp.where(boxed, dice, 0).sum() / jnp.maximum(boxed.sum(), 1)
         return cell_loss + 2 * bce.mean() + dice.mean(), scalars
 
 

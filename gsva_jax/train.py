@@ -144,6 +144,10 @@ class Answering:
         loss, scalars = batch_loss(self.model, self.weights, outputs, batch, token_weight)
         present = batch["target_valid"] & ~batch["target_rejected"]
         if self.imitation:
+            if "helpers" not in params:
+                raise ValueError(
+                    "imitation needs the teacher of gsva_tiny_masks: train that first, or set imitation to 0"
+                )
             width = self.model.sam.prompt_width
             wanted = teach(params, width, batch["kind"], batch["box"], batch["one_object"])
             distance = jnp.abs(outputs["prompts"] - jax.lax.stop_gradient(wanted)).mean(-1)

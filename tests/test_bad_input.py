@@ -63,7 +63,7 @@ def test_any_expression(golden_model, picture, tmp_path):
     ]
     assert main(list(map(str, words))) == 0
     read = [record["expression"] for record in records(tmp_path / "out")]
-    assert read == ["SEG dog REJ", "/s ASSISTANT cat", *expressions[2:]]
+    assert read == expressions
 
 
 # --- bad input: one line, and nothing is written

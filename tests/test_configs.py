@@ -1,6 +1,7 @@
 """Every config resolves, names runs that exist, and makes examples that its task can take."""
 
 import dataclasses
+import os
 
 import jax
 import numpy as np
@@ -63,8 +64,9 @@ def test_an_unknown_config_lists_those_there_are(tmp_path):
         load_config(tmp_path / "empty.py")
 
 
-def test_a_run_leaves_a_model_folder_and_is_not_done_twice(tmp_path, capsys):
+def test_a_run_leaves_a_model_folder_and_is_not_done_twice(tmp_path, monkeypatch, capsys):
     """The whole way of `gsva train` on the smallest task there is, with options changed."""
+    monkeypatch.chdir(tmp_path)
     config = tmp_path / "small.py"
     config.write_text(
         "import dataclasses\n"
@@ -77,9 +79,11 @@ def test_a_run_leaves_a_model_folder_and_is_not_done_twice(tmp_path, capsys):
         "    return Experiment('small', task, dataclasses.replace(base.options, warmup_steps=1))\n"
     )
     options = ["--steps", "3", "--batch-size", "2", "--log-every", "1"]
-    result = run(config, tmp_path / "runs", overrides=options)
-    assert result == tmp_path / "runs" / "small" / RESULT
+    result = run(config, "runs", overrides=options)
+    assert os.path.abspath(result) == str(tmp_path / "runs" / "small" / RESULT)
     assert len((tmp_path / "runs" / "small" / "log.jsonl").read_text().splitlines()) == 3
-    assert run(config, tmp_path / "runs", overrides=options) == result
+    assert run(config, "runs", overrides=options) == result
     assert "already trained" in capsys.readouterr().out
     assert dataclasses.is_dataclass(load_config(config))
+    with pytest.raises(ValueError, match="does not fit this config: .*pos_embed"):
+        run("gsva_tiny_eyes", "runs", init=result)

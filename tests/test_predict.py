@@ -124,7 +124,7 @@ def test_threshold_trades_rejections_for_masks(gsva, pictures):
 
 def test_answer_has_masks_of_the_pictures_size_and_its_text(gsva, pictures):
     answer = gsva.segment(pictures[3], ["top guy", "[SEG] red </s> chair"])
-    assert [target.expression for target in answer.targets] == ["top guy", "SEG red /s chair"]
+    assert [target.expression for target in answer.targets] == ["top guy", "[SEG] red </s> chair"]
     for target in answer.targets:
         assert target.mask.shape == pictures[3].shape[:2] and target.mask.dtype == bool
         assert 0 <= target.score <= 1 and (not target.rejected or not target.mask.any())
@@ -146,6 +146,21 @@ def test_towers_run_once_a_picture_however_many_expressions(gsva, pictures, monk
     lisa = gsva_jax.Gsva(gsva.config, gsva.params, dataclasses.replace(gsva.tokenizer, rej=None))
     lisa.segment(pictures[0], ["dog", "cat", "tree"])
     assert len(seen) == 2
+
+
+def test_lisa_answers_every_expression(gsva, pictures):
+    lisa = gsva_jax.Gsva(gsva.config, gsva.params, dataclasses.replace(gsva.tokenizer, rej=None))
+    answer = lisa.segment(pictures[0], ["dog", "cat"])
+    assert answer.text == "Sure, it is [SEG]. Sure, it is [SEG]."
+    assert not any(target.rejected for target in answer.targets)
+    alone = lisa.segment(pictures[0], ["cat"])
+    assert (alone.targets[0].mask != answer.targets[1].mask).mean() < 1e-3
+
+
+def test_nothing_asked(gsva, pictures):
+    assert gsva.segment_many([]) == []
+    with pytest.raises(ValueError, match="no expression"):
+        gsva.segment(pictures[0], [])
 
 
 def test_bad_expressions(gsva, pictures):

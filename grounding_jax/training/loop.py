@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Iterator
 from typing import Protocol
@@ -132,7 +133,7 @@ def train(task: Task, options: TrainOptions, run: epath.PathLike, init: dict | N
     Returns:
         The whole parameter tree after the last step, trained and frozen.
     """
-    run = epath.Path(run)
+    run = epath.Path(run if "://" in str(run) else os.path.abspath(run))  # Orbax refuses relative paths
     run.mkdir(parents=True, exist_ok=True)
     params = combine(jax.jit(task.init)(jax.random.key(options.seed)), init or {})
     trained, frozen = partition(params, path_matcher(task.trainable))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax
 import optax
+from flax import traverse_util
 
 
 class State(NamedTuple):
@@ -37,6 +38,24 @@ def partition(tree: dict, chosen: Callable[[str], bool], prefix: str = "") -> tu
         else:
             (inside if chosen(path) else outside)[name] = value
     return inside, outside
+
+
+def check_fits(shapes: dict, values: dict, where: str) -> None:
+    """Holds the leaves of ``values`` against a tree of shapes.
+
+    Raises:
+        ValueError: lists the paths that ``shapes`` does not have, and those with another shape there.
+    """
+    expected, given = (traverse_util.flatten_dict(tree, sep="/") for tree in (shapes, values))
+    wrong = [path for path in given if path not in expected]
+    wrong += [
+        f"{path} {given[path].shape} instead of {expected[path].shape}"
+        for path in given
+        if path in expected and given[path].shape != expected[path].shape
+    ]
+    if wrong:
+        listed = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+        raise ValueError(f"{where} does not fit this config: {listed}")
 
 
 def combine(first: dict, second: dict) -> dict:
