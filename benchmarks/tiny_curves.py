@@ -1,4 +1,4 @@
-"""Draws the training curves of the tiny model's four runs: `python benchmarks/tiny_curves.py RUNS OUT.png`."""
+"""Draws the training curves of the tiny model's runs: `python benchmarks/tiny_curves.py docs/tiny_logs OUT.png`."""
 
 import json
 import sys
@@ -36,9 +36,10 @@ def smooth(values: list[float]) -> list[float]:
 
 
 def main(runs: Path, out: Path) -> None:
-    """One panel a run, over the steps it took."""
-    figure, axes = pyplot.subplots(1, len(RUNS), figsize=(16, 4), sharey=True)
-    for axis, (name, curves) in zip(axes, RUNS.items(), strict=True):
+    """One panel a run that is there, over the steps it took."""
+    shown = {name: curves for name, curves in RUNS.items() if (runs / name / "log.jsonl").exists()}
+    figure, axes = pyplot.subplots(1, len(shown), figsize=(4 * len(shown), 4), sharey=True)
+    for axis, (name, curves) in zip(axes, shown.items(), strict=True):
         lines = [json.loads(line) for line in (runs / name / "log.jsonl").read_text().splitlines()]
         lines = sorted({line["step"]: line for line in lines}.values(), key=lambda line: line["step"])
         for key, label in curves.items():
