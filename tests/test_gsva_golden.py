@@ -80,7 +80,7 @@ def expand(ids: np.ndarray, num_patches: int) -> np.ndarray:
     return np.repeat(ids, np.where(ids == IMAGE_TOKEN, num_patches, 1))[None].astype(np.int32)
 
 
-def close(actual, expected, tolerance):
+def assert_close(actual, expected, tolerance):
     np.testing.assert_allclose(np.asarray(actual), expected, rtol=0, atol=tolerance)
 
 
@@ -88,27 +88,27 @@ def test_clip_and_projector(config, params, item):
     images = item["images_clip"].transpose(0, 2, 3, 1)
     encode = jax.jit(lambda params, images: clip.patch_features(config.clip, params, images, config.select_layer))
     features = encode(params["clip"], images)
-    close(features, item["out/clip_features"], FEATURES)
+    assert_close(features, item["out/clip_features"], FEATURES)
     projected = features @ params["projector"]["kernel"] + params["projector"]["bias"]
-    close(projected, item["out/projector_out"], FEATURES)
+    assert_close(projected, item["out/projector_out"], FEATURES)
 
 
 def test_language_model(read, item):
     hidden, layers, logits = read(item["input_ids"][0])
-    close(layers[0], item["out/llama_layer0"], FEATURES)
-    close(hidden, item["out/last_hidden_postnorm"], FEATURES)
-    close(logits, item["out/logits_first_pass"], FEATURES)
+    assert_close(layers[0], item["out/llama_layer0"], FEATURES)
+    assert_close(hidden, item["out/last_hidden_postnorm"], FEATURES)
+    assert_close(logits, item["out/logits_first_pass"], FEATURES)
     np.testing.assert_array_equal(logits.argmax(-1), item["out/argmax_first_pass"])
 
 
 def test_second_pass_and_masks(config, params, item, read, decode_masks):
     ids = item["out/input_ids_after"][0]
     hidden, _, logits = read(ids)
-    close(logits[:, -40:], item["out/logits_reeval_pass_tail40"], FEATURES)
+    assert_close(logits[:, -40:], item["out/logits_reeval_pass_tail40"], FEATURES)
     (seg,) = np.nonzero(expand(ids, config.clip.num_patches)[0] == 420)
     image = item["out/sam_image_embedding"].transpose(0, 2, 3, 1)
     prompts = model.make_prompts(config, params, model.gather(hidden, seg[None] - 1))
-    close(decode_masks(prompts, image)[0], item["out/low_res_masks"][:, 0], MASKS)
+    assert_close(decode_masks(prompts, image)[0], item["out/low_res_masks"][:, 0], MASKS)
 
 
 def test_sam(config, params, item):
@@ -122,12 +122,12 @@ def test_sam(config, params, item):
 
     embedding, blocks, masks, iou = run(params["sam"], item["images"].transpose(0, 2, 3, 1), text)
     for block in (0, 1, 3):
-        close(blocks[f"block{block}"], item[f"out/sam_block{block}"], FEATURES)
-    close(embedding, item["out/sam_image_embedding"].transpose(0, 2, 3, 1), FEATURES)
+        assert_close(blocks[f"block{block}"], item[f"out/sam_block{block}"], FEATURES)
+    assert_close(embedding, item["out/sam_image_embedding"].transpose(0, 2, 3, 1), FEATURES)
     dense = dense_positions(params["sam"]["prompt_encoder"]["gaussian"], config.sam.grid)
-    close(dense, item["out/dense_pe"][0].transpose(1, 2, 0), FEATURES)
-    close(masks, item["out/low_res_masks"], MASKS)
-    close(iou, item["out/iou_pred"], FEATURES)
+    assert_close(dense, item["out/dense_pe"][0].transpose(1, 2, 0), FEATURES)
+    assert_close(masks, item["out/low_res_masks"], MASKS)
+    assert_close(iou, item["out/iou_pred"], FEATURES)
 
 
 def test_no_targets_give_no_masks(config, decode_masks):
@@ -172,7 +172,7 @@ def test_sam_encoder_at_full_size(golden):
     image = image.astype(np.float32).transpose(1, 2, 0)[None]
     embedding = np.asarray(jax.jit(lambda p, i: sam.encode_image(config, p, i)[0])(params, image))
     expected = np.load(golden / "gsva" / "sam_encoder_1024.npz")["out_stride2"]
-    close(embedding.transpose(0, 3, 1, 2)[:, :, ::2, ::2], expected, FEATURES)
+    assert_close(embedding.transpose(0, 3, 1, 2)[:, :, ::2, ::2], expected, FEATURES)
 
 
 def test_published_size():
