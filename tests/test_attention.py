@@ -9,8 +9,10 @@ import torch
 from grounding_jax.models.attention import attention, branch_mask
 
 
+@pytest.mark.parametrize("cached_logits", [2**17, 0], ids=["at once", "row by row"])
 @pytest.mark.parametrize("kv_heads", [6, 2])
-def test_agrees_with_pytorch(kv_heads):
+def test_agrees_with_pytorch(kv_heads, cached_logits, monkeypatch):
+    monkeypatch.setattr("grounding_jax.models.attention.CACHED_LOGITS", cached_logits)
     B, T, S, N, K = 2, 5, 7, 6, 4
     rng = np.random.default_rng(kv_heads)
     q = rng.normal(size=(B, T, N, K)).astype(np.float32)
@@ -38,6 +40,25 @@ def test_agrees_with_pytorch(kv_heads):
     np.testing.assert_allclose(biased, reference(bias), atol=1e-6)
     np.testing.assert_allclose(masked, reference(hidden), atol=1e-6)
     np.testing.assert_allclose(both, reference(bias + hidden), atol=1e-6)
+
+
+def test_row_by_row_has_the_gradients_of_all_at_once(monkeypatch):
+    """What a CPU computes, against what other devices do."""
+    B, T, N, K = 3, 6, 4, 8
+    keys = jax.random.split(jax.random.key(0), 4)
+    q, k, v = (jax.random.normal(key, (B, T, heads, K)) for key, heads in zip(keys, (N, 2, 2), strict=False))
+    bias = jax.random.normal(keys[3], (B, N, T, T))
+    mask = jnp.tril(jnp.ones((1, 1, T, T), bool))
+
+    def gradients():
+        def loss(q, k, v, bias):
+            return jnp.square(attention(q, k, v, mask=mask, bias=bias)).sum()
+
+        return jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3)))(q, k, v, bias)
+
+    at_once = gradients()
+    monkeypatch.setattr("grounding_jax.models.attention.CACHED_LOGITS", 0)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), gradients(), at_once)
 
 
 def test_logits_and_softmax_are_float32_whatever_the_inputs():
