@@ -6,10 +6,7 @@ from typing import Self
 
 import numpy as np
 
-from grounding_jax.metrics.outcomes import Outcome
-
-# IoU from which a present target counts as found in Pr@X.
-PRECISION_THRESHOLDS = (0.5, 0.7, 0.8, 0.9)
+from grounding_jax.metrics.outcomes import PRECISION_THRESHOLDS, Outcome, add_totals, precisions, ratio
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,12 +64,7 @@ class GresTotals:
         )
 
     def __add__(self, other: Self) -> Self:
-        sums = {
-            field.name: getattr(self, field.name) + getattr(other, field.name)
-            for field in dataclasses.fields(self)
-            if field.name != "found"
-        }
-        return type(self)(**sums, found=tuple(a + b for a, b in zip(self.found, other.found, strict=True)))
+        return add_totals(self, other)
 
     @property
     def absent(self) -> int:
@@ -95,7 +87,7 @@ def grefcoco_metrics(totals: GresTotals) -> dict[str, float | None]:
         **_official(totals, union=totals.union + totals.absent_area),
         "rela_gIoU": ratio(totals.kept_iou + totals.absent_rejected, totals.absent + totals.present),
         "rela_cIoU": ratio(totals.kept_intersection, totals.union + totals.absent_area),
-        **precisions(totals),
+        **precisions(totals.found, totals.present),
     }
 
 
@@ -111,21 +103,8 @@ def refzom_metrics(totals: GresTotals) -> dict[str, float | None]:
         "mIoU": ratio(totals.iou, totals.present),
         "oIoU": official["cIoU"],
         "Acc": ratio(totals.absent_empty, totals.absent),
-        **precisions(totals),
+        **precisions(totals.found, totals.present),
     }
-
-
-def precisions(totals: GresTotals) -> dict[str, float | None]:
-    """Pr@0.5, Pr@0.7 ...: the shares of present targets that were kept with at least that IoU."""
-    return {
-        f"Pr@{threshold}": ratio(found, totals.present)
-        for threshold, found in zip(PRECISION_THRESHOLDS, totals.found, strict=True)
-    }
-
-
-def ratio(numerator: float, denominator: float) -> float | None:
-    """numerator / denominator, None for 0 / 0."""
-    return numerator / denominator if denominator else None
 
 
 def _official(totals: GresTotals, union: int) -> dict[str, float | None]:

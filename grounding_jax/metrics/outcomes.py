@@ -1,8 +1,15 @@
 """What happened to each target, in counts of pixels: all that the mask metrics are computed from."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
+
+# IoU from which a target counts as found in Pr@X.
+PRECISION_THRESHOLDS = (0.5, 0.7, 0.8, 0.9)
+
+Totals = TypeVar("Totals")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,3 +84,22 @@ def compare_masks(
     )
     decisions = (rejected & ~missing).tolist(), missing.tolist()
     return [Outcome(*numbers) for numbers in zip(*sums, *decisions, strict=True)]
+
+
+def add_totals(a: Totals, b: Totals) -> Totals:
+    """Adds dataclasses of sums field by field, tuples entry by entry."""
+    sums = {}
+    for field in dataclasses.fields(a):
+        x, y = getattr(a, field.name), getattr(b, field.name)
+        sums[field.name] = tuple(map(sum, zip(x, y, strict=True))) if isinstance(x, tuple) else x + y
+    return type(a)(**sums)
+
+
+def precisions(found: Sequence[int], num: int) -> dict[str, float | None]:
+    """Pr@0.5, Pr@0.7 ...: the shares of targets that were found with at least that IoU."""
+    return {f"Pr@{bound}": ratio(count, num) for bound, count in zip(PRECISION_THRESHOLDS, found, strict=True)}
+
+
+def ratio(numerator: float, denominator: float) -> float | None:
+    """numerator / denominator, None for 0 / 0."""
+    return numerator / denominator if denominator else None

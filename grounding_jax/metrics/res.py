@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 
-from grounding_jax.metrics.outcomes import Outcome
+from grounding_jax.metrics.outcomes import PRECISION_THRESHOLDS, Outcome, add_totals, precisions, ratio
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,12 +17,14 @@ class ResTotals:
         num: number of targets.
         iou: sum of IoU, 1 where both masks are empty.
         intersection, union: pixels.
+        found: targets with an IoU of at least each of `PRECISION_THRESHOLDS`.
     """
 
     num: int = 0
     iou: float = 0.0
     intersection: int = 0
     union: int = 0
+    found: tuple[int, ...] = (0,) * len(PRECISION_THRESHOLDS)
 
     @classmethod
     def of(cls, outcomes: Iterable[Outcome]) -> Self:
@@ -32,22 +34,27 @@ class ResTotals:
     @classmethod
     def _of_one(cls, outcome: Outcome) -> Self:
         iou = outcome.intersection / (outcome.union + 1e-5) if outcome.union else 1.0
-        return cls(num=1, iou=iou, intersection=outcome.intersection, union=outcome.union)
+        found = tuple(int(outcome.iou >= threshold) for threshold in PRECISION_THRESHOLDS)
+        return cls(num=1, iou=iou, intersection=outcome.intersection, union=outcome.union, found=found)
 
     def __add__(self, other: Self) -> Self:
-        names = [field.name for field in dataclasses.fields(self)]
-        return type(self)(*(getattr(self, name) + getattr(other, name) for name in names))
+        return add_totals(self, other)
 
 
 def res_metrics(totals: ResTotals) -> dict[str, float | None]:
     """gIoU and cIoU as the release's `validate` has them (spec gsva f.4), as fractions; None without targets.
 
     For ReasonSeg, leave ignored pixels out of the outcomes as LISA does (``compare_masks(ignore=...)``); the
-    release counts them as target (h 8). For RefCOCO, cIoU is what papers call oIoU.
+    release counts them as target (h 8). mIoU and oIoU are what papers on RefCOCO call the two, without the release's
+    epsilons; Pr@X are the shares of targets with at least that IoU.
     """
-    if not totals.num:
-        return {"gIoU": None, "cIoU": None}
+    official = {
+        "gIoU": np.float32(totals.iou) / np.float32(totals.num + 1e-5),
+        "cIoU": np.float32(totals.intersection) / (np.float32(totals.union) + np.float32(1e-10)),
+    }
     return {
-        "gIoU": float(np.float32(totals.iou) / np.float32(totals.num + 1e-5)),
-        "cIoU": float(np.float32(totals.intersection) / (np.float32(totals.union) + np.float32(1e-10))),
+        **{name: float(value) if totals.num else None for name, value in official.items()},
+        "mIoU": ratio(totals.iou, totals.num),
+        "oIoU": ratio(totals.intersection, totals.union),
+        **precisions(totals.found, totals.num),
     }
