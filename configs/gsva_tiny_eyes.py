@@ -11,5 +11,5 @@ def get_config() -> Experiment:
     return Experiment(
         name="gsva_tiny_eyes",
         task=EyePretraining(tiny_config()),
-        options=TrainOptions(steps=2000, batch_size=16, learning_rate=1.5e-3, final_rate=0.02),
+        options=TrainOptions(steps=5000, batch_size=16, learning_rate=1.2e-3, final_rate=0.02),
     )

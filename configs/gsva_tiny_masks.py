@@ -11,5 +11,5 @@ def get_config() -> Experiment:
     return Experiment(
         name="gsva_tiny_masks",
         task=MaskPretraining(tiny_config()),
-        options=TrainOptions(steps=1000, batch_size=16, learning_rate=1.5e-3, final_rate=0.02),
+        options=TrainOptions(steps=2000, batch_size=16, learning_rate=1.2e-3, final_rate=0.02),
     )

@@ -103,8 +103,13 @@ def run(
     before: dict = {}
     for start in _starts(experiment, place.parent, init):
         values = folder.load(start, np.dtype(np.float32))
-        check_fits(shapes, {name: tree for name, tree in values.items() if name != "helpers"}, str(start))
-        before = combine(before, values)
+        parts = {name: values[name] for name in values if name in shapes}
+        if not parts and "helpers" not in values:
+            raise ValueError(f"{start}: has {', '.join(values)}, but {config} trains {', '.join(shapes)}")
+        print(f"{start}: starting from its {', '.join(parts)}")
+        check_fits(shapes, {name: tree for name, tree in parts.items() if name != "helpers"}, str(start))
+        helpers = {"helpers": values["helpers"]} if "helpers" in values else {}
+        before = combine(before, {**parts, **helpers})
     params = train(experiment.task, options, place, before)
     save_model(experiment.task, params, result, experiment.result_dtype)
     return result

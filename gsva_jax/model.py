@@ -138,8 +138,9 @@ def forward(config: GsvaConfig, params: dict, batch: dict[str, jax.Array], dtype
         dtype: of the computation.
 
     Returns:
-        ``patches`` ``[B, P, D]`` as the language model sees them; ``logits`` float32 ``[B, T, V]``; ``prompts``
-        ``[B, M, C]``; ``masks`` float32 ``[B, M, 4h, 4w]``, zero for rejected and truncated targets.
+        ``patches`` ``[B, P, D]`` as the language model sees them; ``hidden`` ``[B, T, D]`` as it leaves them;
+        ``logits`` float32 ``[B, T, V]``; ``prompts`` ``[B, M, C]``; ``masks`` float32 ``[B, M, 4h, 4w]``, zero for
+        rejected and truncated targets. SAM's encoder is not computed where M is 0.
     """
     image = encode_for_masks(config, params, batch["sam_images"], batch["resized"], dtype)
     patches = encode_for_language(config, params, batch["clip_images"], dtype)
@@ -149,6 +150,7 @@ def forward(config: GsvaConfig, params: dict, batch: dict[str, jax.Array], dtype
     silent = batch["target_rejected"] | (batch["seg_positions"] < 0)
     return {
         "patches": patches,
+        "hidden": hidden,
         "logits": llama.logits(params["llama"], hidden),
         "prompts": prompts,
         "masks": jnp.where(silent[..., None, None], 0.0, masks),

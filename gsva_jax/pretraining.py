@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from grounding_jax.data.cutouts import KINDS
+from grounding_jax.data.cutouts import KIND_IDS, KINDS
 from grounding_jax.data.pictures import clip_crop, normalize_clip, normalize_sam
 from grounding_jax.data.scene_expressions import PLACE_GAP, SIZE_RATIO
 from grounding_jax.data.scenes import Scene, SceneSource
@@ -27,10 +27,10 @@ from grounding_jax.models.mask_resize import resize_matrix
 from gsva_jax.config import GsvaConfig
 from gsva_jax.losses import resized_mask_terms
 
-KIND_IDS = {kind.noun: i for i, kind in enumerate(KINDS)}
 BACKGROUND = len(KINDS)
 MAX_OBJECTS = 8
 ENDLESS = 2**31  # scenes are made on the fly, so an epoch never ends
+EXTREMES = ("left", "right", "top", "bottom", "largest", "smallest")
 OBJECT_WEIGHT = 4.0  # of a cell on an object against one on the background
 
 
@@ -40,7 +40,7 @@ def object_arrays(scene: Scene) -> dict[str, np.ndarray]:
     Returns:
         ``kind`` int32 ``[8]`` (`BACKGROUND` where there is none); ``box`` float32 ``[8, 5]``: centre x, centre y,
         width, height and visible area as fractions of the side (area: of the picture); ``extreme`` int8 ``[8, 6]``: is
-        it the leftmost, rightmost, top, bottom, largest, smallest of its kind, -1 where there is no clear answer.
+        it the `EXTREMES` one of its kind, -1 where there is no clear answer.
     """
     side = scene.image.shape[0]
     num = len(scene.objects)
@@ -92,10 +92,15 @@ def cell_owners(owner: np.ndarray, grid: int) -> np.ndarray:
     return owner[centres[:, None], centres[None, :]]
 
 
-def patch_kinds(scene: Scene, kinds: np.ndarray, config: ClipConfig) -> np.ndarray:
-    """The kind at the centre of every patch of the tower: int32 ``[P]``, `BACKGROUND` where there is no object."""
-    owner = cell_owners(owner_map(scene), config.image_size // config.patch_size).reshape(-1)
-    return np.where(owner < 0, BACKGROUND, kinds[owner])
+def patch_owners(scene: Scene, config: ClipConfig) -> np.ndarray:
+    """The owner at the centre of every patch of the tower: int8 ``[P]``, -1 for the background."""
+    return cell_owners(owner_map(scene), config.image_size // config.patch_size).reshape(-1)
+
+
+def patch_values(values: np.ndarray, owner: np.ndarray, background) -> np.ndarray:
+    """What an array ``[objects, ...]`` says about the owner of each patch: ``[P, ...]``."""
+    outside = (owner < 0).reshape(-1, *[1] * (values.ndim - 1))
+    return np.where(outside, background, values[owner]).astype(values.dtype)
 
 
 class Teacher(nn.Module):
@@ -246,16 +251,16 @@ class EyePretraining:
         things = object_arrays(scene)
         c = self.model.clip
         grid = c.image_size // c.patch_size
-        owner = cell_owners(owner_map(scene), grid).reshape(-1)
+        owner = patch_owners(scene, c)
         centres = (np.arange(grid, dtype=np.float32) + 0.5) / grid
         own = np.stack(np.meshgrid(centres, centres), axis=-1).reshape(-1, 2)
         box = things["box"][owner]
         extent = np.log(np.maximum(box[:, 2:], 1e-3))
         return {
             "image": clip_crop(scene.image, c.image_size),
-            "cell_class": np.where(owner < 0, BACKGROUND, things["kind"][owner]),
+            "cell_class": patch_values(things["kind"], owner, BACKGROUND),
             "geometry": np.concatenate([4 * (box[:, :2] - own), extent], axis=1),
-            "extreme": np.where(owner[:, None] < 0, -1, things["extreme"][owner]),
+            "extreme": patch_values(things["extreme"], owner, -1),
         }
 
     def loss(self, params: dict, batch: dict, step: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:

@@ -80,6 +80,7 @@ KINDS = _kinds("""
     basketball  basketballs  1f3c0
     crown       crowns       1f451
 """)
+KIND_IDS = {kind.noun: i for i, kind in enumerate(KINDS)}
 
 _LARGEST_SIDE = 256
 _LADDER_STEP = 1.25  # a bilinear draw from the next larger rung never skips pixels
@@ -116,7 +117,7 @@ def fetch_cutouts(folder: str | os.PathLike | None = None) -> epath.Path:
             name = f"{kind.code_point}.webp"
             unpacked = epath.Path(scratch) / name
             unpacked.write_bytes(package.extractfile(f"package/assets/{name}").read())
-            unpacked.rename(target / name)  # at once: other workers may be reading
+            unpacked.replace(target / name)  # at once: other workers may be fetching or reading, too
     return target
 
 

@@ -11,6 +11,7 @@ from grounding_jax.data.cutouts import KINDS
 PLACE_GAP = 0.08  # of the picture's side, between the centres of the extreme object and the next of its kind
 SIZE_RATIO = 1.6  # of the visible areas of the extreme object and the next of its kind
 ABSENT_SHARE = 0.3
+MIN_EXPRESSIONS, MAX_EXPRESSIONS = 4, 6  # about a scene
 MAX_PER_NOUN = 3
 
 TEMPLATES = {
@@ -76,7 +77,8 @@ def choose_expressions(
       areas: [M] visible pixels.
       size: width and height of the picture in pixels.
     """
-    chosen = _choose(rng, _candidates(kinds, boxes, areas, size), int(rng.integers(4, 7)))
+    num = int(rng.integers(MIN_EXPRESSIONS, MAX_EXPRESSIONS + 1))
+    chosen = _choose(rng, _candidates(kinds, boxes, areas, size), num)
     nouns = list(dict.fromkeys(candidate.kind for candidate in chosen))
     missing = rng.permutation([kind for kind in range(len(KINDS)) if kind not in kinds])
     absent = np.ones(len(nouns), bool)

@@ -1,12 +1,13 @@
 """Scenes: pictures that we compose of cut-outs on photographs, with exact visible masks and expressions."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
 from grounding_jax.data.backgrounds import SPLITS, draw_background, load_photograph
-from grounding_jax.data.cutouts import KINDS, cutout_fill, cutout_mask, draw_cutout
+from grounding_jax.data.cutouts import KIND_IDS, KINDS, cutout_fill, cutout_mask, draw_cutout
 from grounding_jax.data.scene_expressions import Expression, choose_expressions
 
 MIN_AREA, MAX_AREA = 0.01, 0.20  # visible part of the picture
@@ -105,10 +106,14 @@ def _compose(rng: np.random.Generator, picture: Image.Image) -> Scene:
         if len(canvas.kinds) >= MIN_OBJECTS and len(set(canvas.kinds)) >= 2:
             break
     objects = canvas.objects()
+    return Scene(np.array(canvas.picture), objects, express(rng, objects, picture.size))
+
+
+def express(rng: np.random.Generator, objects: Sequence[SceneObject], size: tuple[int, int]) -> tuple[Expression, ...]:
+    """Draws what is said about the objects of a picture of a width and height; see `choose_expressions`."""
     boxes = np.array([thing.box for thing in objects], float)
     areas = np.array([thing.area for thing in objects])
-    expressions = choose_expressions(rng, canvas.kinds, boxes, areas, picture.size)
-    return Scene(np.array(canvas.picture), objects, expressions)
+    return choose_expressions(rng, [KIND_IDS[thing.kind] for thing in objects], boxes, areas, size)
 
 
 def _plan(rng: np.random.Generator) -> list[tuple[int, float]]:
