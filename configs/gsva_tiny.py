@@ -1,9 +1,9 @@
 """Tiny GSVA, the shipped model: everything is trained together, the encoders at half the rate (docs/tiny.md)."""
 
-from grounding_jax.training.loop import TrainOptions
+from grounding_jax.training.options import TrainOptions
+from gsva_jax.answering import Answering
 from gsva_jax.experiment import Experiment
 from gsva_jax.tiny import tiny_config, tiny_tokenizer
-from gsva_jax.train import Answering
 
 
 def get_config() -> Experiment:
@@ -13,6 +13,9 @@ def get_config() -> Experiment:
         tiny_config(),
         tiny_tokenizer(),
         trainable=("llama", "projector", "prompt_mlp", "sam/mask_decoder", *encoders),
+        conversations=2,
+        length=384,
+        max_masks=4,
         imitation=1.0,
         alignment=0.1,
     )

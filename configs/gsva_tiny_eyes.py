@@ -1,6 +1,6 @@
 """Tiny GSVA, second lesson of two: the vision tower learns what is where, and how it compares (docs/tiny.md)."""
 
-from grounding_jax.training.loop import TrainOptions
+from grounding_jax.training.options import TrainOptions
 from gsva_jax.experiment import Experiment
 from gsva_jax.pretraining import EyePretraining
 from gsva_jax.tiny import tiny_config

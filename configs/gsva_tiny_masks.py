@@ -1,6 +1,6 @@
 """Tiny GSVA, first lesson of two: SAM learns to cut out kinds and objects of scenes (docs/tiny.md)."""
 
-from grounding_jax.training.loop import TrainOptions
+from grounding_jax.training.options import TrainOptions
 from gsva_jax.experiment import Experiment
 from gsva_jax.pretraining import MaskPretraining
 from gsva_jax.tiny import tiny_config

@@ -1,9 +1,9 @@
 """Tiny GSVA, the language model learns to answer about what the trained eyes see (docs/tiny.md)."""
 
-from grounding_jax.training.loop import TrainOptions
+from grounding_jax.training.options import TrainOptions
+from gsva_jax.answering import Answering
 from gsva_jax.experiment import Experiment
 from gsva_jax.tiny import tiny_config, tiny_tokenizer
-from gsva_jax.train import Answering
 
 
 def get_config() -> Experiment:

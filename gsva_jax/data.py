@@ -48,8 +48,16 @@ def conversation_row(
 
 
 def canvas_masks(masks: np.ndarray, canvas: int, max_targets: int) -> np.ndarray:
-    """Masks in the corner of a fixed canvas: bool ``[M, H, W] -> [max_targets, canvas, canvas]``."""
+    """Masks in the corner of a fixed canvas, bit-packed: bool ``[M, H, W] -> uint8 [max_targets, canvas, canvas / 8]``.
+
+    Raises:
+        ValueError: the canvas is no multiple of 8, or smaller than the masks.
+    """
+    if canvas % 8 or canvas < max(masks.shape[1:]):
+        raise ValueError(
+            f"masks of {masks.shape[1:]} need a canvas that is no smaller and a multiple of 8, not {canvas}"
+        )
     padded = np.zeros((max_targets, canvas, canvas), bool)
     M, H, W = masks.shape
     padded[:M, :H, :W] = masks
-    return padded
+    return np.packbits(padded, axis=-1)

@@ -12,7 +12,8 @@ import tyro
 from etils import epath
 
 import grounding_jax
-from grounding_jax.training.loop import Task, TrainOptions, train
+from grounding_jax.training.loop import Task, train
+from grounding_jax.training.options import TrainOptions
 from grounding_jax.training.state import check_fits, combine
 from grounding_jax.weights import folder
 from gsva_jax.predict import RESULT, find_checkpoint
@@ -100,17 +101,18 @@ def run(
         print(f"{result}: already trained; remove {place} to train again")
         return result
     shapes = jax.eval_shape(experiment.task.init, jax.random.key(0))
-    before: dict = {}
+    before, origin = {}, {"config": experiment.name}
     for start in _starts(experiment, place.parent, init):
         values = folder.load(start, np.dtype(np.float32))
         parts = {name: values[name] for name in values if name in shapes}
         if not parts and "helpers" not in values:
             raise ValueError(f"{start}: has {', '.join(values)}, but {config} trains {', '.join(shapes)}")
+        origin[f"start {start}"] = folder.digest(start)
         print(f"{start}: starting from its {', '.join(parts)}")
         check_fits(shapes, {name: tree for name, tree in parts.items() if name != "helpers"}, str(start))
         helpers = {"helpers": values["helpers"]} if "helpers" in values else {}
         before = combine(before, {**parts, **helpers})
-    params = train(experiment.task, options, place, before)
+    params = train(experiment.task, options, place, before, origin)
     save_model(experiment.task, params, result, experiment.result_dtype)
     return result
 

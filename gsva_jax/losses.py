@@ -24,16 +24,18 @@ class LossWeights:
         bce: of the masks' binary cross entropy.
         dice: of the masks' dice loss.
         loss_group: consecutive examples whose tokens and masks are pooled; must divide the batch.
+        count_rejected: rejected targets count as masks, as in the release, where they thin out the others (quirk 3).
     """
 
     ce: float = 1.0
     bce: float = 2.0
     dice: float = 0.5
     loss_group: int = 2
+    count_rejected: bool = True
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array, weight: jax.Array | float = 1.0) -> tuple[jax.Array, jax.Array]:
-    """Sum of the next-token losses and sum of the tokens' weights of each row.
+def cross_entropy(logits: jax.Array, labels: jax.Array, weight: jax.Array | float = 1.0) -> jax.Array:
+    """Sum of the next-token losses of each row.
 
     Args:
         logits: float32 ``[B, T, V]``.
@@ -41,11 +43,10 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, weight: jax.Array | floa
         weight: of the tokens, float32 ``[B, T]``; the release has none.
 
     Returns:
-        ``([B], [B])``.
+        ``[B]``.
     """
     weight = jnp.where(labels != IGNORED, weight, 0.0)
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
-    return (loss * weight).sum(1), weight.sum(1)
+    return (optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0)) * weight).sum(1)
 
 
 def mask_terms(logits: jax.Array, masks: jax.Array, inside: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -77,7 +78,7 @@ def resized_mask_terms(
         low: float32 ``[B, M, l, l]``.
         rows, columns: resizing matrices ``[B, canvas, l]`` (see `mask_resize.canvas_matrices`).
         inside: bool ``[B, canvas, canvas]``.
-        masks: bool ``[B, M, canvas, canvas]``.
+        masks: uint8 ``[B, M, canvas, canvas / 8]``, bit-packed along the last axis.
 
     Returns:
         ``(bce [B, M], dice [B, M])``.
@@ -86,39 +87,72 @@ def resized_mask_terms(
     @jax.checkpoint  # the logits at full size are made again in the backward pass: they are the largest arrays
     def one_picture(arguments):
         low, rows, columns, inside, masks = arguments
-        return mask_terms(jnp.einsum("Hh,Mhw,Ww->MHW", rows, low, columns), masks, inside)
+        return mask_terms(jnp.einsum("Hh,Mhw,Ww->MHW", rows, low, columns), unpack(masks), inside)
 
     return jax.lax.map(one_picture, (low, rows, columns, inside, masks))
 
 
-def group_mean(sums: jax.Array, counts: jax.Array, loss_group: int) -> jax.Array:
-    """Mean over groups of (sum over the group) / (count of the group): ``[B], [B] -> scalar``; 0 / 0 counts as 0."""
-    if len(sums) % loss_group:
-        raise ValueError(f"a batch of {len(sums)} examples is no multiple of the loss group of {loss_group}")
-    sums, counts = (x.reshape(-1, loss_group).sum(1) for x in (sums, counts))
-    return (sums / (counts + 1e-8)).mean()
+def unpack(masks: jax.Array) -> jax.Array:
+    """Bit-packed masks as bools: uint8 ``[..., H, W / 8] -> [..., H, W]``."""
+    return jnp.unpackbits(masks, axis=-1).astype(bool)
+
+
+def group_weights(counts: jax.Array, loss_group: int) -> jax.Array:
+    """What a row's sum is multiplied with, so that the mean over rows is the mean over groups of (sum / count).
+
+    Counts are known from the data, so the weights of a batch can be computed before it is cut into micro-batches.
+
+    Args:
+        counts: ``[B]``, tokens or masks of each row.
+        loss_group: consecutive rows whose sums and counts are pooled.
+
+    Returns:
+        ``[B]``: ``loss_group / (count of the row's group)``, 0 where that is 0.
+
+    Raises:
+        ValueError: the groups do not divide the batch.
+    """
+    if len(counts) % loss_group:
+        raise ValueError(f"a batch of {len(counts)} examples is no multiple of the loss group of {loss_group}")
+    pooled = counts.astype(jnp.float32).reshape(-1, loss_group).sum(1)
+    return jnp.repeat(jnp.where(pooled > 0, loss_group / (pooled + 1e-8), 0.0), loss_group)
+
+
+def counted(weights: LossWeights, batch: dict[str, jax.Array]) -> jax.Array:
+    """Which slots of a batch count as masks: bool ``[B, M]``; rejected ones do in the release (spec gsva a.10, 5)."""
+    valid = batch["target_valid"]
+    return valid if weights.count_rejected else valid & ~batch["target_rejected"]
+
+
+def prepare(weights: LossWeights, batch: dict[str, jax.Array], token_weight: jax.Array | float = 1.0) -> dict:
+    """The batch with ``ce_weight`` and ``mask_weight`` ``[B]`` for `total`, from its ``labels`` and targets."""
+    tokens = jnp.where(batch["labels"] != IGNORED, token_weight, 0.0).sum(1)
+    return {
+        **batch,
+        "ce_weight": group_weights(tokens, weights.loss_group),
+        "mask_weight": group_weights(counted(weights, batch).sum(1), weights.loss_group),
+    }
 
 
 def total(
-    weights: LossWeights, ce: tuple[jax.Array, jax.Array], bce: jax.Array, dice: jax.Array, valid: jax.Array
+    weights: LossWeights, ce: jax.Array, bce: jax.Array, dice: jax.Array, batch: dict[str, jax.Array]
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The weighted loss of a batch.
+    """The weighted loss of a batch, or of a part of it: the mean over equal parts is that of the whole.
 
     Args:
         weights: see `LossWeights`.
-        ce: sums and counts of `cross_entropy`.
+        ce: `cross_entropy`, ``[B]``.
         bce, dice: ``[B, M]``.
-        valid: bool ``[B, M]``: which slots hold a target, rejected ones included.
+        batch: what `prepare` gave.
 
     Returns:
         ``(loss, {"ce", "bce", "dice", "mask"})``, the terms already weighted.
     """
-    count = valid.sum(1).astype(jnp.float32)
-    bce, dice = (jnp.where(valid, term, 0.0).sum(1) for term in (bce, dice))
+    bce, dice = (jnp.where(counted(weights, batch), term, 0.0).sum(1) for term in (bce, dice))
     terms = {
-        "ce": weights.ce * group_mean(*ce, weights.loss_group),
-        "bce": weights.bce * group_mean(bce, count, weights.loss_group),
-        "dice": weights.dice * group_mean(dice, count, weights.loss_group),
+        "ce": weights.ce * (batch["ce_weight"] * ce).mean(),
+        "bce": weights.bce * (batch["mask_weight"] * bce).mean(),
+        "dice": weights.dice * (batch["mask_weight"] * dice).mean(),
     }
     mask = terms["bce"] + terms["dice"]
     return terms["ce"] + mask, {**terms, "mask": mask}

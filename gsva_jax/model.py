@@ -81,7 +81,7 @@ def read(
     positions: jax.Array,
     branch: jax.Array,
     patches: jax.Array,
-    **cache,
+    **options,
 ) -> tuple[jax.Array, dict]:
     """Runs the language model over rows.
 
@@ -90,13 +90,13 @@ def read(
         params: the whole tree.
         ids, positions, branch: int32 ``[B, T]``.
         patches: ``[B, P, D]`` from `encode_for_language`.
-        **cache: see `llama.Decoder`.
+        **options: cache and dropout, see `llama.Decoder`.
 
     Returns:
         ``(hidden [B, T, D] after the final norm, aux)``; see `llama.Decoder`.
     """
     x = embed(params, ids, patches)
-    return llama.decode(config.llama, params["llama"], x, positions, branch, **cache)
+    return llama.decode(config.llama, params["llama"], x, positions, branch, **options)
 
 
 def make_prompts(config: GsvaConfig, params: dict, hidden: jax.Array) -> jax.Array:
@@ -127,7 +127,13 @@ def gather(hidden: jax.Array, seg_positions: jax.Array) -> jax.Array:
     return jnp.take_along_axis(hidden, jnp.maximum(seg_positions, 0)[..., None], axis=1)
 
 
-def forward(config: GsvaConfig, params: dict, batch: dict[str, jax.Array], dtype=jnp.float32) -> dict[str, jax.Array]:
+def forward(
+    config: GsvaConfig,
+    params: dict,
+    batch: dict[str, jax.Array],
+    dtype=jnp.float32,
+    dropout_keys: jax.Array | None = None,
+) -> dict[str, jax.Array]:
     """The training forward pass (spec gsva a.10).
 
     Args:
@@ -136,6 +142,7 @@ def forward(config: GsvaConfig, params: dict, batch: dict[str, jax.Array], dtype
         batch: the row arrays ``ids, positions, branch [B, T]``, ``seg_positions, target_rejected [B, M]`` and the
             pictures ``sam_images [B, S, S, 3]``, ``resized [B, 2]``, ``clip_images [B, H, W, 3]``.
         dtype: of the computation.
+        dropout_keys: see `llama.Decoder`.
 
     Returns:
         ``patches`` ``[B, P, D]`` as the language model sees them; ``hidden`` ``[B, T, D]`` as it leaves them;
@@ -144,14 +151,15 @@ def forward(config: GsvaConfig, params: dict, batch: dict[str, jax.Array], dtype
     """
     image = encode_for_masks(config, params, batch["sam_images"], batch["resized"], dtype)
     patches = encode_for_language(config, params, batch["clip_images"], dtype)
-    hidden, _ = read(config, params, batch["ids"], batch["positions"], batch["branch"], patches)
+    row = batch["ids"], batch["positions"], batch["branch"]
+    hidden, _ = read(config, params, *row, patches, dropout_keys=dropout_keys)
     prompts = make_prompts(config, params, gather(hidden, batch["seg_positions"]))
     masks = decode_masks(config, params, prompts, image)
     silent = batch["target_rejected"] | (batch["seg_positions"] < 0)
     return {
         "patches": patches,
         "hidden": hidden,
-        "logits": llama.logits(params["llama"], hidden),
+        "logits": llama.logits(config.llama, params["llama"], hidden),
         "prompts": prompts,
         "masks": jnp.where(silent[..., None, None], 0.0, masks),
     }

@@ -60,7 +60,7 @@ def read_rows(config: GsvaConfig, params: dict, row: Row, patches: jax.Array) ->
         slot=0,
     )
     hidden = model.gather(hidden, row["seg_positions"])
-    return Reading(hidden, llama.logits(params["llama"], hidden), aux["cache"])
+    return Reading(hidden, llama.logits(config.llama, params["llama"], hidden), aux["cache"])
 
 
 @functools.partial(jax.jit, static_argnames=("config", "window"), donate_argnames="reading")
@@ -85,7 +85,7 @@ def read_on(
     at = row["seg_positions"] - slot
     again = (at >= 0) & (at < window)
     hidden = model.gather(hidden, jnp.clip(at, 0, window - 1))
-    logits = llama.logits(params["llama"], hidden)
+    logits = llama.logits(config.llama, params["llama"], hidden)
     return Reading(
         jnp.where(again[..., None], hidden, reading.hidden),
         jnp.where(again[..., None], logits, reading.logits),

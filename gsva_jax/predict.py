@@ -255,7 +255,7 @@ class Gsva:
                 slots[b, j] = -1 if decision is None else decision.index
         hidden = model.gather(states, jnp.asarray(slots))
         low = np.asarray(draw(self.config, self.params, hidden, image))
-        score = self.score(llama.logits(self.params["llama"], hidden))
+        score = self.score(llama.logits(self.config.llama, self.params["llama"], hidden))
         written = []
         for b, answer in enumerate(read):
             n = len(answer.decisions)

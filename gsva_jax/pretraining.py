@@ -24,7 +24,9 @@ from grounding_jax.models import clip, sam
 from grounding_jax.models.clip import ClipConfig
 from grounding_jax.models.layers import LayerNorm, Linear, Mlp
 from grounding_jax.models.mask_resize import resize_matrix
+from grounding_jax.sharding.rules import WHOLE, Rule
 from gsva_jax.config import GsvaConfig
+from gsva_jax.data import canvas_masks
 from gsva_jax.losses import resized_mask_terms
 
 BACKGROUND = len(KINDS)
@@ -166,6 +168,14 @@ class MaskPretraining:
             },
         }
 
+    def sharding(self) -> tuple[Rule, ...]:
+        """Small enough to be whole everywhere."""
+        return ((".*", WHOLE),)
+
+    def prepare(self, batch: dict) -> dict:
+        """Nothing: the losses are plain means over examples."""
+        return batch
+
     def examples(self, seed: int) -> grain.MapDataset:
         """Scenes with prompts drawn from their objects."""
         source = SceneSource(seed, self.split, ENDLESS, self.model.sam.image_size)
@@ -186,11 +196,11 @@ class MaskPretraining:
             "kind": things["kind"][chosen],
             "box": things["box"][chosen],
             "use_box": use_box,
-            "masks": masks,
+            "masks": canvas_masks(masks, self.model.sam.image_size, self.prompts),
             "cell_class": np.where(cells < 0, BACKGROUND, things["kind"][cells]),
         }
 
-    def loss(self, params: dict, batch: dict, step: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def loss(self, params: dict, batch: dict, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Kind of every cell, and the masks of the prompts."""
         c = self.model.sam
         side = jnp.full((len(batch["image"]), 2), c.image_size)
@@ -242,6 +252,14 @@ class EyePretraining:
             "helpers": {"patches": head.init(keys[1], patches)["params"]},
         }
 
+    def sharding(self) -> tuple[Rule, ...]:
+        """Small enough to be whole everywhere."""
+        return ((".*", WHOLE),)
+
+    def prepare(self, batch: dict) -> dict:
+        """Nothing: the losses are plain means over examples."""
+        return batch
+
     def examples(self, seed: int) -> grain.MapDataset:
         """Scenes with what every patch should know."""
         return grain.MapDataset.source(SceneSource(seed + 1, self.split, ENDLESS, self.size)).map(self.example)
@@ -263,7 +281,7 @@ class EyePretraining:
             "extreme": patch_values(things["extreme"], owner, -1),
         }
 
-    def loss(self, params: dict, batch: dict, step: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def loss(self, params: dict, batch: dict, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Kind, geometry and comparisons of every patch."""
         c = self.model.clip
         features = clip.patch_features(c, params["clip"], normalize_clip(batch["image"]), self.model.select_layer)

@@ -37,7 +37,7 @@ def test_one_step_has_a_finite_loss_and_gradient(name):
         masks = load_config("gsva_tiny_masks").task
         params = {**params, "helpers": jax.eval_shape(masks.init, jax.random.key(0))["helpers"]}
     assert {path for path in task.kept} <= set(params) | {"helpers"}
-    loss, scalars = jax.eval_shape(task.loss, params, batch, 0)
+    loss, scalars = jax.eval_shape(lambda *given: task.loss(given[0], task.prepare(given[1]), None), params, batch)
     assert loss.shape == () and all(value.shape == () for value in scalars.values())
     trained, frozen = partition(params, path_matcher(task.trainable))
     assert jax.tree.leaves(trained) and all(name in params for name in (*trained, *frozen))

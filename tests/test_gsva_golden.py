@@ -61,7 +61,7 @@ def read(config, params, item):
     @jax.jit
     def run(params, ids, positions, patches):
         hidden, aux = model.read(config, params, ids, positions, jnp.ones_like(ids), patches)
-        return hidden, aux["layers"], llama.logits(params["llama"], hidden)
+        return hidden, aux["layers"], llama.logits(config.llama, params["llama"], hidden)
 
     def expanded(ids: np.ndarray):
         ids = expand(ids, config.clip.num_patches)

@@ -50,7 +50,7 @@ def read(pair):
     @jax.jit
     def run(params, ids, positions, branch):
         hidden, aux = llama.decode(pair.config, params, llama.embed(params, ids), positions, branch)
-        return hidden, aux["layers"], llama.logits(params, hidden)
+        return hidden, aux["layers"], llama.logits(pair.config, params, hidden)
 
     return run
 
@@ -144,7 +144,7 @@ def test_gradients_agree_with_transformers_with_and_without_remat(pair):
 
     def loss(config, params):
         hidden, _ = llama.decode(config, params, llama.embed(params, ids), positions, branch)
-        return (llama.logits(params, hidden) * weights).sum()
+        return (llama.logits(config, params, hidden) * weights).sum()
 
     @jax.jit
     def gradients(params):
@@ -198,7 +198,7 @@ def test_published_size(name, elements):
         x = llama.embed(params, ids)
         cache = llama.empty_cache(config, 2, 64)
         hidden, aux = llama.decode(config, params, x, positions, branch, cache=cache, cache_branch=branch)
-        return llama.logits(params, hidden), aux["cache"]
+        return llama.logits(config, params, hidden), aux["cache"]
 
     logits, cache = jax.eval_shape(run, params, row, row, row)
     assert logits.shape == (2, 64, 32000)

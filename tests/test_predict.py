@@ -56,7 +56,7 @@ def slow_decisions(gsva, texts: list[list[str]], patches) -> tuple[np.ndarray, n
     @jax.jit
     def pair(ids, branch, at):
         hidden, _ = model.read(gsva.config, gsva.params, ids, row["positions"], branch, patches)
-        logits = llama.logits(gsva.params["llama"], model.gather(hidden, at[:, None]))[:, 0]
+        logits = llama.logits(gsva.config.llama, gsva.params["llama"], model.gather(hidden, at[:, None]))[:, 0]
         return logits[:, seg] - logits[:, rej]
 
     ids, rejected = row["ids"].copy(), np.zeros(row["target_valid"].shape, bool)

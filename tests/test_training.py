@@ -10,7 +10,10 @@ import numpy as np
 import optax
 import pytest
 
-from grounding_jax.training.loop import TrainOptions, make_optimizer, train
+from grounding_jax.sharding.rules import WHOLE
+from grounding_jax.training.loop import train
+from grounding_jax.training.optimizer import make_optimizer
+from grounding_jax.training.options import TrainOptions
 from grounding_jax.training.state import combine, partition, path_matcher
 
 OPTIONS = TrainOptions(
@@ -29,6 +32,12 @@ class Regression:
     def init(self, key):
         return {"line": {"slope": jnp.zeros(3)}, "slow": {"offset": jnp.zeros(())}, "frozen": {"one": jnp.ones(())}}
 
+    def sharding(self):
+        return ((".*", WHOLE),)
+
+    def prepare(self, batch):
+        return batch
+
     def examples(self, seed):
         def example(i, rng):
             if i >= self.broken_from:
@@ -38,9 +47,9 @@ class Regression:
 
         return grain.MapDataset.range(10**6).seed(seed).random_map(example)
 
-    def loss(self, params, batch, step):
+    def loss(self, params, batch, key):
         guess = batch["x"] @ params["line"]["slope"] + params["slow"]["offset"] * params["frozen"]["one"]
-        noise = jax.random.normal(jax.random.fold_in(jax.random.key(0), step), guess.shape)
+        noise = jax.random.normal(key, guess.shape)
         return jnp.square(guess - batch["y"] + 0.1 * noise).mean(), {"first": batch["i"][0]}
 
 

@@ -12,7 +12,7 @@ from grounding_jax.language.rows import encode_conversation, pack_row, stack_row
 from grounding_jax.training.state import combine, partition, path_matcher
 from grounding_jax.weights import folder
 from grounding_jax.weights.tensors import from_array
-from gsva_jax import model, prompts
+from gsva_jax import losses, model, prompts
 from gsva_jax.losses import LossWeights
 from gsva_jax.train import TRAINED, batch_loss
 from gsva_jax.weights import official_table, open_official
@@ -80,7 +80,7 @@ def make_batch(stored, meta, checkpoint, separate: bool) -> dict[str, np.ndarray
         canvas[: len(truth), : truth.shape[1], : truth.shape[2]] = truth
         masks.append(canvas)
     batch = {name: np.stack([a[name] for a in arrays]) for name in arrays[0]}
-    return {**stack_rows(rows), **batch, "masks": np.stack(masks)}
+    return {**stack_rows(rows), **batch, "masks": np.packbits(np.stack(masks), axis=-1)}
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def compiled(checkpoint):
     def objective(trained, frozen, batch):
         outputs = model.forward(config, combine(frozen, trained), batch)
         group = LossWeights(loss_group=len(batch["ids"]))
-        loss, terms = batch_loss(config, group, outputs, batch)
+        loss, terms = batch_loss(config, group, outputs, losses.prepare(group, batch))
         return loss, (terms, outputs)
 
     return jax.jit(jax.value_and_grad(objective, has_aux=True))

@@ -69,7 +69,7 @@ def generate(
     )
 
     def choose(state, n):
-        logits = llama.logits(params, state[:, 0])
+        logits = llama.logits(config, params, state[:, 0])
         logits = logits.at[:, list(suppressed)].set(-jnp.inf) if suppressed else logits
         if not temperature:
             token = logits.argmax(-1)

@@ -30,6 +30,7 @@ class Linear(nn.Module):
         use_bias: whether there is a bias.
         lora_rank: rank R of the update; 0 for none.
         lora_scale: factor alpha / R of the update.
+        lora_dropout: share of the update's inputs that are dropped in training.
         kernel_init: initialiser of the kernel.
     """
 
@@ -37,11 +38,12 @@ class Linear(nn.Module):
     use_bias: bool = True
     lora_rank: int = 0
     lora_scale: float = 1.0
+    lora_dropout: float = 0.0
     kernel_init: nn.initializers.Initializer = LECUN
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """``[..., D] -> [..., features]``."""
+    def __call__(self, x: jax.Array, dropout_keys: jax.Array | None = None) -> jax.Array:
+        """``[..., D] -> [..., features]``; with keys ``[B]`` of the rows, inputs of the update are dropped."""
         width = x.shape[-1]
         y = matmul(x, self.param("kernel", self.kernel_init, (width, self.features)))
         if self.lora_rank:
@@ -49,10 +51,19 @@ class Linear(nn.Module):
             uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
             lora_a = self.param("lora_a", uniform, (width, self.lora_rank))
             lora_b = self.param("lora_b", nn.initializers.zeros, (self.lora_rank, self.features))
-            y = y + self.lora_scale * matmul(matmul(x, lora_a), lora_b)
+            kept = x if dropout_keys is None else drop(x, dropout_keys, self.lora_dropout)
+            y = y + self.lora_scale * matmul(matmul(kept, lora_a), lora_b)
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(y.dtype)
         return y
+
+
+def drop(x: jax.Array, keys: jax.Array, rate: float) -> jax.Array:
+    """Dropout whose mask for a row ``[B, ...]`` depends on the row's key ``[B]`` alone, not on the batch around it."""
+    if rate == 0.0:
+        return x
+    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
+    return jnp.where(keep, x / (1 - rate), 0)
 
 
 class Mlp(nn.Module):

@@ -10,6 +10,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from grounding_jax.models.attention import attention, branch_mask
@@ -32,6 +33,7 @@ class LlamaConfig:
         max_positions: context length the weights were trained for.
         lora_rank: rank of the updates of q and v; 0 for none.
         lora_alpha: the update is scaled by lora_alpha / lora_rank.
+        lora_dropout: share of the update's inputs that are dropped where `Decoder` is given keys for it.
         remat: "none" keeps all activations for the backward pass, "full" keeps one hidden state a layer.
     """
 
@@ -46,6 +48,7 @@ class LlamaConfig:
     max_positions: int = 2048
     lora_rank: int = 0
     lora_alpha: float = 16.0
+    lora_dropout: float = 0.0
     remat: str = "none"
 
     def __post_init__(self):
@@ -125,13 +128,15 @@ class SelfAttention(nn.Module):
         layer: jax.Array,
         cache: dict[str, jax.Array] | None,
         slot: jax.Array | int,
+        dropout_keys: jax.Array | None,
     ) -> tuple[jax.Array, dict[str, jax.Array] | None]:
         """``x [B, T, D] -> ([B, T, D], cache)``; with a cache, keys are those of all its slots."""
         c = self.config
-        adapted = dict(use_bias=False, lora_rank=c.lora_rank, lora_scale=c.lora_scale)
-        q = split_heads(Linear(c.heads * c.head_width, **adapted, name="q")(x), c.heads)
+        adapted = dict(use_bias=False, lora_rank=c.lora_rank, lora_scale=c.lora_scale, lora_dropout=c.lora_dropout)
+        q_keys, v_keys = (None, None) if dropout_keys is None else _layer_keys(dropout_keys, layer)
+        q = split_heads(Linear(c.heads * c.head_width, **adapted, name="q")(x, q_keys), c.heads)
         k = split_heads(Linear(c.kv_heads * c.head_width, use_bias=False, name="k")(x), c.kv_heads)
-        v = split_heads(Linear(c.kv_heads * c.head_width, **adapted, name="v")(x), c.kv_heads)
+        v = split_heads(Linear(c.kv_heads * c.head_width, **adapted, name="v")(x, v_keys), c.kv_heads)
         q, k = rotate(q, positions, c.rope_theta), rotate(k, positions, c.rope_theta)
         if cache is not None:
             at = (layer, 0, slot, 0, 0)
@@ -142,6 +147,11 @@ class SelfAttention(nn.Module):
             k, v = cache["k"][layer].astype(q.dtype), cache["v"][layer].astype(q.dtype)
         y = attention(q, k, v, mask=mask)
         return Linear(c.width, use_bias=False, kernel_init=c.residual_init, name="o")(merge_heads(y)), cache
+
+
+def _layer_keys(keys: jax.Array, layer: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Keys ``[B]`` of the rows for the two updates of a layer."""
+    return tuple(jax.vmap(lambda key: jax.random.fold_in(key, 2 * layer + i))(keys) for i in (0, 1))  # noqa: B023
 
 
 class FeedForward(nn.Module):
@@ -165,12 +175,18 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, carry: tuple, layer: jax.Array, positions: jax.Array, mask: jax.Array, slot: jax.Array | int
+        self,
+        carry: tuple,
+        layer: jax.Array,
+        positions: jax.Array,
+        mask: jax.Array,
+        slot: jax.Array | int,
+        dropout_keys: jax.Array | None,
     ) -> tuple[tuple, jax.Array]:
         """``(x [B, T, D], cache), layer -> (x, cache), x``."""
         x, cache = carry
         y, cache = SelfAttention(self.config, name="attn")(
-            RMSNorm(self.config.eps, name="attn_norm")(x), positions, mask, layer, cache, slot
+            RMSNorm(self.config.eps, name="attn_norm")(x), positions, mask, layer, cache, slot, dropout_keys
         )
         x = x + y
         x = x + FeedForward(self.config, name="mlp")(RMSNorm(self.config.eps, name="mlp_norm")(x))
@@ -192,6 +208,7 @@ class Decoder(nn.Module):
         cache: dict[str, jax.Array] | None = None,
         cache_branch: jax.Array | None = None,
         slot: jax.Array | int = 0,
+        dropout_keys: jax.Array | None = None,
     ) -> tuple[jax.Array, dict]:
         """Runs the decoder.
 
@@ -202,6 +219,7 @@ class Decoder(nn.Module):
             cache: keys and values ``[L, B, S, N_kv, K]`` that this call updates, or None.
             cache_branch: int32 ``[B, S]``, the branch of every slot of the cache, those written by this call included.
             slot: first slot of the cache that this call writes.
+            dropout_keys: random keys ``[B]``, one a row, for LoRA's dropout; None, and nothing is dropped.
 
         Returns:
             ``(hidden [B, T, D] after the final norm, {"cache": ..., "layers": [L, B, T, D]})``. The outputs of the
@@ -214,10 +232,11 @@ class Decoder(nn.Module):
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+            in_axes=(0, *[nn.broadcast] * 4),
             length=c.layers,
         )
-        (x, cache), layers = scanned(c, name="layers")((x, cache), jnp.arange(c.layers), positions, mask, slot)
+        inputs = jnp.arange(c.layers), positions, mask, slot, dropout_keys
+        (x, cache), layers = scanned(c, name="layers")((x, cache), *inputs)
         return RMSNorm(c.eps, name="norm")(x), {"cache": cache, "layers": layers}
 
 
@@ -241,14 +260,28 @@ def embed(params: dict, ids: jax.Array) -> jax.Array:
     return params["embed"]["embedding"][ids]
 
 
-def decode(config: LlamaConfig, params: dict, x: jax.Array, positions: jax.Array, branch: jax.Array, **cache):
+def decode(config: LlamaConfig, params: dict, x: jax.Array, positions: jax.Array, branch: jax.Array, **options):
     """`Decoder` applied to parameters made by `init`; see there for arguments and result."""
     decoder = {"layers": params["layers"], "norm": params["norm"]}
-    return Decoder(config).apply({"params": decoder}, x, positions, branch, **cache)
+    return Decoder(config).apply({"params": decoder}, x, positions, branch, **options)
 
 
-def logits(params: dict, hidden: jax.Array) -> jax.Array:
-    """Next-token logits ``[..., D] -> [..., V]``, accumulated and returned in float32 whatever the inputs' dtype."""
+def logits(config: LlamaConfig, params: dict, hidden: jax.Array) -> jax.Array:
+    """Next-token logits ``[..., D] -> [..., V]``, accumulated and returned in float32 whatever the inputs' dtype.
+
+    Where the head was padded (`pad_vocabulary`), what lies beyond ``vocab_size`` is no token and has probability 0.
+    """
     kernel = params["head"]["kernel"].astype(hidden.dtype)
     flat = jnp.matmul(hidden.reshape(-1, hidden.shape[-1]), kernel, preferred_element_type=jnp.float32)
-    return flat.reshape(*hidden.shape[:-1], kernel.shape[-1])
+    flat = flat.reshape(*hidden.shape[:-1], kernel.shape[-1])
+    if kernel.shape[-1] == config.vocab_size:
+        return flat
+    return jnp.where(jnp.arange(kernel.shape[-1]) < config.vocab_size, flat, jnp.finfo(jnp.float32).min / 2)
+
+
+def pad_vocabulary(params: dict, multiple: int) -> dict:
+    """The parameters with zero rows and columns behind the vocabulary, up to a multiple that a mesh divides."""
+    extra = -len(params["embed"]["embedding"]) % multiple
+    rows = np.pad(params["embed"]["embedding"], ((0, extra), (0, 0)))
+    columns = np.pad(params["head"]["kernel"], ((0, 0), (0, extra)))
+    return {**params, "embed": {"embedding": rows}, "head": {"kernel": columns}}

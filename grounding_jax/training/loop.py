@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import grain
 import jax
 import jax.numpy as jnp
-import optax
-import orbax.checkpoint as ocp
+import numpy as np
 from etils import epath
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from flax import traverse_util
+from jax.sharding import Mesh, NamedSharding
 
-from grounding_jax.training.state import State, combine, partition, path_matcher
+from grounding_jax.sharding.mesh import check_batch, global_batch, local_rows, make_mesh
+from grounding_jax.sharding.rules import WHOLE, Rule, shardings
+from grounding_jax.training import checkpoints, preemption
+from grounding_jax.training.log import Log
+from grounding_jax.training.optimizer import make_optimizer
+from grounding_jax.training.options import TrainOptions
+from grounding_jax.training.state import combine, init_state, partition, path_matcher, state_shardings
+from grounding_jax.training.step import make_update
+
+BAD_STEPS_FILE = "bad_steps.jsonl"
+EXAMPLE = "example"  # the array of a batch that has the global numbers of its examples
+# Two calls of one run may differ in these.
+MAY_CHANGE = ("mesh", "accumulate", "log_every", "save_every", "keep_last", "most_bad_steps", "threads")
 
 
 class Task(Protocol):
     """What is trained, on what, and how well it does."""
 
     trainable: tuple[str, ...]
-    """Regular expressions on parameter paths: what is trained; the rest is frozen."""
+    """Regular expressions on parameter paths: what is trained, in float32; the rest is frozen."""
 
     kept: tuple[str, ...]
     """Top-level names of the parameters that the result keeps."""
@@ -32,142 +42,154 @@ class Task(Protocol):
     def init(self, key: jax.Array) -> dict:
         """The whole parameter tree at step 0."""
 
+    def sharding(self) -> Sequence[Rule]:
+        """How the parameter tree lies on a mesh; see `rules.shardings`."""
+
     def examples(self, seed: int) -> grain.MapDataset:
         """Examples as dicts of arrays of fixed shapes; number i is a function of (seed, i)."""
 
-    def loss(self, params: dict, batch: dict, step: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """The scalar to be minimised, and scalars to be logged."""
+    def prepare(self, batch: dict) -> dict:
+        """Adds what rows need of the others of their batch, before it is cut into micro-batches."""
+
+    def loss(self, params: dict, batch: dict, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The scalar to be minimised, a mean over rows, and scalars to be logged.
+
+        What is random in a row is a function of ``key``, which is that of the update, and of the row's number in
+        ``batch["example"]``: so it does not depend on micro-batches, devices and hosts.
+        """
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainOptions:
-    """How a task is trained.
-
-    Attributes:
-        steps: updates in all.
-        batch_size: examples an update.
-        learning_rate: peak; reached after ``warmup_steps``, then a cosine to ``final_rate`` of the peak.
-        warmup_steps: length of the linear warm-up.
-        final_rate: the learning rate at the end, as a fraction of the peak.
-        slow: regular expressions on paths that learn at ``slow_rate`` of the learning rate.
-        slow_rate: see ``slow``.
-        b1, b2: AdamW's decay rates.
-        weight_decay: AdamW's weight decay.
-        clip_norm: bound of the global gradient norm.
-        seed: of parameters and data.
-        log_every: updates between lines of the log.
-        save_every: updates between checkpoints.
-        threads: threads that make examples.
-    """
-
-    steps: int
-    batch_size: int
-    learning_rate: float
-    warmup_steps: int = 100
-    final_rate: float = 0.0
-    slow: tuple[str, ...] = ()
-    slow_rate: float = 0.5
-    b1: float = 0.9
-    b2: float = 0.98
-    weight_decay: float = 0.0
-    clip_norm: float = 1.0
-    seed: int = 0
-    log_every: int = 10
-    save_every: int = 100
-    threads: int = 2
-
-
-def make_optimizer(options: TrainOptions) -> optax.GradientTransformation:
-    """AdamW behind a global-norm clip, with warm-up and cosine, and a slower rate for some parameters."""
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0,
-        options.learning_rate,
-        options.warmup_steps,
-        options.steps,
-        options.learning_rate * options.final_rate,
-    )
-    is_slow = path_matcher(options.slow)
-
-    def rates(params: dict) -> dict:
-        return jax.tree.map_with_path(
-            lambda path, _: options.slow_rate if is_slow("/".join(key.key for key in path)) else 1.0, params
-        )
-
-    slow_down = optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, rates(updates)))
-    adamw = optax.adamw(schedule, options.b1, options.b2, weight_decay=options.weight_decay)
-    return optax.chain(optax.clip_by_global_norm(options.clip_norm), adamw, slow_down)
-
-
-def make_step(task: Task, optimizer: optax.GradientTransformation):
-    """The jitted update ``(state, frozen, batch) -> (state, scalars)``; the state is donated."""
-
-    def update(state: State, frozen: dict, batch: dict) -> tuple[State, dict[str, jax.Array]]:
-        def objective(params):
-            return task.loss(combine(frozen, params), batch, state.step)
-
-        (loss, scalars), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
-        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        norms = {"grad_norm": optax.tree.norm(gradient), "update_norm": optax.tree.norm(updates)}
-        return State(state.step + 1, params, opt_state), {"loss": loss, **scalars, **norms}
-
-    return jax.jit(update, donate_argnums=0)
-
-
-def batches(task: Task, options: TrainOptions, start: int) -> Iterator[dict]:
-    """Batches from step ``start`` on. The position in the data is the step, so nothing but the step is stored."""
-    examples = task.examples(options.seed)[start * options.batch_size : options.steps * options.batch_size]
-    read = grain.ReadOptions(num_threads=options.threads, prefetch_buffer_size=4 * options.batch_size)
-    return iter(examples.batch(options.batch_size).to_iter_dataset(read))
-
-
-def train(task: Task, options: TrainOptions, run: epath.PathLike, init: dict | None = None) -> dict:
+def train(
+    task: Task,
+    options: TrainOptions,
+    run: epath.PathLike,
+    init: dict | None = None,
+    origin: Mapping[str, str] | None = None,
+) -> dict:
     """Trains a task, continuing from the newest checkpoint of its run folder if there is one.
 
     Args:
         task: what is trained.
         options: how.
-        run: folder of the run; checkpoints go to ``run/checkpoints``, scalars to ``run/log.jsonl``.
-        init: parameters laid over those of ``task.init``: where the run starts from.
+        run: folder of the run: ``checkpoints``, ``log.jsonl``, ``tensorboard``, ``bad_steps.jsonl``.
+        init: parameters, as nested dicts of arrays, laid over those of ``task.init``: where the run starts from.
+        origin: what tells this run from others besides the options, such as where ``init`` comes from.
 
     Returns:
-        The whole parameter tree after the last step, trained and frozen.
+        The whole parameter tree after the last step, trained and frozen, as sharded arrays.
+
+    Raises:
+        ValueError: the batch or the parameters do not fit the mesh, the folder holds another run, or the loss was not
+            finite too often in a row.
+        preemption.Preempted: the run was asked to stop and has saved.
     """
     run = epath.Path(run if "://" in str(run) else os.path.abspath(run))  # Orbax refuses relative paths
     run.mkdir(parents=True, exist_ok=True)
-    params = combine(jax.jit(task.init)(jax.random.key(options.seed)), init or {})
+
+    # Mesh, shapes and shardings; then arrays
+    mesh = make_mesh(options.mesh)
+    check_batch(mesh, options.batch_size, options.accumulate)
+    checkpoints.claim(run, {**checkpoints.identity_of(options, MAY_CHANGE), **(origin or {})})
+    params = place(task, mesh, options.seed, init or {})
     trained, frozen = partition(params, path_matcher(task.trainable))
+    trained = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), trained)
+
+    # State: the newest checkpoint, or a fresh one
     optimizer = make_optimizer(options)
-    state = State(jnp.zeros((), jnp.int32), trained, jax.jit(optimizer.init)(trained))
-    manager = ocp.CheckpointManager(
-        run / "checkpoints", options=ocp.CheckpointManagerOptions(max_to_keep=2, save_interval_steps=1)
-    )
-    if manager.latest_step() is not None:
-        state = manager.restore(manager.latest_step(), args=ocp.args.StandardRestore(state))
+    whole = NamedSharding(mesh, WHOLE)
+    placed = state_shardings(optimizer, trained, jax.tree.map(lambda leaf: leaf.sharding, trained), whole)
+    state = jax.jit(init_state, static_argnums=0, out_shardings=placed)(optimizer, trained)
+    manager = checkpoints.open_manager(run, options.keep_last)
+    state = checkpoints.restore(manager, run, state) or state
     start = int(state.step)
-    step_fn = make_step(task, optimizer)
-    columns = (
-        TextColumn(run.name),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
-    with Progress(*columns) as progress, (run / "log.jsonl").open("a") as log:
-        bar = progress.add_task("compiling", total=options.steps, completed=start)
-        clock = time.perf_counter()
-        for step, batch in enumerate(batches(task, options, start), start + 1):
-            state, scalars = step_fn(state, frozen, batch)
+
+    # Updates
+    update = make_update(task, optimizer, options.accumulate, options.seed)
+    update = jax.jit(update, donate_argnums=0, out_shardings=(placed, whole))
+    pending = None  # the update before the last: looking at its scalars does not hold up the devices
+    with Log(run, options.steps, start, options.batch_size) as log, preemption.watch() as must_stop:
+        for step, batch in enumerate(log.waiting(batches(task, options, mesh, start)), start + 1):
+            with jax.transfer_guard("disallow"):
+                state, scalars = update(state, frozen, batch)
+            if pending:
+                check_finite(run, options, *pending)
+            pending = step, scalars, batch[EXAMPLE]
             if step % options.log_every == 0 or step == options.steps:
-                values = {name: round(float(value), 5) for name, value in scalars.items()}
-                now = time.perf_counter()
-                rate = options.log_every * options.batch_size / (now - clock)
-                clock = now
-                log.write(json.dumps({"step": step, "examples_per_second": round(rate, 1), **values}) + "\n")
-                log.flush()
-                progress.update(bar, completed=step, description=f"loss {values['loss']:.3f}  {rate:.1f}/s")
-            if step % options.save_every == 0 or step == options.steps:
-                manager.save(step, args=ocp.args.StandardSave(state))
+                log.write(step, scalars)
+            last = step == options.steps
+            stop = not last and must_stop(step)
+            if step % options.save_every == 0 or last or stop:
+                checkpoints.save(manager, step, state)
+            if stop:
+                manager.wait_until_finished()
+                raise preemption.Preempted(step)
+        if pending:
+            check_finite(run, options, *pending)
     manager.wait_until_finished()
     manager.close()
     return combine(frozen, state.params)
+
+
+def place(task: Task, mesh: Mesh, seed: int, init: Mapping) -> dict:
+    """The whole parameter tree on the mesh: arrays that are given, and random ones where none is.
+
+    Each array goes to its devices by itself, so that a host needs memory for the largest one only, and nothing random
+    is made for what is given. Names that only ``init`` has (helpers of earlier lessons) are whole on every device.
+    """
+    given = traverse_util.flatten_dict(dict(init), sep="/")
+    shapes = jax.eval_shape(task.init, jax.random.key(0))
+    layout = traverse_util.flatten_dict(shardings(mesh, task.sharding(), shapes), sep="/")
+    missing = [path for path in traverse_util.flatten_dict(shapes, sep="/") if path not in given]
+
+    def fresh(key: jax.Array) -> dict:
+        flat = traverse_util.flatten_dict(task.init(key), sep="/")
+        return {path: flat[path] for path in missing}
+
+    made = jax.jit(fresh, out_shardings={path: layout[path] for path in missing})(jax.random.key(seed))
+    whole = NamedSharding(mesh, WHOLE)
+    loaded = {path: spread(array, layout.get(path, whole)) for path, array in given.items()}
+    return traverse_util.unflatten_dict({**made, **loaded}, sep="/")
+
+
+def spread(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """An array that every process can read, laid out over the devices of all of them."""
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: np.asarray(array[index]))
+
+
+def batches(task: Task, options: TrainOptions, mesh: Mesh, start: int) -> Iterator[dict]:
+    """Batches from step ``start`` on, as arrays over the whole mesh.
+
+    Update s reads the examples s B, ..., (s + 1) B - 1, whatever the mesh and the number of hosts; so the position in
+    the data is the step, and a host needs to know its rows only.
+    """
+    B, rows = options.batch_size, local_rows(mesh, options.batch_size)
+    examples = task.examples(options.seed)
+
+    def numbered(k: int) -> dict:
+        number = (k // len(rows)) * B + rows[k % len(rows)]
+        return {**examples[number], EXAMPLE: np.int32(number)}
+
+    wanted = grain.MapDataset.range(start * len(rows), options.steps * len(rows)).map(numbered)
+    read = grain.ReadOptions(num_threads=options.threads, prefetch_buffer_size=4 * len(rows))
+    for local in wanted.batch(len(rows)).to_iter_dataset(read):
+        yield global_batch(mesh, B, rows, local)
+
+
+def check_finite(run: epath.Path, options: TrainOptions, step: int, scalars: dict, examples: jax.Array) -> None:
+    """Writes down which examples an update without a finite loss and gradient was made of.
+
+    Raises:
+        ValueError: there were too many such updates in a row.
+    """
+    bad = int(jax.device_get(scalars["bad_in_a_row"]))
+    if not bad:
+        return
+    numbers = sorted({int(n) for shard in examples.addressable_shards for n in np.asarray(shard.data)})
+    file = run / BAD_STEPS_FILE
+    with file.open("a") as out:
+        out.write(json.dumps({"step": step, "process": jax.process_index(), "examples": numbers}) + "\n")
+    if bad >= options.most_bad_steps:
+        raise ValueError(
+            f"the loss or its gradient was not finite in {bad} updates in a row, up to step {step}: the numbers of the "
+            f"examples are in {file}"
+        )

@@ -7,16 +7,48 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import traverse_util
 
 
 class State(NamedTuple):
-    """Training state: number of updates made, trained parameters, optimizer state. The data position is ``step``."""
+    """Training state. The position in the data is ``step``.
+
+    Attributes:
+        step: updates made or skipped.
+        params: trained parameters, float32.
+        opt_state: the optimizer's.
+        skipped: updates skipped because the loss or the gradient was not finite.
+        bad_in_a_row: how many of the last updates were.
+    """
 
     step: jax.Array
     params: dict
     opt_state: optax.OptState
+    skipped: jax.Array
+    bad_in_a_row: jax.Array
+
+
+def init_state(optimizer: optax.GradientTransformation, params: dict) -> State:
+    """The state before the first update; meant for jit with the shardings of `state_shardings`."""
+    return State(_zero(), params, optimizer.init(params), _zero(), _zero())
+
+
+def _zero() -> jax.Array:
+    return jnp.zeros((), jnp.int32)
+
+
+def state_shardings(optimizer: optax.GradientTransformation, shapes: dict, shardings: dict, whole) -> State:
+    """Shardings of a state: moments lie like their parameters, the rest is whole on every device.
+
+    Left to itself, jit would keep the moments of a sharded parameter whole.
+    """
+    opt_state = jax.eval_shape(optimizer.init, shapes)
+    placed = optax.tree.map_params(
+        optimizer, lambda _, sharding: sharding, opt_state, shardings, transform_non_params=lambda _: whole
+    )
+    return State(whole, shardings, placed, whole, whole)
 
 
 def path_matcher(patterns: Sequence[str]) -> Callable[[str], bool]:

@@ -1,0 +1,58 @@
+"""The sharding tables of the architecture files, for paths below each model's own tree.
+
+Matrices are split over ``fsdp`` along one dimension and over ``tensor`` along the other: what a block reads with is
+split by columns, what it writes back with by rows, so a block needs one sum over ``tensor``. Small arrays are whole.
+"""
+
+from __future__ import annotations
+
+from jax.sharding import PartitionSpec as P
+
+from grounding_jax.sharding.rules import WHOLE, Rule, prefixed
+
+LLAMA: tuple[Rule, ...] = (
+    ("embed/embedding", P("tensor", "fsdp")),
+    ("layers/attn/[qkv]/kernel", P(None, "fsdp", "tensor")),
+    ("layers/attn/o/kernel", P(None, "tensor", "fsdp")),
+    ("layers/mlp/(gate|up)/kernel", P(None, "fsdp", "tensor")),
+    ("layers/mlp/down/kernel", P(None, "tensor", "fsdp")),
+    ("(layers/(attn|mlp)_)?norm/scale", WHOLE),
+    ("head/kernel", P("fsdp", "tensor")),
+)
+
+# The update of a column-split matrix: its narrow side is whole.
+LORA: tuple[Rule, ...] = (
+    ("layers/attn/[qv]/lora_a", P(None, "fsdp")),
+    ("layers/attn/[qv]/lora_b", P(None, None, "tensor")),
+)
+
+CLIP: tuple[Rule, ...] = (
+    ("patch_embed/kernel", P(None, "fsdp")),
+    ("layers/attn/[qkv]/kernel", P(None, "fsdp", "tensor")),
+    ("layers/attn/[qkv]/bias", P(None, "tensor")),
+    ("layers/attn/o/kernel", P(None, "tensor", "fsdp")),
+    ("layers/mlp/fc1/kernel", P(None, "fsdp", "tensor")),
+    ("layers/mlp/fc1/bias", P(None, "tensor")),
+    ("layers/mlp/fc2/kernel", P(None, "tensor", "fsdp")),
+    ("layers/(attn/o|mlp/fc2)/bias", WHOLE),
+    ("(layers/norm[12]|pre_norm|post_norm)/(scale|bias)", WHOLE),
+    ("(class|pos)_embed", WHOLE),
+)
+
+# q, k and v share one matrix, which a split over ``tensor`` would cut in the wrong places.
+SAM: tuple[Rule, ...] = (
+    *prefixed(
+        "image_encoder/",
+        (
+            ("patch_embed/kernel", P(None, "fsdp")),
+            (r"blocks_\d+/attn/(qkv|proj)/kernel", P("fsdp", None)),
+            (r"blocks_\d+/attn/(qkv/bias|proj/bias|rel_pos_[hw])", WHOLE),
+            (r"blocks_\d+/mlp/fc1/kernel", P("fsdp", "tensor")),
+            (r"blocks_\d+/mlp/fc1/bias", P("tensor")),
+            (r"blocks_\d+/mlp/fc2/kernel", P("tensor", "fsdp")),
+            (r"blocks_\d+/(mlp/fc2/bias|norm[12]/(scale|bias))", WHOLE),
+            ("(pos_embed|patch_embed/bias|neck/.*)", WHOLE),
+        ),
+    ),
+    ("(prompt_encoder|mask_decoder)/.*", WHOLE),
+)

@@ -1,0 +1,103 @@
+"""Checkpoints of a training run: the trained state and what it belongs to, saved by Orbax in the background.
+
+A checkpoint appears under its name only when it is complete, so an interrupted one is never taken for a whole one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+
+import orbax.checkpoint as ocp
+from etils import epath
+
+from grounding_jax.sharding.hosts import is_first, wait_for_all
+from grounding_jax.training.state import State
+
+FOLDER = "checkpoints"
+BROKEN = "broken_checkpoints"  # where damaged ones are put aside
+IDENTITY_FILE = "run.json"
+
+
+def open_manager(run: epath.Path, keep_last: int) -> ocp.CheckpointManager:
+    """The checkpoints of a run folder; the newest ``keep_last`` are kept."""
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep_last, save_interval_steps=1)
+    return ocp.CheckpointManager(run / FOLDER, options=options)
+
+
+def save(manager: ocp.CheckpointManager, step: int, state: State) -> None:
+    """Starts to save a state; the devices are free as soon as this returns."""
+    if manager.latest_step() != step:
+        manager.save(step, args=ocp.args.StandardSave(state))
+
+
+def restore(manager: ocp.CheckpointManager, run: epath.Path, like: State) -> State | None:
+    """The newest state that can be read, None if there is none.
+
+    A damaged checkpoint is reported, put aside, and the one before is taken.
+
+    Args:
+        manager: of the run.
+        run: the run folder.
+        like: shapes, dtypes and shardings that the state is to have: the mesh may differ from the one that saved it.
+
+    Raises:
+        ValueError: there are checkpoints, but all are damaged.
+    """
+    broken = []
+    while (step := manager.latest_step()) is not None:
+        try:
+            return manager.restore(step, args=ocp.args.StandardRestore(like))
+        except Exception as error:  # what damage raises depends on the storage and on which file is damaged
+            reason = " ".join(str(error).split())[:200]
+            broken.append(step)
+            _put_aside(run, step, reason)
+            manager.reload()
+    if broken:
+        raise ValueError(f"{run / FOLDER}: none of the checkpoints {broken} can be read; they are in {run / BROKEN}")
+    return None
+
+
+def _put_aside(run: epath.Path, step: int, reason: str) -> None:
+    print(
+        f"\nWARNING: checkpoint {step} of {run} is damaged ({reason}); going back to the one before\n", file=sys.stderr
+    )
+    wait_for_all(f"damaged checkpoint {step}")
+    if is_first():
+        (run / BROKEN).mkdir(parents=True, exist_ok=True)
+        target = run / BROKEN / str(step)
+        if target.exists():
+            target.rmtree()
+        (run / FOLDER / str(step)).rename(target)
+    wait_for_all(f"damaged checkpoint {step} put aside")
+
+
+def claim(run: epath.Path, identity: dict) -> None:
+    """Writes down what a run folder is a run of, or holds it against what is written there.
+
+    Args:
+        run: the run folder.
+        identity: flat dict that JSON can keep; what may differ between two calls does not belong in it.
+
+    Raises:
+        ValueError: the folder holds another run; names what differs.
+    """
+    file = run / IDENTITY_FILE
+    if not file.exists():
+        if is_first():
+            file.write_text(json.dumps(identity, indent=2) + "\n")
+        return
+    before = json.loads(file.read_text())
+    for key in sorted(before.keys() | identity.keys()):
+        if before.get(key) != identity.get(key):
+            raise ValueError(
+                f"{run} holds a run with {key} = {before.get(key)}, this one has {identity.get(key)}: continue that "
+                "one with its own options, or give this one another folder"
+            )
+
+
+def identity_of(options: object, exempt: tuple[str, ...]) -> dict:
+    """The fields of a dataclass as a flat dict for `claim`, without those that two calls may change."""
+    fields = dataclasses.asdict(options)
+    return {name: json.loads(json.dumps(value)) for name, value in fields.items() if name not in exempt}

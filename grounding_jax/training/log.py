@@ -1,0 +1,84 @@
+"""What a training run tells: a progress bar, a line of JSON and TensorBoard scalars every few updates."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from types import TracebackType
+
+import jax
+from etils import epath
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tensorboardX import SummaryWriter
+
+from grounding_jax.sharding.hosts import is_first
+
+LOG_FILE = "log.jsonl"
+
+
+class Log:
+    """The log of a run, written by the first process only; a context.
+
+    Args:
+        run: the run folder; scalars are appended to its ``log.jsonl`` and ``tensorboard``.
+        steps: updates in all.
+        start: updates made before.
+        batch_size: examples an update.
+        tokens: slots of text an update, 0 where there is no text.
+    """
+
+    def __init__(self, run: epath.Path, steps: int, start: int, batch_size: int, tokens: int = 0):
+        self._run, self._batch_size, self._tokens = run, batch_size, tokens
+        columns = TextColumn(run.name), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        self._progress = Progress(*columns, TextColumn("{task.description}"), disable=not is_first())
+        self._bar = self._progress.add_task("compiling", total=steps, completed=start)
+        self._waited, self._clock, self._last = 0.0, time.perf_counter(), start
+
+    def __enter__(self) -> Log:
+        self._progress.start()
+        if is_first():
+            self._board = SummaryWriter(str(self._run / "tensorboard"))
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+        if is_first():
+            self._board.close()
+
+    def waiting(self, batches: Iterator[dict]) -> Iterator[dict]:
+        """The batches; how long they let one wait is counted."""
+        while True:
+            begin = time.perf_counter()
+            batch = next(batches, None)
+            self._waited += time.perf_counter() - begin
+            if batch is None:
+                return
+            yield batch
+
+    def write(self, step: int, scalars: dict[str, jax.Array]) -> dict[str, float]:
+        """Notes the scalars of an update and the speed since the last note; waits for the device. Returns the line."""
+        values = {name: round(float(value), 6) for name, value in jax.device_get(scalars).items()}
+        now = time.perf_counter()
+        seconds, updates = now - self._clock, max(step - self._last, 1)
+        speed = {
+            "examples_per_second": round(updates * self._batch_size / seconds, 2),
+            **({"tokens_per_second": round(updates * self._tokens / seconds)} if self._tokens else {}),
+            "waiting_for_data": round(min(self._waited / seconds, 1.0), 3),
+        }
+        line = {"step": step, **speed, **values}
+        self._waited, self._clock, self._last = 0.0, now, step
+        if is_first():
+            with (self._run / LOG_FILE).open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            for name, value in line.items():
+                self._board.add_scalar(name, value, step)
+            text = f"loss {values['loss']:.3f}  {speed['examples_per_second']:.1f}/s"
+            self._progress.update(self._bar, completed=step, description=text)
+        return line
+
+    def say(self, text: str) -> None:
+        """Prints a line above the bar."""
+        if is_first():
+            Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(text)

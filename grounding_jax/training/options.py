@@ -1,0 +1,57 @@
+"""How a task is trained: everything that may be changed on the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from grounding_jax.sharding.mesh import MeshShape
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions:
+    """How a task is trained.
+
+    Attributes:
+        steps: updates in all.
+        batch_size: examples an update, over all devices and micro-batches.
+        learning_rate: peak; reached after ``warmup_steps``.
+        accumulate: micro-batches that a batch is cut into, one after the other: less memory, the same numbers.
+        schedule: of the learning rate behind the warm-up: "linear", "cosine", or "deepspeed" (see `make_schedule`).
+        warmup_steps: length of the linear warm-up.
+        final_rate: the learning rate at the end, as a fraction of the peak.
+        slow: regular expressions on paths that learn at ``slow_rate`` of the learning rate.
+        slow_rate: see ``slow``.
+        b1, b2: AdamW's decay rates.
+        weight_decay: AdamW's weight decay.
+        clip_norm: bound of the global gradient norm.
+        seed: of parameters, data and dropout.
+        mesh: how the devices are laid out.
+        log_every: updates between lines of the log.
+        save_every: updates between checkpoints.
+        keep_last: newest checkpoints that are kept.
+        most_bad_steps: updates in a row without a finite loss and gradient, after which the training stops; each is
+            skipped and counted.
+        threads: threads that make examples.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    accumulate: int = 1
+    schedule: Literal["linear", "cosine", "deepspeed"] = "cosine"
+    warmup_steps: int = 100
+    final_rate: float = 0.0
+    slow: tuple[str, ...] = ()
+    slow_rate: float = 0.5
+    b1: float = 0.9
+    b2: float = 0.98
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    seed: int = 0
+    mesh: MeshShape = MeshShape()
+    log_every: int = 10
+    save_every: int = 100
+    keep_last: int = 2
+    most_bad_steps: int = 10
+    threads: int = 2

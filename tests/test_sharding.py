@@ -1,0 +1,136 @@
+"""Meshes, strict sharding tables, and the golden training step on one, eight and two times four devices."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from grounding_jax.sharding.mesh import MeshShape, check_batch, make_mesh
+from grounding_jax.sharding.rules import WHOLE, shardings
+from gsva_jax import model
+from gsva_jax.config import GsvaConfig
+from gsva_jax.sharding import table
+
+EIGHT = "--xla_force_host_platform_device_count=8"
+# data, fsdp, tensor, accumulate, dropout (see sharded_golden.py)
+PLAIN = ("1,1,1,2,0", "1,1,1,4,0", "2,2,2,1,0")
+DROPPED = ("1,1,1,1,1", "1,4,2,2,1")
+IN_TWO = ("2,2,2,1,0", "1,8,1,1,1")
+
+
+def start(golden, out, cases, **environment) -> subprocess.Popen:
+    """The program of this test file, in the background."""
+    command = [sys.executable, "-m", "tests.sharded_golden", str(golden), str(out), *cases]
+    return subprocess.Popen(command, env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen) -> None:
+    _, errors = process.communicate(timeout=900)
+    assert process.returncode == 0, errors[-3000:]
+
+
+@pytest.fixture(scope="module")
+def eight(gsva_golden, tmp_path_factory) -> dict:
+    """All cases of one process with eight devices."""
+    out = tmp_path_factory.mktemp("eight") / "out.json"
+    finish(start(gsva_golden, out, (*PLAIN, *DROPPED), XLA_FLAGS=EIGHT))
+    return json.loads(out.read_text())
+
+
+@pytest.fixture(scope="module")
+def two(gsva_golden, tmp_path_factory, eight) -> list[dict]:
+    """What each of two processes with four devices sees; after `eight`, since there are only so many cores."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder = tmp_path_factory.mktemp("two")
+    outs = [folder / f"{i}.json" for i in range(2)]
+    shared = {
+        "XLA_FLAGS": EIGHT.replace("8", "4"),
+        "GROUNDING_COORDINATOR": f"127.0.0.1:{port}",
+        "GROUNDING_PROCESSES": "2",
+    }
+    processes = [start(gsva_golden, out, IN_TWO, **shared, GROUNDING_PROCESS=str(i)) for i, out in enumerate(outs)]
+    for process in processes:
+        finish(process)
+    return [json.loads(out.read_text()) for out in outs]
+
+
+@pytest.fixture(scope="module")
+def released(gsva_golden):
+    """loss, ce, bce, dice and gradient norm of the release's first updates."""
+    return np.load(gsva_golden / "train_batch.npz")["adamw_trajectory"][:2]
+
+
+@pytest.mark.parametrize("case", PLAIN)
+def test_losses_and_gradients_are_those_of_the_release(eight, released, case):
+    """Whatever the mesh and the number of micro-batches; loss groups of four span micro-batches of two and of one."""
+    np.testing.assert_allclose(eight[case]["trajectory"], released, rtol=1e-4)
+
+
+def test_dropout_depends_on_the_example_alone(eight, released):
+    """Not on micro-batches and devices; and it does drop something."""
+    one, other = (np.array(eight[case]["trajectory"]) for case in DROPPED)
+    np.testing.assert_allclose(other, one, rtol=1e-4)
+    assert np.abs(one[:, 0] - released[:, 0]).max() > 1e-3
+
+
+def test_two_processes_give_the_numbers_of_one(two, eight, released):
+    first, second = two
+    plain, dropped = IN_TWO
+    np.testing.assert_allclose(first[plain]["trajectory"], released, rtol=1e-4)
+    np.testing.assert_allclose(first[dropped]["trajectory"], eight[DROPPED[0]]["trajectory"], rtol=1e-4)
+    for case in IN_TWO:
+        assert first[case]["trajectory"] == second[case]["trajectory"]
+        assert sorted(first[case]["rows"] + second[case]["rows"]) == list(range(8)), "each host loads its own rows"
+
+
+def test_parameters_and_moments_lie_as_the_table_says(eight):
+    for result in eight.values():
+        assert result["embedding"] == result["moment"] == str(P("tensor", "fsdp"))
+        assert result["frozen"] == str(P(None, "tensor", "fsdp")) and result["batch"]
+
+
+@pytest.mark.parametrize("name", ["gsva_7b", "gsva_13b", "gsva_13b_llama2"])
+def test_tables_fit_the_published_sizes(name):
+    """Every parameter matches one rule and every rule something. The vocabulary is padded when weights are loaded."""
+    shapes = jax.eval_shape(lambda key: model.init(getattr(GsvaConfig, name)(), key), jax.random.key(0))
+    mesh = make_mesh(MeshShape(1, 1, 1), jax.devices()[:1])
+    placed = shardings(mesh, table(getattr(GsvaConfig, name)()), shapes)
+    assert jax.tree.structure(placed) == jax.tree.structure(shapes)
+    assert placed["llama"]["layers"]["attn"]["q"]["lora_b"].spec == P(None, None, "tensor")
+
+
+def test_a_table_is_strict():
+    mesh = make_mesh(MeshShape(1, 1, 1), jax.devices()[:1])
+    shapes = {"a": {"kernel": np.zeros((4, 6)), "bias": np.zeros(6)}}
+    rules = (("a/kernel", P("fsdp", "tensor")), ("a/bias", WHOLE))
+    assert shardings(mesh, rules, shapes)["a"]["kernel"].spec == P("fsdp", "tensor")
+    with pytest.raises(ValueError, match="a/bias matches no rule"):
+        shardings(mesh, rules[:1], shapes)
+    with pytest.raises(ValueError, match="a/kernel matches a/kernel and a/ker.*"):
+        shardings(mesh, (*rules, ("a/ker.*", WHOLE)), shapes)
+    with pytest.raises(ValueError, match="nothing matches b/kernel"):
+        shardings(mesh, (*rules, ("b/kernel", WHOLE)), shapes)
+    with pytest.raises(ValueError, match="a/bias has 1 dimensions, its rule 2"):
+        shardings(mesh, (rules[0], ("a/bias", P(None, "fsdp"))), shapes)
+
+
+def test_the_shape_of_a_mesh():
+    assert MeshShape(data=2, fsdp=-1, tensor=2).resolve(16) == (2, 4, 2)
+    for shape in (MeshShape(3), MeshShape(1, 4, 1), MeshShape(-1, -1, 1), MeshShape(0)):
+        with pytest.raises(ValueError, match="devices|positive"):
+            shape.resolve(8)
+
+
+def test_a_batch_must_divide():
+    mesh = make_mesh(MeshShape(1, 1, 1), jax.devices()[:1])
+    check_batch(mesh, 6, 3)
+    with pytest.raises(ValueError, match="a batch of 6 in 4 micro-batches .* a multiple of 4"):
+        check_batch(mesh, 6, 4)
