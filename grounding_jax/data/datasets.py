@@ -2,17 +2,30 @@
 
 from etils import epath
 
+from grounding_jax.data.llava_instruct import LLAVA_DATASETS, LlavaInstructSource
+from grounding_jax.data.parts import PART_DATASETS, PartSource
 from grounding_jax.data.reasonseg import REASONSEG_DATASETS, REASONSEG_SPLITS, ReasonSegSource
 from grounding_jax.data.refer import REFER_DATASETS, REFER_SPLITS, ReferSource
+from grounding_jax.data.semantic import SEMANTIC_DATASETS, LabelMapSource
 
-KNOWN_DATASETS = (*REFER_DATASETS, *REASONSEG_DATASETS)
+# What there are metrics for (spec gsva f); the others are there to train on.
+EVALUATED_DATASETS = (*REFER_DATASETS, *REASONSEG_DATASETS)
+KNOWN_DATASETS = (*EVALUATED_DATASETS, *SEMANTIC_DATASETS, *PART_DATASETS, *LLAVA_DATASETS)
+
+# The same as a text for errors, with the splits of a dataset together.
+_REFER_AND_REASONSEG = ", ".join(
+    f"{dataset}|{'/'.join(splits)}" for dataset, splits in {**REFER_SPLITS, "ReasonSeg": REASONSEG_SPLITS}.items()
+)
+
+Source = ReferSource | ReasonSegSource | LabelMapSource | PartSource | LlavaInstructSource
 
 
-def open_dataset(root: epath.PathLike, name: str) -> ReferSource | ReasonSegSource:
-    """Opens one split for random access, one record per image (spec gsva f.1, g).
+def open_dataset(root: epath.PathLike, name: str) -> Source:
+    """Opens one split for random access, one record per image or conversation (spec gsva c.4, f.1, g).
 
     Args:
-        root: the folder that holds refer_seg/ and reason_seg/.
+        root: the folder that holds refer_seg/, reason_seg/, ade20k/, coco/, cocostuff/, mapillary/, vlpart/ and
+            llava_dataset/.
         name: one of `KNOWN_DATASETS`, or several splits of ReasonSeg joined like "ReasonSeg|train_val".
 
     Raises:
@@ -23,6 +36,17 @@ def open_dataset(root: epath.PathLike, name: str) -> ReferSource | ReasonSegSour
         return ReferSource(root, name)
     if name.startswith("ReasonSeg|"):
         return ReasonSegSource(root, name)
-    known = [f"{dataset}|{'/'.join(splits)}" for dataset, splits in REFER_SPLITS.items()]
-    known.append(f"ReasonSeg|{'/'.join(REASONSEG_SPLITS)}")
-    raise ValueError(f"unknown dataset '{name}'; the known ones are {', '.join(known)}")
+    if name in SEMANTIC_DATASETS:
+        return LabelMapSource(root, name)
+    if name in PART_DATASETS:
+        return PartSource(root, name)
+    if name in LLAVA_DATASETS:
+        return LlavaInstructSource(root, name)
+    others = ", ".join((*SEMANTIC_DATASETS, *PART_DATASETS, *LLAVA_DATASETS))
+    raise ValueError(f"unknown dataset '{name}'; the known ones are {_REFER_AND_REASONSEG}, {others}")
+
+
+def check_evaluated(name: str) -> None:
+    """Raises ValueError for a known dataset that there are no metrics for."""
+    if name in KNOWN_DATASETS and name not in EVALUATED_DATASETS:
+        raise ValueError(f"'{name}' can't be evaluated; the datasets that can are {_REFER_AND_REASONSEG}")

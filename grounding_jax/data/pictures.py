@@ -50,6 +50,24 @@ def open_picture(source: epath.PathLike | bytes) -> np.ndarray:
         return np.array(decoded.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else decoded)
 
 
+def open_label_map(file: epath.PathLike) -> np.ndarray:
+    """Decodes a label map, a PNG with the number of a class for each pixel, into uint8 [H, W].
+
+    A palette is only there to look at: the numbers are those of the file.
+
+    Raises FileNotFoundError if there is no such file, ValueError if it is not a picture of one 8-bit channel.
+    """
+    data, name = _read(file)
+    with _open(data, name) as image:
+        if image.mode not in ("L", "P"):
+            raise ValueError(f"cannot read the label map {name}: it has mode {image.mode}, not one 8-bit channel")
+        try:
+            image.load()
+        except (OSError, SyntaxError, struct.error) as error:
+            raise ValueError(f"cannot read the label map {name}: {error}") from error
+        return np.array(image)
+
+
 def picture_size(source: epath.PathLike | bytes) -> tuple[int, int]:
     """(height, width) of what `open_picture` returns, from the file's header; raises the same errors."""
     data, name = _read(source)

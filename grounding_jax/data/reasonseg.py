@@ -27,12 +27,14 @@ class ReasonRecord:
         raw_expressions: all instructions about the image; they share the mask.
         is_sentence: whether the instructions are sentences rather than names of a thing (spec gsva c.6).
         shapes: the polygons, as in the file.
+        explanation: why the target is the answer, in words; None where the dataset has no such text.
     """
 
     image: epath.Path
     raw_expressions: tuple[str, ...]
     is_sentence: bool
     shapes: tuple[dict[str, Any], ...]
+    explanation: str | None
     families: ClassVar[None] = None  # the dataset does not tell
 
     @property
@@ -78,27 +80,31 @@ class ReasonSegSource:
     """One `ReasonRecord` per picture of a split, in the order of the file names (spec gsva h 25)."""
 
     def __init__(self, root: epath.PathLike, name: str):
-        """Lists a split.
+        """Lists a split; the explanations, which only pictures of train have, are read with it.
 
         Args:
             root: the folder that holds reason_seg/ (spec gsva g).
             name: one of `REASONSEG_DATASETS`, or several splits joined like "ReasonSeg|train_val".
 
         Raises:
-            FileNotFoundError: the split's folder or its pictures are missing.
-            ValueError: the name is unknown.
+            FileNotFoundError: the split's folder, its pictures or the file of explanations are missing.
+            ValueError: the name is unknown, or the file of explanations is damaged.
         """
         dataset, _, splits = name.partition("|")
         if any(f"{dataset}|{split}" not in REASONSEG_DATASETS for split in splits.split("_")):
             raise ValueError(f"unknown dataset '{name}'; there are {', '.join(REASONSEG_DATASETS)}")
         self.name = name
         self._pictures: list[epath.Path] = []
+        self._explanations: dict[epath.Path, str] = {}
         for split in splits.split("_"):
             folder = epath.Path(root) / "reason_seg" / dataset / split
             found = sorted(folder.glob("*.jpg")) if folder.exists() else []
             if not found:
                 raise FileNotFoundError(f"the dataset '{name}' has no pictures: {folder}/*.jpg")
             self._pictures += found
+            if split == "train":
+                explanations = _read_explanations(folder.parent / "explanatory" / "train.json")
+                self._explanations = {folder / picture: text for picture, text in explanations.items()}
 
     def __len__(self) -> int:
         return len(self._pictures)
@@ -117,6 +123,7 @@ class ReasonSegSource:
             raw_expressions=tuple(annotation["text"]),
             is_sentence=bool(annotation["is_sentence"]),
             shapes=tuple(annotation["shapes"]),
+            explanation=self._explanations.get(picture),
         )
 
 
@@ -143,3 +150,16 @@ def draw_shapes(shapes: Sequence[dict[str, Any]], size: tuple[int, int]) -> np.n
         value = IGNORE if "ignore" in drawn[index]["label"].lower() else TARGET
         masks.draw_polygon(label, drawn[index]["points"], value)
     return label
+
+
+def _read_explanations(file: epath.Path) -> dict[str, str]:
+    """The explanation of each picture that has one, by its file name; of several, the last (spec gsva c.4)."""
+    items = files.read_json(file, fallback_encoding="cp1252")
+    try:
+        explanations = {item["image"]: item["outputs"] for item in items}
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{file} is not a list of explanations: {error!r}") from error
+    for picture, text in explanations.items():
+        if not isinstance(text, str):
+            raise ValueError(f"{file}: the 'outputs' of '{picture}' must be a text, got {text!r}")
+    return explanations
