@@ -94,7 +94,9 @@ def resized_mask_terms(
 
 def unpack(masks: jax.Array) -> jax.Array:
     """Bit-packed masks as bools: uint8 ``[..., H, W / 8] -> [..., H, W]``."""
-    return jnp.unpackbits(masks, axis=-1).astype(bool)
+    # Not jnp.unpackbits, which fails where there are no masks.
+    bits = (masks[..., None] >> jnp.arange(7, -1, -1, dtype=jnp.uint8)) & 1
+    return bits.astype(bool).reshape(*masks.shape[:-1], 8 * masks.shape[-1])
 
 
 def group_weights(counts: jax.Array, loss_group: int) -> jax.Array:
