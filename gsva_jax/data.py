@@ -43,7 +43,7 @@ def conversation_row(
         num_patches=config.clip.num_patches,
         length=length,
         max_targets=max_targets,
-        truncate=config.model_max_length,
+        truncate=min(length, config.model_max_length),
     )
 
 

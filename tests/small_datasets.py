@@ -316,13 +316,12 @@ def write_llava(root: Path, rng: np.random.Generator) -> dict[str, list[Truth]]:
     for number, picture in enumerate((42, 7, 42)):
         size = SIZES[picture % 2]
         write_picture(root / "coco" / "train2017" / f"{picture:012}.jpg", rng, size)
+        first = f"<image>\nWhat is it? {number}" if number % 2 else f"What is it? {number}\n<image>"
         turns = [
-            {
-                "from": "human",
-                "value": f"<image>\nWhat is it? {number}" if number % 2 else f"What is it? {number}\n<image>",
-            },
-            {"from": "gpt", "value": "A naïve dog."},
-        ] * (1 + number)
+            turn
+            for question in (first, "Is it large?", "Why?")[: 1 + number]
+            for turn in ({"from": "human", "value": question}, {"from": "gpt", "value": "A naïve dog."})
+        ]
         items.append({"id": f"{picture:012}", "image": f"{picture:012}.jpg", "conversations": turns})
         truth.append(Truth(f"coco/train2017/{picture:012}.jpg", size, tuple(turns), np.zeros((0, *size), bool)))
     write_json(root / "llava_dataset" / "llava_instruct_150k.json", items)

@@ -26,8 +26,19 @@ from grounding_jax.training.step import make_update
 
 BAD_STEPS_FILE = "bad_steps.jsonl"
 EXAMPLE = "example"  # the array of a batch that has the global numbers of its examples
+BAD = "bad_records"  # that an example may have: damaged records that were passed over for it
+_SURE = 1000  # examples before the share of damaged records is judged
 # Two calls of one run may differ in these.
-MAY_CHANGE = ("mesh", "accumulate", "log_every", "save_every", "keep_last", "most_bad_steps", "threads")
+MAY_CHANGE = (
+    "mesh",
+    "accumulate",
+    "log_every",
+    "save_every",
+    "keep_last",
+    "most_bad_steps",
+    "most_bad_records",
+    "threads",
+)
 
 
 class Task(Protocol):
@@ -169,9 +180,16 @@ def batches(task: Task, options: TrainOptions, mesh: Mesh, start: int) -> Iterat
         number = (k // len(rows)) * B + rows[k % len(rows)]
         return {**examples[number], EXAMPLE: np.int32(number)}
 
+    seen = bad = 0
     wanted = grain.MapDataset.range(start * len(rows), options.steps * len(rows)).map(numbered)
     read = grain.ReadOptions(num_threads=options.threads, prefetch_buffer_size=4 * len(rows))
     for local in wanted.batch(len(rows)).to_iter_dataset(read):
+        seen, bad = seen + len(rows), bad + int(local.pop(BAD, np.zeros(1)).sum())
+        if bad > options.most_bad_records * max(seen, _SURE):
+            raise ValueError(
+                f"{bad} of {seen} records were damaged and passed over, more than a share of "
+                f"{options.most_bad_records}: the warnings above name them"
+            )
         yield global_batch(mesh, B, rows, local)
 
 

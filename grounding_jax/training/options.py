@@ -32,6 +32,7 @@ class TrainOptions:
         keep_last: newest checkpoints that are kept.
         most_bad_steps: updates in a row without a finite loss and gradient, after which the training stops; each is
             skipped and counted.
+        most_bad_records: share of damaged records among those read, beyond which the training stops.
         threads: threads that make examples.
     """
 
@@ -54,4 +55,5 @@ class TrainOptions:
     save_every: int = 100
     keep_last: int = 2
     most_bad_steps: int = 10
+    most_bad_records: float = 0.01
     threads: int = 2

@@ -1,0 +1,157 @@
+"""The paper's mixture of datasets as one Grain dataset: example i is a function of (seed, i) (spec gsva c.4)."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Sequence
+
+import grain
+import numpy as np
+
+from grounding_jax.data.datasets import open_dataset
+from grounding_jax.data.pictures import open_picture, resize_longest, resized_size
+from grounding_jax.language.rows import encode_conversation, row_length
+from grounding_jax.language.tokenizer import Tokenizer
+from grounding_jax.training.loop import BAD
+from gsva_jax.config import GsvaConfig
+from gsva_jax.data import canvas_masks, conversation_row, picture_arrays
+from gsva_jax.prompts import TEMPLATES
+from gsva_jax.samplers import Sample, Unusable, draw_sample
+
+log = logging.getLogger(__name__)
+
+SEMANTIC = ("ade20k|training", "cocostuff|train2017", "pascal_part|train", "paco_lvis|train", "mapillary|training")
+REFERRING = ("refclef|unc|train", "refcoco|unc|train", "refcoco+|unc|train", "refcocog|umd|train", "grefcoco|unc|train")
+TALK = ("llava_instruct_150k",)
+REASONING = ("ReasonSeg|train",)
+
+MOST_ATTEMPTS = 20  # records in a row that give no example, after which something must be wrong with the data
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """Datasets that are drawn from uniformly, and how much of the mixture they make up."""
+
+    rate: float
+    datasets: tuple[str, ...]
+
+
+# The paper's 9 : 6 : 3 : 1.
+PAPER = (Family(9, SEMANTIC), Family(6, REFERRING), Family(3, TALK), Family(1, REASONING))
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """Examples for `train.Training`.
+
+    Attributes:
+        root: the folder of all datasets, see docs/data.md.
+        model: sizes.
+        tokenizer: the vocabulary.
+        families: what is mixed. With a single dataset, an epoch walks over all its images once.
+        max_targets: M, the most targets of a picture; the paper has 5.
+        length: T, slots of a row.
+        canvas: side of the masks; a picture that is larger is made to fit.
+        negative_share: see `samplers.sample_classes`.
+    """
+
+    root: str
+    model: GsvaConfig
+    tokenizer: Tokenizer
+    families: tuple[Family, ...] = PAPER
+    max_targets: int = 5
+    length: int = 1024
+    canvas: int = 1024
+    negative_share: float = 0.0
+
+    def __call__(self, seed: int) -> grain.MapDataset:
+        """Endless examples as dicts of arrays of fixed shapes."""
+        families = [
+            grain.MapDataset.mix([self._dataset(name, seed) for name in family.datasets]) for family in self.families
+        ]
+        return grain.MapDataset.mix(families, [family.rate for family in self.families])
+
+    def _dataset(self, name: str, seed: int) -> grain.MapDataset:
+        """Examples of one dataset: all its records in an order of its own, again and again."""
+        source = self._source(name)
+        numbers = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+        return numbers.random_map(functools.partial(self.example, source))
+
+    def _source(self, name: str) -> Sequence:
+        return open_dataset(self.root, name)
+
+    def example(self, source: Sequence, number: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """The example of a record, or of another one of its source where that gives none.
+
+        Records that can't be used are replaced here and not filtered out, which would shift all examples behind them.
+        Damaged ones are named and counted.
+
+        Raises:
+            ValueError: `MOST_ATTEMPTS` records in a row gave no example.
+        """
+        bad, reason = 0, ""
+        for _ in range(MOST_ATTEMPTS):
+            try:
+                options = getattr(source, "classes", ()), self.negative_share
+                sample = draw_sample(source[number], rng, self.max_targets, *options)
+                return {**self.arrays(sample), BAD: np.int32(bad)}
+            except Unusable as error:
+                reason = str(error)
+            except (OSError, ValueError) as error:
+                bad, reason = bad + 1, str(error)
+                log.warning("%s, record %d is left out: %s", source.name, number, error)
+            number = int(rng.integers(len(source)))
+        raise ValueError(f"{MOST_ATTEMPTS} records of {source.name} in a row gave no example; the last one: {reason}")
+
+    def arrays(self, sample: Sample) -> dict[str, np.ndarray]:
+        """A sample as arrays.
+
+        Raises:
+            ValueError: the picture can't be read, or is of another size than its masks.
+        """
+        image, masks = open_picture(sample.image), sample.masks
+        if len(masks) and image.shape[:2] != masks.shape[1:]:
+            sizes = [" x ".join(map(str, size)) for size in (image.shape[:2], masks.shape[1:])]
+            raise ValueError(f"{sample.image} has {sizes[0]} pixels, but its annotation is for {sizes[1]}")
+        if max(image.shape[:2]) > self.canvas:
+            masks = resize_masks(masks, resized_size(image.shape[:2], self.canvas))
+            image = resize_longest(image, self.canvas)
+        conversations, masks = self.fitting(sample, masks)
+        return {
+            **picture_arrays(self.model, image),
+            **conversation_row(self.model, self.tokenizer, conversations, self.length, self.max_targets),
+            "masks": canvas_masks(masks, self.canvas, self.max_targets),
+        }
+
+    def fitting(self, sample: Sample, masks: np.ndarray) -> tuple[list, np.ndarray]:
+        """As many of a sample's conversations as a row has room for, with their masks.
+
+        Raises:
+            ValueError: a conversation with targets is too long by itself: cutting it would lose some.
+        """
+        template = TEMPLATES[self.model.template]
+        patches = self.model.clip.num_patches
+        limit = min(self.length, self.model.model_max_length)
+        texts = [template.conversation(rounds) for rounds in sample.conversations]
+        encoded = [encode_conversation(self.tokenizer, text, template.separator) for text in texts]
+        if not len(masks):
+            return sample.conversations[:1], masks  # without targets, the end of a text may be cut off
+        if row_length(self.tokenizer, encoded[:1], patches) > limit:
+            raise ValueError(f"the text about {sample.image} is longer than the {limit} tokens of a row: {texts[0]!r}")
+        kept = max(
+            n for n in range(1, len(encoded) + 1) if row_length(self.tokenizer, encoded[:n], patches) <= self.length
+        )
+        if kept < len(encoded):
+            log.warning("%s: %d conversations have no room in the row", sample.image, len(encoded) - kept)
+            masks = masks[:kept]  # where there are several conversations, each has one target
+        return sample.conversations[:kept], masks
+
+
+def resize_masks(masks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Masks of another size by their nearest pixels: bool ``[n, H, W] -> [n, *size]``."""
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(int) for new, old in zip(size, masks.shape[1:], strict=True)
+    )
+    return masks[:, rows[:, None], columns[None, :]]
