@@ -21,6 +21,6 @@ def get_config() -> Experiment:
     return Experiment(
         name="gsva_tiny_words",
         task=task,
-        options=TrainOptions(steps=3000, batch_size=16, learning_rate=1.5e-3, final_rate=0.02),
+        options=TrainOptions(steps=2200, batch_size=16, learning_rate=1.5e-3, final_rate=0.02),
         starts_from=("gsva_tiny_eyes", "gsva_tiny_masks"),
     )

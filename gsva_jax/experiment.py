@@ -12,11 +12,16 @@ import tyro
 from etils import epath
 
 import grounding_jax
-from grounding_jax.training.loop import Task, train
+from grounding_jax.sharding.mesh import MeshShape
+from grounding_jax.training.checkpoints import read_identity
+from grounding_jax.training.loop import Task, absolute, open_run, train
 from grounding_jax.training.options import TrainOptions
 from grounding_jax.training.state import check_fits, combine
 from grounding_jax.weights import folder
 from gsva_jax.predict import RESULT, find_checkpoint
+
+CONFIG_COPY = "config.py"  # in a run folder
+HELPERS = "helpers"  # parameters that only lessons have
 
 # Where configs lie: beside the packages in a checkout, inside them in a wheel.
 CONFIG_FOLDERS = (
@@ -92,28 +97,47 @@ def run(
 
     Raises:
         FileNotFoundError, ValueError: a model that this one starts from is not there, or does not fit.
+        Preempted: the run was asked to stop and has saved.
     """
     experiment = load_config(config)
     options = tyro.cli(TrainOptions, default=experiment.options, args=list(overrides), prog="gsva train")
-    place = epath.Path(runs) / experiment.name
+    place = absolute(epath.Path(runs) / experiment.name)
     result = place / RESULT
     if (result / folder.CONFIG_FILE).exists():
         print(f"{result}: already trained; remove {place} to train again")
         return result
-    shapes = jax.eval_shape(experiment.task.init, jax.random.key(0))
-    before, origin = {}, {"config": experiment.name}
-    for start in _starts(experiment, place.parent, init):
-        values = folder.load(start, np.dtype(np.float32))
-        parts = {name: values[name] for name in values if name in shapes}
-        if not parts and "helpers" not in values:
-            raise ValueError(f"{start}: has {', '.join(values)}, but {config} trains {', '.join(shapes)}")
-        origin[f"start {start}"] = folder.digest(start)
-        print(f"{start}: starting from its {', '.join(parts)}")
-        check_fits(shapes, {name: tree for name, tree in parts.items() if name != "helpers"}, str(start))
-        helpers = {"helpers": values["helpers"]} if "helpers" in values else {}
-        before = combine(before, {**parts, **helpers})
+    starts = _starts(experiment, place.parent, init)
+    before = _load_starts(experiment.task, starts)
+    origin = {"config": experiment.name, "starts": {str(start): folder.digest(start) for start in starts}}
+    place.mkdir(parents=True, exist_ok=True)
+    (place / CONFIG_COPY).write_text(find_config(config).read_text())
     params = train(experiment.task, options, place, before, origin)
     save_model(experiment.task, params, result, experiment.result_dtype)
+    return result
+
+
+def model_at(run: epath.PathLike, step: int) -> epath.Path:
+    """The model folder of a step of a run, made of its checkpoint where it is not there yet: ``run/model-STEP``.
+
+    Raises:
+        FileNotFoundError, ValueError: the run has no such checkpoint, or what it started from is not there any more.
+    """
+    run = absolute(run)
+    result = run / f"{RESULT}-{step}"
+    if (result / folder.CONFIG_FILE).exists():
+        return result
+    experiment, identity = load_config(run / CONFIG_COPY), read_identity(run)
+    for start, digest in identity["starts"].items():
+        if folder.digest(start) != digest:
+            raise ValueError(f"{start}: is not the model that {run} started from; put that one back")
+    before = _load_starts(experiment.task, [epath.Path(start) for start in identity["starts"]])
+    names = {field.name for field in dataclasses.fields(TrainOptions)}
+    changed = {name: tuple(value) if isinstance(value, list) else value for name, value in identity.items()}
+    options = dataclasses.replace(
+        experiment.options, **{name: changed[name] for name in changed if name in names}, mesh=MeshShape()
+    )
+    opened = open_run(experiment.task, options, run, before, step)
+    save_model(experiment.task, combine(opened.frozen, opened.state.params), result, experiment.result_dtype)
     return result
 
 
@@ -130,6 +154,24 @@ def _starts(experiment: Experiment, runs: epath.Path, init: epath.PathLike | Non
         if not start.exists():
             raise FileNotFoundError(f"{start}: no such model; train {start.parent.name} first")
     return starts
+
+
+def _load_starts(task: Task, starts: Sequence[epath.Path]) -> dict:
+    """The parameters of the starting points that a task has, laid over each other, and the helpers of lessons.
+
+    Raises:
+        ValueError: one has nothing that the task has, or parameters of other shapes.
+    """
+    shapes, before = jax.eval_shape(task.init, jax.random.key(0)), {}
+    for start in starts:
+        values = folder.load(start, np.dtype(np.float32))
+        parts = {name: values[name] for name in values if name in shapes and name != HELPERS}
+        if not parts and HELPERS not in values:
+            raise ValueError(f"{start}: has {', '.join(values)}, but what is trained has {', '.join(shapes)}")
+        print(f"{start}: starting from its {', '.join(parts)}")
+        check_fits(shapes, parts, str(start))
+        before = combine(before, {**parts, **({HELPERS: values[HELPERS]} if HELPERS in values else {})})
+    return before
 
 
 def save_model(task: Task, params: dict, result: epath.Path, dtype: str) -> None:

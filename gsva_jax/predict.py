@@ -35,6 +35,7 @@ from grounding_jax.language.rows import (
 from grounding_jax.language.tokenizer import EOS_TEXT, Tokenizer
 from grounding_jax.models import llama
 from grounding_jax.models.mask_resize import mask_matrices, resize_masks
+from grounding_jax.training.run_folder import IDENTITY_FILE
 from grounding_jax.weights.folder import CONFIG_FILE
 from gsva_jax import model, prompts, weights
 from gsva_jax.config import GsvaConfig
@@ -384,7 +385,8 @@ def load(checkpoint: epath.PathLike, dtype=None) -> Gsva:
     """Loads a model for prediction.
 
     Args:
-        checkpoint: a model folder, a finished run, or the name of a shipped model ("tiny").
+        checkpoint: a model folder, a finished run, a step of a run (``run@step``), or the name of a shipped model
+            ("tiny").
         dtype: of the parameters and the computation; by default float32 on CPU and bfloat16 elsewhere.
 
     Raises:
@@ -397,9 +399,20 @@ def load(checkpoint: epath.PathLike, dtype=None) -> Gsva:
 
 
 def find_checkpoint(name: epath.PathLike) -> epath.Path:
-    """The model folder that a name means: a shipped model's, a run's, or the path itself."""
+    """The model folder that a name means: a shipped model's, that of a run or of a step of it, or the path itself.
+
+    Raises:
+        FileNotFoundError, ValueError: a run has no such step, or has not finished.
+    """
+    run, at, step = str(name).rpartition("@")
+    if at and step.isdigit() and (epath.Path(run) / IDENTITY_FILE).exists():
+        from gsva_jax.experiment import model_at  # what only training needs is not imported for a model folder
+
+        return model_at(run, int(step))
     path = epath.Path(name)
     if (path / RESULT / CONFIG_FILE).exists():
         return path / RESULT
+    if (path / IDENTITY_FILE).exists():
+        raise FileNotFoundError(f"{path}: this run has not finished; name one of its steps, as in {path}@STEP")
     shipped = ASSETS / path.name
     return shipped if not path.exists() and str(name) == path.name and (shipped / CONFIG_FILE).exists() else path

@@ -11,8 +11,8 @@ import optax
 import pytest
 
 from grounding_jax.sharding.rules import WHOLE
-from grounding_jax.training.loop import train
-from grounding_jax.training.optimizer import make_optimizer
+from grounding_jax.training.loop import BAD, train
+from grounding_jax.training.optimizer import make_optimizer, make_schedule
 from grounding_jax.training.options import TrainOptions
 from grounding_jax.training.state import combine, partition, path_matcher
 
@@ -28,6 +28,8 @@ class Regression:
     trainable: tuple[str, ...] = ("line", "slow")
     kept: tuple[str, ...] = ("line", "slow", "frozen")
     broken_from: int = 10**9
+    infinite: tuple[int, ...] = ()
+    damaged: int = 0
 
     def init(self, key):
         return {"line": {"slope": jnp.zeros(3)}, "slow": {"offset": jnp.zeros(())}, "frozen": {"one": jnp.ones(())}}
@@ -43,7 +45,8 @@ class Regression:
             if i >= self.broken_from:
                 raise RuntimeError("the power went off")
             x = rng.normal(size=3).astype(np.float32)
-            return {"x": x, "y": x @ np.array([1, -2, 3], np.float32) + 1, "i": i}
+            y = np.inf if i in self.infinite else x @ np.array([1, -2, 3], np.float32) + 1
+            return {"x": x, "y": np.float32(y), "i": i, BAD: np.int32(self.damaged)}
 
         return grain.MapDataset.range(10**6).seed(seed).random_map(example)
 
@@ -74,6 +77,63 @@ def test_a_resumed_run_repeats_nothing_and_ends_bit_for_bit_the_same(uninterrupt
     for entry in expected_log:
         for name in ("loss", "first", "grad_norm", "update_norm"):
             assert last[entry["step"]][name] == entry[name]
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(uninterrupted, tmp_path, capsys):
+    """And says so; it is put aside and the run ends with the same numbers."""
+    expected, _ = uninterrupted
+    train(Regression(), OPTIONS, tmp_path)
+    for file in (tmp_path / "checkpoints" / "6").rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[:7])
+    resumed = train(Regression(), OPTIONS, tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, resumed, expected)
+    assert "checkpoint 6" in capsys.readouterr().err and (tmp_path / "broken_checkpoints" / "6").exists()
+    assert [line["step"] for line in log_of(tmp_path)] == [1, 2, 3, 4, 5, 6, 4, 5, 6]
+
+
+def test_another_run_is_not_continued(tmp_path):
+    train(Regression(), dataclasses.replace(OPTIONS, steps=3), tmp_path)
+    with pytest.raises(ValueError, match="holds a run with learning_rate = 0.5, this one has 0.1"):
+        train(Regression(), dataclasses.replace(OPTIONS, steps=3, learning_rate=0.1), tmp_path)
+
+
+def test_an_update_that_is_not_finite_is_skipped_and_counted(tmp_path):
+    """Examples 4-7 make up update 2: the parameters stay, and the ids are on disk."""
+    train(Regression(infinite=(5,)), OPTIONS, tmp_path)
+    log = {line["step"]: line for line in log_of(tmp_path)}
+    assert [log[step]["skipped"] for step in range(1, 7)] == [0, 1, 1, 1, 1, 1]
+    assert [log[step]["bad_in_a_row"] for step in range(1, 7)] == [0, 1, 0, 0, 0, 0]
+    assert all(np.isfinite(log[step]["loss"]) for step in (1, 3, 4, 5, 6))
+    bad = json.loads((tmp_path / "bad_steps.jsonl").read_text())
+    assert bad == {"step": 2, "process": 0, "examples": [4, 5, 6, 7]}
+
+
+def test_too_many_bad_updates_in_a_row_stop_the_run(tmp_path):
+    with pytest.raises(ValueError, match="not finite in 2 updates in a row, up to step 4"):
+        train(Regression(infinite=(9, 13)), dataclasses.replace(OPTIONS, most_bad_steps=2), tmp_path)
+
+
+def test_more_damaged_records_than_allowed_stop_the_run(tmp_path):
+    options = dataclasses.replace(OPTIONS, most_bad_records=0.004)
+    with pytest.raises(ValueError, match="8 of 8 records were damaged .* more than a share of 0.004"):
+        train(Regression(damaged=1), options, tmp_path)
+
+
+def test_a_batch_that_does_not_divide_says_what_would(tmp_path):
+    with pytest.raises(ValueError, match="a batch of 4 in 3 micro-batches .* a multiple of 3"):
+        train(Regression(), dataclasses.replace(OPTIONS, accumulate=3), tmp_path)
+
+
+def test_schedules(gsva_golden):
+    """The release's, whose first update has the full rate and whose second has none (spec gsva e); ours is plain."""
+    stored = json.loads((gsva_golden / "lr_schedule.json").read_text())
+    options = TrainOptions(stored["total"], 160, stored["peak"], schedule="deepspeed", warmup_steps=stored["warmup"])
+    deepspeed, linear = make_schedule(options), make_schedule(dataclasses.replace(options, schedule="linear"))
+    for update, rate in stored["lr_used_at_update"].items():
+        assert float(deepspeed(int(update))) == pytest.approx(rate, rel=1e-5, abs=1e-11)
+        if update != "0":
+            assert float(linear(int(update) - 1)) == pytest.approx(rate, rel=1e-5, abs=1e-11)
 
 
 def test_the_loss_falls_and_the_frozen_part_stays(uninterrupted):

@@ -13,17 +13,14 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from grounding_jax.sharding.hosts import is_first, wait_for_all
+from grounding_jax.training.run_folder import BROKEN, CHECKPOINTS, IDENTITY_FILE
 from grounding_jax.training.state import State
-
-FOLDER = "checkpoints"
-BROKEN = "broken_checkpoints"  # where damaged ones are put aside
-IDENTITY_FILE = "run.json"
 
 
 def open_manager(run: epath.Path, keep_last: int) -> ocp.CheckpointManager:
     """The checkpoints of a run folder; the newest ``keep_last`` are kept."""
     options = ocp.CheckpointManagerOptions(max_to_keep=keep_last, save_interval_steps=1)
-    return ocp.CheckpointManager(run / FOLDER, options=options)
+    return ocp.CheckpointManager(run / CHECKPOINTS, options=options)
 
 
 def save(manager: ocp.CheckpointManager, step: int, state: State) -> None:
@@ -32,8 +29,8 @@ def save(manager: ocp.CheckpointManager, step: int, state: State) -> None:
         manager.save(step, args=ocp.args.StandardSave(state))
 
 
-def restore(manager: ocp.CheckpointManager, run: epath.Path, like: State) -> State | None:
-    """The newest state that can be read, None if there is none.
+def restore(manager: ocp.CheckpointManager, run: epath.Path, like: State, step: int | None = None) -> State | None:
+    """The state of a step, or the newest one that can be read, None if there is none.
 
     A damaged checkpoint is reported, put aside, and the one before is taken.
 
@@ -41,10 +38,17 @@ def restore(manager: ocp.CheckpointManager, run: epath.Path, like: State) -> Sta
         manager: of the run.
         run: the run folder.
         like: shapes, dtypes and shardings that the state is to have: the mesh may differ from the one that saved it.
+        step: which one; the newest by default.
 
     Raises:
         ValueError: there are checkpoints, but all are damaged.
+        FileNotFoundError: there is no checkpoint of that step.
     """
+    if step is not None:
+        if step not in manager.all_steps():
+            there = ", ".join(map(str, sorted(manager.all_steps()))) or "none"
+            raise FileNotFoundError(f"{run}: has no checkpoint of step {step}; those there are: {there}")
+        return manager.restore(step, args=ocp.args.StandardRestore(like))
     broken = []
     while (step := manager.latest_step()) is not None:
         try:
@@ -55,7 +59,9 @@ def restore(manager: ocp.CheckpointManager, run: epath.Path, like: State) -> Sta
             _put_aside(run, step, reason)
             manager.reload()
     if broken:
-        raise ValueError(f"{run / FOLDER}: none of the checkpoints {broken} can be read; they are in {run / BROKEN}")
+        raise ValueError(
+            f"{run / CHECKPOINTS}: none of the checkpoints {broken} can be read; they are in {run / BROKEN}"
+        )
     return None
 
 
@@ -69,7 +75,7 @@ def _put_aside(run: epath.Path, step: int, reason: str) -> None:
         target = run / BROKEN / str(step)
         if target.exists():
             target.rmtree()
-        (run / FOLDER / str(step)).rename(target)
+        (run / CHECKPOINTS / str(step)).rename(target)
     wait_for_all(f"damaged checkpoint {step} put aside")
 
 
@@ -88,13 +94,25 @@ def claim(run: epath.Path, identity: dict) -> None:
         if is_first():
             file.write_text(json.dumps(identity, indent=2) + "\n")
         return
-    before = json.loads(file.read_text())
+    before = read_identity(run)
     for key in sorted(before.keys() | identity.keys()):
         if before.get(key) != identity.get(key):
             raise ValueError(
                 f"{run} holds a run with {key} = {before.get(key)}, this one has {identity.get(key)}: continue that "
                 "one with its own options, or give this one another folder"
             )
+
+
+def read_identity(run: epath.Path) -> dict:
+    """What `claim` wrote.
+
+    Raises:
+        FileNotFoundError: the folder is no run folder.
+    """
+    file = run / IDENTITY_FILE
+    if not file.exists():
+        raise FileNotFoundError(f"{run}: is no run folder: it has no {IDENTITY_FILE}")
+    return json.loads(file.read_text())
 
 
 def identity_of(options: object, exempt: tuple[str, ...]) -> dict:

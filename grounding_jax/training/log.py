@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from types import TracebackType
 
 import jax
+import numpy as np
 from etils import epath
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
 from grounding_jax.sharding.hosts import is_first
-
-LOG_FILE = "log.jsonl"
+from grounding_jax.training.run_folder import BOARD_FOLDER, LOG_FILE
 
 
 class Log:
@@ -39,7 +39,7 @@ class Log:
     def __enter__(self) -> Log:
         self._progress.start()
         if is_first():
-            self._board = SummaryWriter(str(self._run / "tensorboard"))
+            self._board = SummaryWriter(str(self._run / BOARD_FOLDER))
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -59,7 +59,8 @@ class Log:
 
     def write(self, step: int, scalars: dict[str, jax.Array]) -> dict[str, float]:
         """Notes the scalars of an update and the speed since the last note; waits for the device. Returns the line."""
-        values = {name: round(float(value), 6) for name, value in jax.device_get(scalars).items()}
+        # As few digits as tell a float32 from its neighbours: two runs can be compared bit for bit.
+        values = {name: float(str(np.float32(value))) for name, value in jax.device_get(scalars).items()}
         now = time.perf_counter()
         seconds, updates = now - self._clock, max(step - self._last, 1)
         speed = {

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+import orbax.checkpoint as ocp
 from etils import epath
 from flax import traverse_util
 from jax.sharding import Mesh, NamedSharding
@@ -21,10 +23,10 @@ from grounding_jax.training import checkpoints, preemption
 from grounding_jax.training.log import Log
 from grounding_jax.training.optimizer import make_optimizer
 from grounding_jax.training.options import TrainOptions
-from grounding_jax.training.state import combine, init_state, partition, path_matcher, state_shardings
+from grounding_jax.training.run_folder import BAD_STEPS_FILE
+from grounding_jax.training.state import State, combine, init_state, partition, path_matcher, state_shardings
 from grounding_jax.training.step import make_update
 
-BAD_STEPS_FILE = "bad_steps.jsonl"
 EXAMPLE = "example"  # the array of a batch that has the global numbers of its examples
 BAD = "bad_records"  # that an example may have: damaged records that were passed over for it
 _SURE = 1000  # examples before the share of damaged records is judged
@@ -70,11 +72,52 @@ class Task(Protocol):
         """
 
 
+class Run(NamedTuple):
+    """A run that is ready to go on.
+
+    Attributes:
+        mesh: the devices.
+        optimizer: made of the options.
+        shardings: of the state.
+        state: the newest saved one, or a fresh one.
+        frozen: parameters that are not trained.
+        manager: of the checkpoints.
+    """
+
+    mesh: Mesh
+    optimizer: optax.GradientTransformation
+    shardings: State
+    state: State
+    frozen: dict
+    manager: ocp.CheckpointManager
+
+
+def open_run(
+    task: Task, options: TrainOptions, run: epath.Path, init: Mapping | None = None, step: int | None = None
+) -> Run:
+    """Lays everything out on the mesh and restores the newest checkpoint, or that of a step; see `train`.
+
+    Raises:
+        ValueError: the parameters do not fit the mesh, or no checkpoint can be read.
+        FileNotFoundError: there is no checkpoint of that step.
+    """
+    mesh = make_mesh(options.mesh)
+    trained, frozen = partition(place(task, mesh, options.seed, init or {}), path_matcher(task.trainable))
+    trained = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), trained)
+    optimizer = make_optimizer(options)
+    layout = jax.tree.map(lambda leaf: leaf.sharding, trained)
+    layout = state_shardings(optimizer, trained, layout, NamedSharding(mesh, WHOLE))
+    state = jax.jit(init_state, static_argnums=0, out_shardings=layout)(optimizer, trained)
+    manager = checkpoints.open_manager(run, options.keep_last)
+    state = checkpoints.restore(manager, run, state, step) or state
+    return Run(mesh, optimizer, layout, state, frozen, manager)
+
+
 def train(
     task: Task,
     options: TrainOptions,
     run: epath.PathLike,
-    init: dict | None = None,
+    init: Mapping | None = None,
     origin: Mapping[str, str] | None = None,
 ) -> dict:
     """Trains a task, continuing from the newest checkpoint of its run folder if there is one.
@@ -82,7 +125,7 @@ def train(
     Args:
         task: what is trained.
         options: how.
-        run: folder of the run: ``checkpoints``, ``log.jsonl``, ``tensorboard``, ``bad_steps.jsonl``.
+        run: folder of the run: ``checkpoints``, ``log.jsonl``, ``tensorboard``, ``bad_steps.jsonl``, ``run.json``.
         init: parameters, as nested dicts of arrays, laid over those of ``task.init``: where the run starts from.
         origin: what tells this run from others besides the options, such as where ``init`` comes from.
 
@@ -94,29 +137,14 @@ def train(
             finite too often in a row.
         preemption.Preempted: the run was asked to stop and has saved.
     """
-    run = epath.Path(run if "://" in str(run) else os.path.abspath(run))  # Orbax refuses relative paths
+    run = absolute(run)
     run.mkdir(parents=True, exist_ok=True)
-
-    # Mesh, shapes and shardings; then arrays
-    mesh = make_mesh(options.mesh)
-    check_batch(mesh, options.batch_size, options.accumulate)
     checkpoints.claim(run, {**checkpoints.identity_of(options, MAY_CHANGE), **(origin or {})})
-    params = place(task, mesh, options.seed, init or {})
-    trained, frozen = partition(params, path_matcher(task.trainable))
-    trained = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), trained)
-
-    # State: the newest checkpoint, or a fresh one
-    optimizer = make_optimizer(options)
-    whole = NamedSharding(mesh, WHOLE)
-    placed = state_shardings(optimizer, trained, jax.tree.map(lambda leaf: leaf.sharding, trained), whole)
-    state = jax.jit(init_state, static_argnums=0, out_shardings=placed)(optimizer, trained)
-    manager = checkpoints.open_manager(run, options.keep_last)
-    state = checkpoints.restore(manager, run, state) or state
+    mesh, optimizer, layout, state, frozen, manager = open_run(task, options, run, init)
+    check_batch(mesh, options.batch_size, options.accumulate)
     start = int(state.step)
-
-    # Updates
     update = make_update(task, optimizer, options.accumulate, options.seed)
-    update = jax.jit(update, donate_argnums=0, out_shardings=(placed, whole))
+    update = jax.jit(update, donate_argnums=0, out_shardings=(layout, NamedSharding(mesh, WHOLE)))
     pending = None  # the update before the last: looking at its scalars does not hold up the devices
     with Log(run, options.steps, start, options.batch_size) as log, preemption.watch() as must_stop:
         for step, batch in enumerate(log.waiting(batches(task, options, mesh, start)), start + 1):
@@ -125,9 +153,9 @@ def train(
             if pending:
                 check_finite(run, options, *pending)
             pending = step, scalars, batch[EXAMPLE]
-            if step % options.log_every == 0 or step == options.steps:
-                log.write(step, scalars)
             last = step == options.steps
+            if step % options.log_every == 0 or last:
+                log.write(step, scalars)
             stop = not last and must_stop(step)
             if step % options.save_every == 0 or last or stop:
                 checkpoints.save(manager, step, state)
@@ -139,6 +167,11 @@ def train(
     manager.wait_until_finished()
     manager.close()
     return combine(frozen, state.params)
+
+
+def absolute(run: epath.PathLike) -> epath.Path:
+    """A run folder as Orbax takes it, which refuses relative paths."""
+    return epath.Path(run if "://" in str(run) else os.path.abspath(run))
 
 
 def place(task: Task, mesh: Mesh, seed: int, init: Mapping) -> dict:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from etils import epath
 from tyro.conf import Positional, Suppress, arg
 
-from gsva_jax.cli.terminal import load_model, optional, say
+from gsva_jax.cli.terminal import load_model, note, optional, say
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,19 +17,25 @@ class Evaluate:
 
     Protocols: official is the published arithmetic, to compare with papers (the right answer's wording is given);
     guided gives the wording that follows from the expressions, as `gsva segment` does; generated lets the model write
-    the whole answer. An interrupted evaluation goes on where it stopped when it is called again.
+    the whole answer. An interrupted evaluation goes on where it stopped when it is called again. Started on several
+    hosts, they share the pictures; the files must be where all of them see them.
 
     For example:
       gsva evaluate --data SCENES --dataset "grefcoco|unc|testA" --protocol generated --json numbers.json
       gsva evaluate --checkpoint CKPT --data DATA --dataset "ReasonSeg|val" --protocol official --json numbers.json
+      gsva evaluate --checkpoint CKPT --data DATA --dataset "ade20k|validation" --protocol official --markdown table.md
 
     Attributes:
-        data: the folder that holds refer_seg/ and reason_seg/.
-        dataset: dataset, whose division into splits, and split; ReasonSeg has only dataset and split.
+        data: the folder that holds refer_seg/, reason_seg/ or ade20k/.
+        dataset: dataset, whose division into splits, and split; ReasonSeg and ade20k have only dataset and split.
         protocol: how the model is asked; never compare numbers of different ones.
         checkpoint: a model folder, or the name of a shipped model.
         json: file for the numbers, all fractions.
         predictions: file for every single prediction, one line of JSON each.
+        markdown: file for a table with published numbers beside ours, in percent.
+        gallery: file for a page (HTML) that shows the best, the worst and some other pictures.
+        question: how the official protocol asks for several expressions: with "What are", the published numbers' form,
+            "Where are", "Show me" or "Outline".
         batch_size: pictures at once; the numbers do not depend on it.
         blind: show a grey picture instead: what the text alone gives away.
     """
@@ -40,19 +46,30 @@ class Evaluate:
     checkpoint: Annotated[str, arg(metavar="CKPT")] = "tiny"
     json: Annotated[str | None, optional("FILE")] = None
     predictions: Annotated[str | None, optional("FILE")] = None
+    markdown: Annotated[str | None, optional("FILE")] = None
+    gallery: Annotated[str | None, optional("FILE")] = None
+    question: Literal["what", "where", "show", "outline"] = "what"
     batch_size: Annotated[int, arg(metavar="N")] = 8
     blind: bool = False
 
     def run(self) -> int:
         """Evaluates, prints the numbers, and writes them."""
+        from rich.console import Console
+        from rich.markdown import Markdown
+
         from grounding_jax.data.datasets import KNOWN_DATASETS, open_dataset
-        from gsva_jax.evaluate import evaluate
+        from grounding_jax.sharding import hosts
+        from gsva_jax.evaluate import check_dataset, evaluate
+        from gsva_jax.published import markdown_table
         from gsva_jax.results import prepare_folder
 
+        hosts.start()
+        check_dataset(self.dataset, self.protocol, self.question)
         if self.dataset not in KNOWN_DATASETS:
             open_dataset(self.data, self.dataset)  # says what there is, before a model is loaded
-        for file in filter(None, (self.json, self.predictions)):
-            prepare_folder(epath.Path(file).parent)
+        if hosts.is_first():
+            for file in filter(None, (self.json, self.predictions, self.markdown, self.gallery)):
+                prepare_folder(epath.Path(file).parent)
         report = evaluate(
             load_model(self.checkpoint),
             self.data,
@@ -60,12 +77,18 @@ class Evaluate:
             self.protocol,
             self.json,
             self.predictions,
+            markdown=self.markdown,
+            gallery=self.gallery,
+            question=self.question,
             batch_size=self.batch_size,
             blind=self.blind,
         )
-        width = max(map(len, report))
-        for name, value in report.items():
-            say(f"{name:{width}}  {f'{value:.4f}' if isinstance(value, float) else value}")
+        if hosts.is_first():
+            width = max(map(len, report))
+            for name, value in report.items():
+                say(f"{name:{width}}  {f'{value:.4f}' if isinstance(value, float) else value}")
+            if self.markdown:
+                Console().print(Markdown(markdown_table(report)))
         return 0
 
 
@@ -74,7 +97,8 @@ class Train:
     """Train what a config describes; called again, it goes on from the newest checkpoint.
 
     Checkpoints and the log go to RUNS/name of the config, the trained model folder to RUNS/name of the config/model.
-    Options of the training can be changed: --steps, --batch-size, --learning-rate, --seed, --save-every ...
+    Options of the training can be changed: --steps, --batch-size, --learning-rate, --seed, --mesh.fsdp ...
+    SIGTERM saves and ends with exit status 75. RUNS/name@STEP is a checkpoint for the other commands.
 
     For example:
       gsva train gsva_tiny_eyes
@@ -93,10 +117,17 @@ class Train:
     overrides: Annotated[tuple[str, ...], Suppress] = ()
 
     def run(self) -> int:
-        """Trains."""
+        """Trains; on several hosts, each runs the same command."""
+        from grounding_jax.sharding import hosts
+        from grounding_jax.training.preemption import EXIT_PREEMPTED, Preempted
         from gsva_jax.experiment import run
 
-        model = run(self.config, self.runs, self.init, self.overrides)
+        hosts.start()
+        try:
+            model = run(self.config, self.runs, self.init, self.overrides)
+        except Preempted as stop:
+            note(str(stop))
+            return EXIT_PREEMPTED
         say(f"the model folder {model} is complete")
         return 0
 

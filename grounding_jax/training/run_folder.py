@@ -1,0 +1,8 @@
+"""What lies where in the folder of a training run; imports nothing, so that it may be asked anywhere."""
+
+IDENTITY_FILE = "run.json"  # what this is a run of
+LOG_FILE = "log.jsonl"
+BOARD_FOLDER = "tensorboard"
+BAD_STEPS_FILE = "bad_steps.jsonl"
+CHECKPOINTS = "checkpoints"
+BROKEN = "broken_checkpoints"  # where damaged ones are put aside
