@@ -9,6 +9,7 @@ it stopped.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,22 +20,31 @@ from etils import epath
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from grounding_jax.data.datasets import open_dataset
+from grounding_jax.data.datasets import check_evaluated, open_dataset
 from grounding_jax.data.masks import mask_record
 from grounding_jax.data.pictures import open_picture
 from grounding_jax.data.reasonseg import ReasonRecord, ReasonSegSource
-from grounding_jax.data.refer import Record, ReferSource
+from grounding_jax.data.refer import REFER_DATASETS, ReferSource
+from grounding_jax.data.semantic import ClassRecord, LabelMapSource
 from grounding_jax.metrics.gres import GresTotals, grefcoco_metrics, refzom_metrics
 from grounding_jax.metrics.outcomes import Outcome, compare_masks
 from grounding_jax.metrics.res import ResTotals, res_metrics
+from grounding_jax.metrics.semantic import ClassTotals, semantic_metrics
+from gsva_jax.gallery import gallery_page
 from gsva_jax.predict import Gsva
-from gsva_jax.protocols import PROTOCOLS, Prediction, Request, predict, prepare
+from gsva_jax.prompts import OFFICIAL_QUESTIONS
+from gsva_jax.protocols import PROTOCOLS, Asked, Prediction, PresentClasses, Request, predict, prepare
+from gsva_jax.published import markdown_table
+from gsva_jax.unfinished import Unfinished
 
 # The datasets with absent targets, which the release evaluates in another way (spec gsva f.2), and their metrics.
 _WITH_ABSENT = {"grefcoco": grefcoco_metrics, "refzom": refzom_metrics}
+_CLASSES = "ade20k|validation"
 _FAMILY_METRICS = ("gIoU", "cIoU", "N_acc", "T_acc", "Pr@0.5")
 _GREY = 128
 _COLUMNS = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+
+_Source = ReferSource | ReasonSegSource | LabelMapSource
 
 
 def evaluate(
@@ -45,74 +55,126 @@ def evaluate(
     out_json: epath.PathLike | None = None,
     predictions: epath.PathLike | None = None,
     *,
+    markdown: epath.PathLike | None = None,
+    gallery: epath.PathLike | None = None,
+    question: str = "what",
     batch_size: int = 8,
     blind: bool = False,
+    process: tuple[int, int] | None = None,
 ) -> dict[str, str | bool | int | float | None]:
     """Evaluates a model on one split of a dataset.
 
     Args:
         gsva: the model.
-        root: the folder that holds refer_seg/ and reason_seg/.
-        dataset: such as "grefcoco|unc|val", see `datasets.KNOWN_DATASETS`.
-        protocol: "official", "guided" or "generated", see `protocols`.
-        out_json: where the result is written, too. Until then, FILE.partial.jsonl beside it has what is done, and
-            another call with the same arguments goes on from there.
+        root: the folder that holds refer_seg/, reason_seg/ or ade20k/.
+        dataset, protocol: see `check_dataset`.
+        out_json: where the result is written, too. Until then, FILE.partial.jsonl beside the first file asked for has
+            what is done, and another call with the same arguments goes on from there.
         predictions: a file for every prediction, one line of JSON each: what `gsva segment` writes of a target, and
             the picture, the pixels of both masks and, where the model wrote freely, its answer.
+        markdown: a file for a table that has published numbers beside ours, see `published`.
+        gallery: a file for a page that shows the best, the worst and some other pictures, see `gallery`.
+        question: how the official protocol asks for a list: one of `prompts.OFFICIAL_QUESTIONS`.
         batch_size: pictures at once. Results do not depend on it.
         blind: show a grey picture instead of the right one, for what the text alone gives away.
+        process: (which, of how many) share the pictures, by default those of JAX. Each returns the whole report, the
+            first one writes the files.
 
     Returns:
-        One flat dict: ``dataset``, ``protocol``, ``blind``, ``num_images``, ``num_targets``; metrics as fractions by
-        their names, None where there is nothing to average (ReasonSeg's ignored pixels are left out as in LISA, but
-        the official protocol counts them as target, as the release does, spec gsva h 8, and has LISA's numbers beside
-        as ``lisa_gIoU`` and ``lisa_cIoU``); where the dataset tells the kinds of its expressions, the
-        same with a kind in brackets, such as ``gIoU[place]``; and counts of what went wrong: ``num_too_long`` pictures
-        whose text is longer than the model's context (it is read nevertheless), and for generated answers
-        ``num_missing`` and ``num_surplus`` [SEG] and [REJ].
+        One flat dict: ``dataset``, ``protocol``, ``blind``, ``question`` where there is a choice; and `_report`'s.
 
     Raises:
-        FileNotFoundError, ValueError: in one line: an unknown dataset or protocol, a file of the dataset that is
-            missing or damaged, or an unfinished evaluation of something else beside ``out_json``.
+        FileNotFoundError, ValueError: in one line: see `check_dataset`; a file of the dataset that is missing or
+            damaged; or an unfinished evaluation of something else beside the files.
     """
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"unknown protocol '{protocol}'; there are {', '.join(PROTOCOLS)}")
+    check_dataset(dataset, protocol, question)
     source = open_dataset(root, dataset)
-    options = dict(protocol=protocol, blind=blind, predictions=bool(predictions))
-    partial = epath.Path(out_json or predictions).with_suffix(".partial.jsonl") if out_json or predictions else None
-    done = _resume(partial, gsva, {"data": str(root), "dataset": dataset, **options}) if partial else {}
-    with Progress(*_COLUMNS, console=Console(stderr=True)) as progress:
-        bar = progress.add_task(f"{dataset}, {protocol}", total=len(source), completed=len(done))
-        for lines in _answers(gsva, source, set(done), batch_size, options):
-            if partial:
-                with partial.open("a") as file:
-                    file.write("".join(json.dumps(line) + "\n" for line in lines))
-            done |= {line["index"]: line for line in lines}
-            progress.update(bar, completed=len(done))
-    lines = [done[index] for index in sorted(done)]
-    report = {"dataset": dataset, "protocol": protocol, "blind": blind, **_report(dataset, protocol, lines)}
-    if predictions:
-        text = "".join(json.dumps(target) + "\n" for line in lines for target in line["predictions"])
-        epath.Path(predictions).write_text(text)
-    if out_json:
-        epath.Path(out_json).write_text(json.dumps(report, indent=2) + "\n")
-    if partial:
-        partial.unlink()
+    asked = {"dataset": dataset, "protocol": protocol, "blind": blind, **_question(gsva, dataset, protocol, question)}
+    options = {**asked, "predictions": bool(predictions or gallery)}
+    file = next(filter(None, (out_json, predictions, markdown, gallery)), None)
+    identity = {"model": _fingerprint(gsva), "data": str(root), **options} if file else {}
+    process = process or (jax.process_index(), jax.process_count())
+    unfinished = Unfinished(file, identity, len(source), process)
+    _answer(gsva, source, unfinished, batch_size, options)
+    lines = unfinished.gather()
+    report = {**asked, **_report(dataset, protocol, lines)}
+    if unfinished.is_first:
+        if out_json:
+            epath.Path(out_json).write_text(json.dumps(report, indent=2) + "\n")
+        if predictions:
+            epath.Path(predictions).write_text(_listed(lines))
+        if markdown:
+            epath.Path(markdown).write_text(markdown_table(report))
+        if gallery:
+            epath.Path(gallery).write_text(gallery_page(report, lines, functools.partial(_record, source)))
+    unfinished.remove()
     return report
 
 
-def _answers(
-    gsva: Gsva, source: ReferSource | ReasonSegSource, done: set[int], batch_size: int, options: dict
-) -> Iterator[list[dict]]:
-    """What is kept of every picture that is not done, batch by batch."""
-    todo = [index for index in range(len(source)) if index not in done]
+def check_dataset(dataset: str, protocol: str, question: str = "what") -> None:
+    """Tells whether there is such an evaluation, before anything is loaded.
+
+    Args:
+        dataset: such as "grefcoco|unc|val"; of `datasets.KNOWN_DATASETS` those of expressions, those of ReasonSeg, and
+            "ade20k|validation", which has the official protocol only.
+        protocol: "official", "guided" or "generated", see `protocols`.
+        question: one of `prompts.OFFICIAL_QUESTIONS`; "what" where the protocol does not ask for a list.
+
+    Raises:
+        ValueError: there is not.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"unknown protocol '{protocol}'; there are {', '.join(PROTOCOLS)}")
+    if question not in OFFICIAL_QUESTIONS:
+        raise ValueError(f"unknown question '{question}'; there are {', '.join(OFFICIAL_QUESTIONS)}")
+    if dataset != _CLASSES:
+        check_evaluated(dataset)
+    elif protocol != "official":
+        raise ValueError(
+            f"'{_CLASSES}' has the official protocol only, not '{protocol}': all that is asked for is there"
+        )
+    if question != "what" and not _asks_for_list(dataset, protocol):
+        raise ValueError(
+            f"the question '{question}' is of the official protocol on datasets of expressions; "
+            f"'{dataset}' in the protocol '{protocol}' has only 'what'"
+        )
+
+
+def _asks_for_list(dataset: str, protocol: str) -> bool:
+    return protocol == "official" and dataset in REFER_DATASETS
+
+
+def _question(gsva: Gsva, dataset: str, protocol: str, question: str) -> dict[str, str]:
+    """The question as reports have it, where there is a choice."""
+    if not _asks_for_list(dataset, protocol):
+        return {}
+    if gsva.tokenizer.rej is None and question != "what":
+        raise ValueError(
+            f"a model without [REJ] is asked for one target at a time, not for a list in form '{question}'"
+        )
+    return {} if gsva.tokenizer.rej is None else {"question": question}
+
+
+def _answer(gsva: Gsva, source: _Source, unfinished: Unfinished, batch_size: int, options: dict) -> None:
+    """Asks about all of this process's pictures that are not done, batch by batch."""
+    todo = [index for index in unfinished.own if index not in unfinished.done]
     size = max(min(batch_size, len(todo)), 1)
-    requests = (prepare(gsva, options["protocol"], index, source[index]) for index in todo)
-    for batch in _batches(requests, size):
-        padded = [*batch, *batch[:1] * (size - len(batch))]  # another number of rows would be another program
-        pictures = [_picture(request.record, options["blind"]) for request in padded]
-        answers = predict(gsva, options["protocol"], padded, pictures, _kind(source.name) in _WITH_ABSENT)
-        yield [_line(*pair, options) for pair in zip(batch, answers, strict=False)]
+    asked = (options["protocol"], options.get("question", "what"))
+    requests = (prepare(gsva, asked[0], index, _record(source, index), asked[1]) for index in todo)
+    with Progress(*_COLUMNS, console=Console(stderr=True)) as progress:
+        name = f"{options['dataset']}, {options['protocol']}"
+        bar = progress.add_task(name, total=len(unfinished.own), completed=len(unfinished.done))
+        for batch in _batches(requests, size):
+            padded = [*batch, *batch[:1] * (size - len(batch))]  # another number of rows would be another program
+            pictures = [_picture(request.record, options["blind"]) for request in padded]
+            answers = predict(gsva, options["protocol"], padded, pictures, _kind(source.name) in _WITH_ABSENT)
+            unfinished.add([_line(*pair, options) for pair in zip(batch, answers, strict=False)])
+            progress.update(bar, completed=len(unfinished.done))
+
+
+def _record(source: _Source, index: int) -> Asked:
+    record = source[index]
+    return PresentClasses(record) if isinstance(record, ClassRecord) else record
 
 
 def _batches(requests: Iterable[Request], size: int) -> Iterator[list[Request]]:
@@ -128,7 +190,7 @@ def _batches(requests: Iterable[Request], size: int) -> Iterator[list[Request]]:
         yield rest[start : start + size]
 
 
-def _picture(record: Record | ReasonRecord, blind: bool) -> np.ndarray:
+def _picture(record: Asked, blind: bool) -> np.ndarray:
     """A record's picture, uint8 ``[H, W, 3]``."""
     if blind:
         return np.full((*record.size, 3), _GREY, np.uint8)
@@ -145,7 +207,7 @@ def _line(request: Request, answer: Prediction, options: dict) -> dict:
     decisions = answer.rejected, answer.missing
     outcomes = compare_masks(answer.masks, record.masks, *decisions, record.ignore)
     lisa_outcomes = []
-    if options["protocol"] == "official" and record.ignore is not None:
+    if options["protocol"] == "official" and isinstance(record, ReasonRecord):
         lisa_outcomes, outcomes = outcomes, compare_masks(answer.masks, record.masks | record.ignore, *decisions)
     line = {
         "index": request.index,
@@ -175,6 +237,11 @@ def _line(request: Request, answer: Prediction, options: dict) -> dict:
     return line
 
 
+def _listed(lines: Sequence[dict]) -> str:
+    """Every prediction of a whole split, one line of JSON each."""
+    return "".join(json.dumps(target) + "\n" for line in lines for target in line["predictions"])
+
+
 def _report(dataset: str, protocol: str, lines: Sequence[dict]) -> dict[str, int | float | None]:
     """Numbers of a whole split."""
     outcomes, lisa_outcomes = (
@@ -188,9 +255,8 @@ def _report(dataset: str, protocol: str, lines: Sequence[dict]) -> dict[str, int
     return {
         "num_images": len(lines),
         "num_targets": len(outcomes),
-        **_metrics(dataset, protocol, outcomes),
+        **_metrics(dataset, protocol, outcomes, [name for line in lines for name in line["families"]]),
         **{f"lisa_{name}": value for name, value in lisa.items()},
-        **_by_family(outcomes, [name for line in lines for name in line["families"]]),
         **counts,
     }
 
@@ -200,10 +266,14 @@ def _kind(dataset: str) -> str:
     return dataset.partition("|")[0]
 
 
-def _metrics(dataset: str, protocol: str, outcomes: Sequence[Outcome]) -> dict[str, float | None]:
+def _metrics(
+    dataset: str, protocol: str, outcomes: Sequence[Outcome], families: Sequence[str | None]
+) -> dict[str, int | float | None]:
+    if dataset == _CLASSES:
+        return semantic_metrics(ClassTotals.of(outcomes, families))
     totals = GresTotals.of(outcomes)
     if _kind(dataset) in _WITH_ABSENT:
-        return _WITH_ABSENT[_kind(dataset)](totals)
+        return {**_WITH_ABSENT[_kind(dataset)](totals), **_by_family(outcomes, families)}
     metrics = res_metrics(ResTotals.of(outcomes))
     if protocol != "official":  # there, this data knows no rejection
         metrics["T_acc"] = grefcoco_metrics(totals)["T_acc"]
@@ -219,31 +289,6 @@ def _by_family(outcomes: Sequence[Outcome], families: Sequence[str | None]) -> d
         result[f"num_targets[{family}]"] = len(chosen)
         result |= {f"{name}[{family}]": metrics[name] for name in _FAMILY_METRICS if metrics[name] is not None}
     return result
-
-
-def _resume(partial: epath.Path, gsva: Gsva, options: dict) -> dict[int, dict]:
-    """What an interrupted evaluation has done, by index; starts its file if there is none.
-
-    Raises:
-        ValueError: the file belongs to another evaluation.
-    """
-    identity = {"model": _fingerprint(gsva), **options}
-    text = partial.read_text() if partial.exists() else ""
-    complete = text[: text.rfind("\n") + 1]  # it may have been interrupted in the middle of a line
-    if not complete:
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(identity) + "\n")
-        return {}
-    if complete != text:
-        partial.write_text(complete)
-    before, *lines = map(json.loads, complete.splitlines())
-    for key, value in identity.items():
-        if before.get(key) != value:
-            raise ValueError(
-                f"{partial} is from an unfinished evaluation with {key} {before.get(key)!r}, this one has {value!r}: "
-                "finish that one first, or delete the file"
-            )
-    return {line["index"]: line for line in lines}
 
 
 def _fingerprint(gsva: Gsva) -> str:

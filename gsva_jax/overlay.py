@@ -31,18 +31,29 @@ def draw_overlay(image: np.ndarray, targets: Sequence[Shown], caption: Sequence[
     Returns:
         uint8 ``[h, w, 3]``, as large as is pleasant to look at.
     """
+    painted = draw_targets(image, targets)
+    width = max(painted.width, MIN_WIDTH)
+    legend = draw_legend(width, targets, caption, _unit(painted.width))
+    card = Image.new("RGB", (width, painted.height + legend.height), BACKGROUND)
+    card.paste(painted, ((width - painted.width) // 2, 0))
+    card.paste(legend, (0, painted.height))
+    return np.asarray(card)
+
+
+def draw_targets(image: np.ndarray, targets: Sequence[Shown]) -> Image.Image:
+    """`draw_overlay` without the legend."""
     size = _view_size(*image.shape[:2])
-    unit = max(size[0], MIN_WIDTH) // 42
     view = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
     drawn = {k: target.mask for k, target in enumerate(targets) if not target.rejected and target.mask.any()}
     layers = [_layer(mask, size, colour(k)) for k, mask in drawn.items()]
-    painted = Image.fromarray(_paint(np.asarray(view), layers, unit))
-    _draw_badges(painted, drawn, unit)
-    legend = draw_legend(max(size[0], MIN_WIDTH), targets, caption, unit)
-    card = Image.new("RGB", (legend.width, painted.height + legend.height), BACKGROUND)
-    card.paste(painted, ((card.width - painted.width) // 2, 0))
-    card.paste(legend, (0, painted.height))
-    return np.asarray(card)
+    painted = Image.fromarray(_paint(np.asarray(view), layers, _unit(size[0])))
+    _draw_badges(painted, drawn, _unit(size[0]))
+    return painted
+
+
+def _unit(width: int) -> int:
+    """Height of the letters for a view of this width."""
+    return max(width, MIN_WIDTH) // 42
 
 
 def _view_size(height: int, width: int) -> tuple[int, int]:

@@ -111,6 +111,15 @@ SINGLE_ANSWERS = (
     f"{SEG_TEXT}.",
 )
 
+# How the release's evaluation asks for several expressions (spec gsva c.6), and the forms that the paper tries instead
+# (spec gsva i). The missing spaces are part of the protocol (quirk 4); no training prompt is like the last two.
+OFFICIAL_QUESTIONS = {
+    "what": "What are {}in this image? Please output segmentation masks.",
+    "where": "Where are {}in this image? Please output segmentation masks.",
+    "show": "Show me {} in the image with segmentation masks",
+    "outline": "Outline {} in this image with segmentation masks",
+}
+
 # Wording of guided prediction, both known from training. The answer is one of the two shortest per target,
 # and its "expression:token" is what the release's evaluation writes.
 GUIDED_QUESTION, GUIDED_ANSWER = 2, 1
@@ -215,7 +224,7 @@ def _picture_first(text: str) -> str:
     return (_PICTURE + defuse(text.replace(IMAGE_TEXT, "")).strip()).strip()
 
 
-def official_list(sentences: Sequence[str], rejected: Sequence[bool]) -> Round:
+def official_list(sentences: Sequence[str], rejected: Sequence[bool], question: str = "what") -> Round:
     """The round of the release's evaluation on RES datasets (spec gsva c.6).
 
     Its missing spaces are part of the protocol (quirk 4): published numbers were made with them.
@@ -223,10 +232,11 @@ def official_list(sentences: Sequence[str], rejected: Sequence[bool]) -> Round:
     Args:
         sentences: all expressions of a picture, as in the dataset.
         rejected: which of them have an empty ground truth.
+        question: one of `OFFICIAL_QUESTIONS`.
     """
     sentences = [clean_sentence(sentence.lower()) for sentence in sentences]
-    question = f"{_PICTURE} What are {', '.join(sentences)}in this image? Please output segmentation masks."
-    return question, f"Sure,{', '.join(_parts('{}:{}', sentences, rejected))}."
+    asked = OFFICIAL_QUESTIONS[question].format(", ".join(sentences))
+    return f"{_PICTURE} {asked}", f"Sure,{', '.join(_parts('{}:{}', sentences, rejected))}."
 
 
 def official_single(text: str, is_sentence: bool) -> Round:
@@ -234,6 +244,14 @@ def official_single(text: str, is_sentence: bool) -> Round:
     text = defuse(text).strip()
     asked = text if is_sentence else f"What is {text} in this image?"
     return f"{_PICTURE} {asked} Please output segmentation mask.", SEG_TEXT
+
+
+def official_class(name: str) -> Round:
+    """The round of the paper's evaluation on ADE20K, about one class that is there (spec gsva f.5).
+
+    No program of it was released: that "<image>" is followed as in the release's other evaluations is our reading.
+    """
+    return f"{_PICTURE} What is {defuse(name)} in this image?", f"Sure, {SEG_TEXT}"
 
 
 def guided_list(expressions: Sequence[str], rejected: Sequence[bool] | None = None) -> Round:

@@ -11,16 +11,19 @@ Nothing is truncated. A model without [REJ] (LISA) is asked for one target a con
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from etils import epath
 
 from grounding_jax.data.reasonseg import ReasonRecord
 from grounding_jax.data.refer import Record
+from grounding_jax.data.semantic import ClassRecord
 from grounding_jax.language.rows import Conversation, Row
-from grounding_jax.language.tokenizer import Tokenizer
+from grounding_jax.language.tokenizer import IMAGE_TEXT, Tokenizer
 from gsva_jax import prompts
 from gsva_jax.passes import SLOTS, TARGETS, bucket, doubling, draw, read_rows, reread
 from gsva_jax.predict import Gsva, Prompt
@@ -29,6 +32,59 @@ from gsva_jax.predict import Gsva, Prompt
 _LONG_QUESTION = 1
 # A generated answer may be this many times as long as the fixed wording, and this many tokens longer.
 _ANSWER_FACTOR, _ANSWER_EXTRA = 2, 32
+
+
+@dataclasses.dataclass(frozen=True)
+class PresentClasses:
+    """A picture that is asked for every class in its label map (spec gsva f.5).
+
+    Attributes are called as in `refer.Record`.
+    """
+
+    record: ClassRecord
+
+    @property
+    def image(self) -> epath.Path:
+        """The picture file."""
+        return self.record.image
+
+    @property
+    def image_id(self) -> int | str:
+        """The dataset's number or name of the picture."""
+        return self.record.image_id
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the label map."""
+        return self.record.size
+
+    @property
+    def expressions(self) -> list[str]:
+        """The names of the classes."""
+        return [wordings[0] for wordings in self.record.wordings]
+
+    @property
+    def families(self) -> list[str]:
+        """What the metric keeps apart: the classes."""
+        return self.expressions
+
+    @functools.cached_property
+    def masks(self) -> np.ndarray:
+        """bool [n, H, W], decoded at the first use."""
+        return self.record.masks_of(range(len(self.expressions)))
+
+    @property
+    def ignore(self) -> np.ndarray:
+        """bool [H, W]: pixels of no class do not count."""
+        return ~self.masks.any(0)
+
+    @property
+    def rejected(self) -> np.ndarray:
+        """bool [n]: never; only what is there is asked for."""
+        return np.zeros(len(self.expressions), bool)
+
+
+Asked = Record | ReasonRecord | PresentClasses
 
 
 class Request(NamedTuple):
@@ -44,7 +100,7 @@ class Request(NamedTuple):
     """
 
     index: int
-    record: Record | ReasonRecord
+    record: Asked
     texts: list[Conversation] | list[Prompt]
     num_targets: int
     too_long: bool
@@ -88,9 +144,9 @@ class TeacherForced(NamedTuple):
     hidden: jax.Array
 
 
-def prepare(gsva: Gsva, protocol: str, index: int, record: Record | ReasonRecord) -> Request:
-    """Puts the questions about a picture into words."""
-    rounds = _rounds(gsva.tokenizer, protocol, record)
+def prepare(gsva: Gsva, protocol: str, index: int, record: Asked, question: str = "what") -> Request:
+    """Puts the questions about a picture into words; ``question`` is of `prompts.OFFICIAL_QUESTIONS`."""
+    rounds = _rounds(gsva.tokenizer, protocol, record, question)
     num = len(record.expressions)
     if protocol == "generated":
         count = num if len(rounds) == 1 else 1
@@ -221,14 +277,17 @@ PROTOCOLS: dict[str, Callable[..., list[Prediction]]] = {
 }
 
 
-def _rounds(tokenizer: Tokenizer, protocol: str, record: Record | ReasonRecord) -> list[prompts.Round]:
+def _rounds(tokenizer: Tokenizer, protocol: str, record: Asked, question: str) -> list[prompts.Round]:
     """Questions and answers about a picture, one a conversation; all its expressions in one where that can be."""
+    if isinstance(record, PresentClasses):
+        # Where everything is ignored, the picture is shown and nothing asked.
+        return [prompts.official_class(text) for text in record.expressions] or [(IMAGE_TEXT, "")]
     single = tokenizer.rej is None or isinstance(record, ReasonRecord)
     is_sentence = isinstance(record, ReasonRecord) and record.is_sentence
     if protocol == "official":
         if single:
             return [prompts.official_single(text, is_sentence) for text in record.expressions]
-        return [prompts.official_list(record.expressions, record.rejected)]
+        return [prompts.official_list(record.expressions, record.rejected, question)]
     clean = prompts.defuse if is_sentence else prompts.clean_sentence
     texts = [clean(text) for text in record.expressions]
     if single:

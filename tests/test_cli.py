@@ -206,6 +206,22 @@ def test_evaluate_gives_the_official_numbers_in_one_flat_object(golden_model, gs
     assert f"{report['gIoU']:.4f}" in capsys.readouterr().out
 
 
+def test_evaluate_writes_a_table_and_a_gallery(golden_model, gsva_golden, tmp_path, capsys):
+    table, page = tmp_path / "a" / "table.md", tmp_path / "b" / "page.html"
+    words = ["evaluate", "--checkpoint", golden_model, "--data", gsva_golden / "data", "--dataset", "ReasonSeg|val"]
+    assert main(list(map(str, [*words, "--protocol", "official", "--markdown", table, "--gallery", page]))) == 0
+    printed = capsys.readouterr().out
+    ours = json.loads((gsva_golden / "meta.json").read_text())["metrics"]["reasonseg_val"]["cIoU"]
+    (row,) = [line for line in table.read_text().splitlines() if line.startswith("| cIoU |")]
+    cells = [float(cell) for cell in row.strip("| ").split(" | ")[1:]]
+    assert cells == [pytest.approx(100 * ours, abs=0.2), 53.2, 56.4]
+    assert "LISA-7B ft" in printed and f"{cells[0]:.2f}" in printed
+    assert page.read_text().count("<article>") == 1 + 1 + 2
+    assert {path.name for path in (*table.parent.iterdir(), *page.parent.iterdir())} == {"table.md", "page.html"}
+    words = [*words[:5], "--dataset", "refcoco|unc|val", "--protocol", "guided", "--question", "show"]
+    assert "has only 'what'" in failed(capsys, *words)
+
+
 def test_train_hands_everything_over(monkeypatch, capsys):
     seen = []
 

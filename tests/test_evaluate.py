@@ -246,11 +246,76 @@ def test_numbers_by_kind_of_expression(gsva, monkeypatch):
     assert all(isinstance(value, str | bool | int | float) for value in report.values())
 
 
+def perfect(asked: list[int]):
+    """A stand-in for `protocols.predict` that knows the answers, and lists the pictures it was asked about."""
+
+    def answer(gsva, protocol, requests, pictures, with_absent):
+        asked.extend(request.index for request in requests)
+        nothing = [np.zeros(request.num_targets, bool) for request in requests]
+        truth = [(request.record.masks, request.record.rejected) for request in requests]
+        return [Prediction(*pair, no, 1.0 - pair[1]) for pair, no in zip(truth, nothing, strict=True)]
+
+    return answer
+
+
+def test_several_processes_count_every_picture_once(gsva, tmp_path, monkeypatch):
+    asked, out, listed = [], tmp_path / "report.json", tmp_path / "predictions.jsonl"
+    monkeypatch.setattr(evaluation, "predict", perfect(asked))
+    arguments = (gsva, SCENES, "grefcoco|unc|testA", "guided")
+    alone = evaluate(*arguments, batch_size=4)
+    assert sorted(asked) == list(range(12)) and alone["gIoU"] == pytest.approx(1, abs=1e-4)
+
+    asked.clear()
+    for index in (0, 2):
+        with pytest.raises(ValueError, match="pictures are in no file beside .*: 1, "):
+            evaluate(*arguments, out, listed, batch_size=2, process=(index, 3))
+    reports = [evaluate(*arguments, out, listed, batch_size=2, process=(index, 3)) for index in (1, 2)]
+    assert not out.exists() and not listed.exists()  # they are the first one's to write
+    reports.append(evaluate(*arguments, out, listed, batch_size=2, process=(0, 3)))
+    assert sorted(asked) == list(range(12)) and reports == [alone] * 3
+    assert json.loads(out.read_text()) == alone and {*tmp_path.iterdir()} == {out, listed}
+    assert len(listed.read_text().splitlines()) == alone["num_targets"]
+
+
+def test_forms_of_the_question(gsva, lisa, source, tmp_path, monkeypatch):
+    record = open_dataset(source / "data", GREFCOCO)[1]
+    (name,) = record.expressions
+    forms = {
+        "what": f"What are {name}in this image? Please output segmentation masks.",
+        "where": f"Where are {name}in this image? Please output segmentation masks.",
+        "show": f"Show me {name} in the image with segmentation masks",
+        "outline": f"Outline {name} in this image with segmentation masks",
+    }
+    for question, words in forms.items():
+        (text,) = prepare(gsva, "official", 1, record, question).texts
+        expected = gsva.encode([[(f"<image>\n {words}", f"Sure,{name}:{'[REJ]' if record.rejected[0] else '[SEG]'}.")]])
+        np.testing.assert_array_equal(text.ids, expected[0].ids)
+    assert len({*forms.values()}) == 4
+
+    monkeypatch.setattr(evaluation, "predict", perfect([]))
+    out, table = tmp_path / "report.json", tmp_path / "table.md"
+    report = evaluate(gsva, source / "data", GREFCOCO, "official", out, markdown=table, question="where")
+    assert report["question"] == "where" and "GSVA, Where (official)" in table.read_text()
+    assert "| gIoU | 100.00 | 63.43 |" in table.read_text()
+    assert "question" not in evaluate(gsva, source / "data", GREFCOCO, "guided")
+    monkeypatch.setattr(evaluation, "predict", None)  # interrupted at once
+    with pytest.raises(TypeError):
+        evaluate(gsva, source / "data", GREFCOCO, "official", out, question="where")
+    with pytest.raises(ValueError, match="unfinished evaluation with question 'where', this one has 'show'"):
+        evaluate(gsva, source / "data", GREFCOCO, "official", out, question="show")
+    with pytest.raises(ValueError, match="'grefcoco|unc|val' in the protocol 'guided' has only 'what'"):
+        evaluate(gsva, source / "data", GREFCOCO, "guided", question="show")
+    with pytest.raises(ValueError, match="asked for one target at a time, not for a list in form 'show'"):
+        evaluate(lisa, source / "data", GREFCOCO, "official", question="show")
+
+
 def test_clear_errors(gsva, source):
     with pytest.raises(ValueError, match="unknown dataset 'coco'; the known ones are grefcoco|unc|"):
         evaluate(gsva, source / "data", "coco", "official")
     with pytest.raises(ValueError, match="unknown protocol 'free'; there are official, guided, generated"):
         evaluate(gsva, source / "data", GREFCOCO, "free")
+    with pytest.raises(ValueError, match="unknown question 'why'; there are what, where, show, outline"):
+        evaluate(gsva, source / "data", GREFCOCO, "official", question="why")
     record = dataclasses.replace(open_dataset(source / "data", GREFCOCO)[0], size=(10, 20))
     with pytest.raises(ValueError, match="has 96 x 140 pixels, but its annotation is for 10 x 20"):
         evaluation._picture(record, blind=False)

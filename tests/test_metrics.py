@@ -9,6 +9,7 @@ import pytest
 from grounding_jax.metrics.gres import GresTotals, grefcoco_metrics, refzom_metrics
 from grounding_jax.metrics.outcomes import Outcome, compare_masks
 from grounding_jax.metrics.res import ResTotals, res_metrics
+from grounding_jax.metrics.semantic import ClassTotals, semantic_metrics
 
 CASES = ("a0", "a1", "a_perfect", "a_all_empty_pred")
 
@@ -158,6 +159,17 @@ def test_what_papers_report_on_refcoco():
     assert metrics["mIoU"] == pytest.approx((0.9 + 0.6 + 0 + 0.5) / 4, abs=1e-5)
     assert metrics["oIoU"] == pytest.approx(17 / 29)
     assert [metrics[f"Pr@{bound}"] for bound in (0.5, 0.7, 0.8, 0.9)] == [0.75, 0.25, 0.25, 0.25]
+
+
+def test_iou_of_classes_is_pooled_before_it_is_averaged():
+    """Spec gsva f.5; the sums of two halves of a dataset add up."""
+    outcomes = [Outcome(*sums, predicted=0, target=1) for sums in ((9, 10), (1, 10), (0, 4), (6, 8), (0, 0))]
+    names = ["sky", "sky", "tree", "sky", "sea"]
+    metrics = semantic_metrics(ClassTotals.of(outcomes, names))
+    assert metrics == {"mIoU": pytest.approx((16 / 28 + 0 / 4) / 2), "num_classes": 2}
+    halves = ClassTotals.of(outcomes[:2], names[:2]) + ClassTotals.of(outcomes[2:], names[2:])
+    assert semantic_metrics(halves) == metrics
+    assert semantic_metrics(ClassTotals()) == {"mIoU": None, "num_classes": 0}
 
 
 def test_shapes_that_do_not_agree():

@@ -1,0 +1,170 @@
+"""A page of pictures on which a model did best and worst, and some at random: true masks beside predicted ones.
+
+It is one HTML file that asks for nothing from outside, so that it can be sent by mail or kept beside a report.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from PIL import Image
+
+from grounding_jax.data.masks import decode_mask
+from grounding_jax.data.pictures import open_picture
+from grounding_jax.metrics.outcomes import Outcome
+from gsva_jax.legend import colour
+from gsva_jax.overlay import draw_targets
+from gsva_jax.predict import Target
+from gsva_jax.protocols import Asked
+from gsva_jax.published import main_metrics
+
+SHOWN, SEED = 12, 0
+_SIDE, _QUALITY = 720, 82  # of the embedded pictures
+
+
+def gallery_page(
+    report: Mapping[str, str | bool | int | float | None], lines: Sequence[Mapping], record_of: Callable[[int], Asked]
+) -> str:
+    """Makes the page.
+
+    Args:
+        report: what `evaluate` returns.
+        lines: what it keeps of every picture, with its predictions.
+        record_of: the pictures of the dataset, by their numbers.
+
+    Returns:
+        HTML.
+    """
+    scores = [picture_iou([Outcome(**values) for values in line["outcomes"]]) for line in lines]
+    sections = []
+    for name, chosen in choose(scores).items():
+        cards = "".join(_card(lines[k], scores[k], record_of(lines[k]["index"])) for k in chosen)
+        sections.append(f'<h2 id="{name}">{name} <small>{len(chosen)} of {len(lines)} pictures</small></h2>{cards}')
+    facts = [report["protocol"], *(["grey pictures"] if report["blind"] else []), f"{report['num_targets']} targets"]
+    facts += [f'asked "{report["question"]}"'] if "question" in report else []
+    numbers = "".join(
+        f"<div><b>{'&ndash;' if value is None else f'{100 * value:.1f}'}</b><span>{html.escape(name)}</span></div>"
+        for name, value in main_metrics(report).items()
+    )
+    return _PAGE.format(
+        style=_STYLE,
+        title=html.escape(str(report["dataset"])),
+        facts=html.escape(" · ".join(map(str, facts))),
+        numbers=numbers,
+        sections="".join(sections),
+    )
+
+
+def picture_iou(outcomes: Sequence[Outcome]) -> float:
+    """Mean over a picture's targets of what gIoU takes of each: its IoU, or whether an absent one was rejected."""
+    return float(np.mean([float(o.rejected) if o.absent else o.iou for o in outcomes])) if outcomes else 0.0
+
+
+def choose(scores: Sequence[float]) -> dict[str, list[int]]:
+    """The pictures of each section: "best", "worst", each picture in one of them at most, and "random".
+
+    Equal scores are in the order of the dataset; the random ones are the same at each call.
+    """
+    order = sorted(range(len(scores)), key=lambda k: -scores[k])
+    half = (len(order) + 1) // 2
+    drawn = np.random.default_rng(SEED).permutation(len(scores))[:SHOWN]
+    return {"best": order[:half][:SHOWN], "worst": order[half:][::-1][:SHOWN], "random": sorted(drawn.tolist())}
+
+
+def _card(line: Mapping, score: float, record: Asked) -> str:
+    """One picture: both overlays, and a row for every target."""
+    picture = open_picture(record.image)
+    predictions = line["predictions"]
+    true = [Target(p["expression"], False, mask, 1.0) for p, mask in zip(predictions, record.masks, strict=True)]
+    predicted = [
+        Target(p["expression"], p["rejected"], decode_mask(p["segmentation"], record.size), p["score"])
+        for p in predictions
+    ]
+    rows = "".join(_row(k, p, Outcome(**line["outcomes"][k])) for k, p in enumerate(predictions))
+    answer = next((p["answer"] for p in predictions if "answer" in p), None)
+    return _CARD.format(
+        name=html.escape(f"{line['index']} · {record.image.name}"),
+        score=f"{score:.2f}",
+        true=_embedded(draw_targets(picture, true)),
+        predicted=_embedded(draw_targets(picture, predicted)),
+        rows=rows,
+        answer="" if answer is None else f"<blockquote>{html.escape(answer)}</blockquote>",
+    )
+
+
+def _row(index: int, prediction: Mapping, outcome: Outcome) -> str:
+    """One target: its number and colour, the expression, the truth, the decision, its score, and the IoU."""
+    said = "missing" if outcome.missing else "[REJ]" if outcome.rejected else "[SEG]"
+    right = not outcome.missing and outcome.rejected == outcome.absent
+    iou = "&ndash;" if outcome.absent else f"{outcome.iou:.2f}"
+    return (
+        f'<tr><td><i style="background:{colour(index)}">{index + 1}</i></td>'
+        f"<td>{html.escape(prediction['expression'])}{' <em>not there</em>' if outcome.absent else ''}</td>"
+        f'<td class="{"right" if right else "wrong"}">{said}</td><td>{prediction["score"]:.2f}</td>'
+        f'<td class="iou" style="--part:{0 if outcome.absent else outcome.iou:.3f}">{iou}</td></tr>'
+    )
+
+
+def _embedded(picture: Image.Image) -> str:
+    """A picture as the address of itself: JPEG in base 64."""
+    picture.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=_QUALITY, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+
+
+_STYLE = """
+:root { color-scheme: dark; --back: #16181d; --card: #1f2229; --line: #30343e; --text: #f3f4f6; --quiet: #9aa0ac; }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 1240px; padding: 40px 24px 80px; background: var(--back); color: var(--text);
+  font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
+h1 { margin: 0; font-size: 28px; } header p { margin: 4px 0 20px; color: var(--quiet); }
+h2 { margin: 56px 0 16px; font-size: 22px; text-transform: capitalize; }
+h2 small { font-size: 14px; font-weight: 400; color: var(--quiet); text-transform: none; }
+nav a { margin-right: 18px; color: #7fb2ff; text-decoration: none; }
+.numbers { display: flex; flex-wrap: wrap; gap: 10px; margin-bottom: 20px; }
+.numbers div { min-width: 92px; padding: 8px 14px; border-radius: 10px; background: var(--card); }
+.numbers b { display: block; font-size: 20px; } .numbers span { color: var(--quiet); font-size: 13px; }
+article { margin-bottom: 22px; border: 1px solid var(--line); border-radius: 14px; background: var(--card);
+  overflow: hidden; }
+article > p { display: flex; justify-content: space-between; margin: 0; padding: 10px 18px; color: var(--quiet); }
+article > p b { color: var(--text); }
+.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 2px; background: var(--line); }
+figure { margin: 0; background: var(--back); text-align: center; }
+figure img { display: block; margin: auto; max-width: 100%; max-height: 460px; }
+figcaption { padding: 5px; color: var(--quiet); font-size: 13px; }
+blockquote { margin: 12px 18px 0; padding-left: 12px; border-left: 3px solid var(--line); color: var(--quiet); }
+table { width: calc(100% - 36px); margin: 10px 18px 14px; border-collapse: collapse; }
+th { color: var(--quiet); font-size: 13px; font-weight: 400; text-align: left; }
+td, th { padding: 5px 8px; border-bottom: 1px solid var(--line); } tr:last-child td { border-bottom: 0; }
+td:first-child, th:first-child { width: 42px; padding-left: 0; }
+td:nth-child(n+3), th:nth-child(n+3) { width: 88px; text-align: right; font-variant-numeric: tabular-nums; }
+td i { display: inline-block; min-width: 24px; padding: 0 6px; border-radius: 12px; color: var(--back); font-size: 13px;
+  font-style: normal; font-weight: 600; text-align: center; }
+td em { margin-left: 8px; padding: 1px 8px; border-radius: 9px; background: var(--line); color: var(--quiet);
+  font-size: 12px; font-style: normal; }
+.right { color: #6fdc5a; } .wrong { color: #ff5a6e; }
+td.iou { width: 150px; background: linear-gradient(90deg, #35c2ff44 calc(100% * var(--part)), transparent 0); }
+@media (max-width: 720px) { .pair { grid-template-columns: 1fr; } }
+"""
+
+_CARD = """
+<article><p><span>{name}</span>
+<span title="an absent target counts 1 if it was rejected">mean IoU <b>{score}</b></span></p>
+<div class="pair"><figure><figcaption>true</figcaption><img loading="lazy" alt="true masks" src="{true}"></figure>
+<figure><figcaption>predicted</figcaption><img loading="lazy" alt="predicted masks" src="{predicted}"></figure></div>
+{answer}<table><tr><th></th><th>expression</th><th>decision</th><th>score</th><th>IoU</th></tr>{rows}</table></article>
+"""
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><style>{style}</style></head>
+<body><header><h1>{title}</h1><p>{facts}</p><div class="numbers">{numbers}</div>
+<nav><a href="#best">best</a><a href="#worst">worst</a><a href="#random">random</a></nav></header>
+{sections}
+</body></html>
+"""
