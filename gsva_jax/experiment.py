@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
 from collections.abc import Sequence
+from typing import Annotated
 
 import jax
 import numpy as np
@@ -12,13 +14,17 @@ import tyro
 from etils import epath
 
 import grounding_jax
+from grounding_jax.language import tokenizer as tokenizers
 from grounding_jax.sharding.mesh import MeshShape
 from grounding_jax.training.checkpoints import read_identity
 from grounding_jax.training.loop import Task, absolute, open_run, train
 from grounding_jax.training.options import TrainOptions
 from grounding_jax.training.state import check_fits, combine
 from grounding_jax.weights import folder
-from gsva_jax.predict import RESULT, find_checkpoint
+from gsva_jax.config import GsvaConfig
+from gsva_jax.mixture import Family
+from gsva_jax.predict import ASSETS, RESULT, find_checkpoint
+from gsva_jax.train import Recipe
 
 CONFIG_COPY = "config.py"  # in a run folder
 HELPERS = "helpers"  # parameters that only lessons have
@@ -36,14 +42,14 @@ class Experiment:
 
     Attributes:
         name: of the run folder.
-        task: what is trained.
+        task: what is trained; a `Recipe` becomes one with the model that ``--init`` names.
         options: how.
         starts_from: names of runs beside this one whose parameters are laid over the random ones, in this order.
         result_dtype: of the trained model folder.
     """
 
     name: str
-    task: Task
+    task: Task | Recipe
     options: TrainOptions
     starts_from: tuple[str, ...] = ()
     result_dtype: str = "float32"
@@ -83,6 +89,7 @@ def run(
     runs: epath.PathLike = "runs",
     init: epath.PathLike | None = None,
     overrides: Sequence[str] = (),
+    debug: bool = False,
 ) -> epath.Path:
     """Trains an experiment, from where it stopped if it was started before.
 
@@ -91,6 +98,7 @@ def run(
         runs: folder of all runs; this one goes to ``runs/<name>``, its result to ``runs/<name>/model``.
         init: a model folder to start from; its parameters come over those of the config's own starting points.
         overrides: changes of the options in the form ``--learning-rate 1e-3``.
+        debug: a few steps on small things instead, see `debugged`.
 
     Returns:
         The folder of the trained model.
@@ -100,20 +108,71 @@ def run(
         Preempted: the run was asked to stop and has saved.
     """
     experiment = load_config(config)
-    options = tyro.cli(TrainOptions, default=experiment.options, args=list(overrides), prog="gsva train")
+    if debug:
+        experiment, init = debugged(experiment), init or "tiny"
+    experiment = changed(experiment, overrides)
     place = absolute(epath.Path(runs) / experiment.name)
     result = place / RESULT
     if (result / folder.CONFIG_FILE).exists():
         print(f"{result}: already trained; remove {place} to train again")
         return result
     starts = _starts(experiment, place.parent, init)
-    before = _load_starts(experiment.task, starts)
-    origin = {"config": experiment.name, "starts": {str(start): folder.digest(start) for start in starts}}
+    task = task_of(experiment, starts)
+    before = _load_starts(task, starts)
+    origin = {
+        "config": experiment.name,
+        "starts": {str(start): folder.digest(start) for start in starts},
+        "recipe": dataclasses.asdict(experiment.task) if isinstance(experiment.task, Recipe) else {},
+    }
     place.mkdir(parents=True, exist_ok=True)
     (place / CONFIG_COPY).write_text(find_config(config).read_text())
-    params = train(experiment.task, options, place, before, origin)
-    save_model(experiment.task, params, result, experiment.result_dtype)
+    params = train(task, experiment.options, place, before, json.loads(json.dumps(origin)))
+    save_model(task, params, result, experiment.result_dtype)
     return result
+
+
+def changed(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
+    """An experiment with options changed as on the command line; a wrong name is answered with the right one."""
+    if not isinstance(experiment.task, Recipe):
+        options = tyro.cli(TrainOptions, default=experiment.options, args=list(overrides), prog="gsva train")
+        return dataclasses.replace(experiment, options=options)
+    both = tyro.cli(_Both, default=_Both(experiment.options, experiment.task), args=list(overrides), prog="gsva train")
+    options = dataclasses.replace(both.options, steps=both.recipe.steps(both.options))
+    return dataclasses.replace(experiment, options=options, task=both.recipe)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Both:
+    """What may be changed of an experiment with a recipe."""
+
+    options: Annotated[TrainOptions, tyro.conf.arg(name="")]
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
+
+
+def debugged(experiment: Experiment) -> Experiment:
+    """The same in a few steps on a CPU: the shipped tiny model and scenes, as much of the recipe as fits them."""
+    small = dict(steps=4, batch_size=2 * experiment.options.accumulate, warmup_steps=1, log_every=1, save_every=2)
+    options, task = dataclasses.replace(experiment.options, **small), experiment.task
+    if isinstance(task, Recipe):
+        scenes = (Family(1, ("grefcoco|unc|testA",)),)
+        task = dataclasses.replace(
+            task, data=str(ASSETS / "scenes"), families=scenes, epochs=0, length=384, canvas=320, dtype="float32"
+        )
+    return dataclasses.replace(experiment, name=f"{experiment.name}_debug", options=options, task=task)
+
+
+def task_of(experiment: Experiment, starts: Sequence[epath.Path]) -> Task:
+    """What an experiment trains; a recipe takes model and vocabulary from what it starts from.
+
+    Raises:
+        ValueError: a recipe has nothing to start from.
+    """
+    if not isinstance(experiment.task, Recipe):
+        return experiment.task
+    if not starts:
+        raise ValueError(f"{experiment.name} starts from a model: make one with `gsva import` and give it with --init")
+    model = GsvaConfig.from_json((starts[-1] / folder.CONFIG_FILE).read_text())
+    return experiment.task.task(model, tokenizers.load(starts[-1]))
 
 
 def model_at(run: epath.PathLike, step: int) -> epath.Path:
@@ -130,14 +189,14 @@ def model_at(run: epath.PathLike, step: int) -> epath.Path:
     for start, digest in identity["starts"].items():
         if folder.digest(start) != digest:
             raise ValueError(f"{start}: is not the model that {run} started from; put that one back")
-    before = _load_starts(experiment.task, [epath.Path(start) for start in identity["starts"]])
-    names = {field.name for field in dataclasses.fields(TrainOptions)}
-    changed = {name: tuple(value) if isinstance(value, list) else value for name, value in identity.items()}
-    options = dataclasses.replace(
-        experiment.options, **{name: changed[name] for name in changed if name in names}, mesh=MeshShape()
-    )
-    opened = open_run(experiment.task, options, run, before, step)
-    save_model(experiment.task, combine(opened.frozen, opened.state.params), result, experiment.result_dtype)
+    starts = [epath.Path(start) for start in identity["starts"]]
+    task = task_of(experiment, starts)
+    # Of the options only those count that the state depends on; they can't be changed within a run.
+    names = {field.name for field in dataclasses.fields(TrainOptions)} & identity.keys()
+    kept = {name: tuple(value) if isinstance(value := identity[name], list) else value for name in names}
+    options = dataclasses.replace(experiment.options, **kept, mesh=MeshShape())
+    opened = open_run(task, options, run, _load_starts(task, starts), step)
+    save_model(task, combine(opened.frozen, opened.state.params), result, experiment.result_dtype)
     return result
 
 

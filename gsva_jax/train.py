@@ -4,21 +4,91 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Literal
 
 import grain
 import jax
 import jax.numpy as jnp
+import tyro
 
+from grounding_jax.data.datasets import open_dataset
 from grounding_jax.language.tokenizer import Tokenizer
 from grounding_jax.models.mask_resize import canvas_matrices
 from grounding_jax.sharding.rules import Rule
+from grounding_jax.training.options import TrainOptions
 from gsva_jax import losses, model
 from gsva_jax.config import GsvaConfig
 from gsva_jax.losses import LossWeights
+from gsva_jax.mixture import PAPER, Family, Mixture
 from gsva_jax.sharding import table
 
 # What the paper trains (spec gsva e): LoRA, embeddings, head, SAM's mask decoder, the MLP to its prompts.
 TRAINED = ("llama/layers/attn/[qv]/lora_", "llama/embed", "llama/head", "sam/mask_decoder", "prompt_mlp")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How GSVA is trained, whatever its size: what a config says and the command line may change.
+
+    Attributes:
+        data: the folder of all datasets, see docs/data.md.
+        families: what is mixed, see `mixture.Mixture`.
+        epochs: over the one dataset of a finetuning; sets the number of updates. 0 leaves that to the options.
+        max_targets: M, the most targets of a picture.
+        length: T, slots of a row.
+        canvas: side of the masks in the loss.
+        negative_share: of classes that are asked for though they are not there, see `samplers.sample_classes`.
+        count_rejected: see `LossWeights`.
+        loss_group: see `LossWeights`.
+        lora_dropout: of the inputs of the low-rank updates.
+        remat: what is computed again in the backward pass, see `LlamaConfig`.
+        dtype: of the computation.
+    """
+
+    data: str = "data"
+    families: tyro.conf.Suppress[tuple[Family, ...]] = PAPER
+    epochs: int = 0
+    max_targets: int = 5
+    length: int = 1024
+    canvas: int = 1024
+    negative_share: float = 0.0
+    count_rejected: bool = True
+    loss_group: int = 2
+    lora_dropout: float = 0.05
+    remat: Literal["none", "full"] = "full"
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+
+    def steps(self, options: TrainOptions) -> int:
+        """Updates in all.
+
+        Raises:
+            ValueError: epochs are asked for, but there are several datasets.
+            FileNotFoundError: the dataset is not there.
+        """
+        if not self.epochs:
+            return options.steps
+        names = [name for family in self.families for name in family.datasets]
+        if len(names) != 1:
+            raise ValueError(f"epochs are of one dataset, but there are {', '.join(names)}: give --steps instead")
+        return -(-self.epochs * len(open_dataset(self.data, names[0])) // options.batch_size)
+
+    def task(self, model: GsvaConfig, tokenizer: Tokenizer) -> Training:
+        """The recipe for a model."""
+        model = dataclasses.replace(
+            model, llama=dataclasses.replace(model.llama, lora_dropout=self.lora_dropout, remat=self.remat)
+        )
+        mixture = Mixture(
+            self.data,
+            model,
+            tokenizer,
+            self.families,
+            self.max_targets,
+            self.length,
+            self.canvas,
+            self.negative_share,
+        )
+        weights = LossWeights(loss_group=self.loss_group, count_rejected=self.count_rejected)
+        return Training(model, tokenizer, mixture, weights, self.dtype)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""`gsva evaluate`, `gsva train` and `gsva data`."""
+"""`gsva evaluate` and `gsva train`."""
 
 from __future__ import annotations
 
@@ -108,12 +108,14 @@ class Train:
         config: a config file, or the bare name of one that comes with the package.
         init: a model folder to start from, instead of what the config starts from.
         runs: folder of all runs.
+        debug: a few steps on a CPU with the shipped tiny model and scenes: does the recipe run?
     """
 
     config: Annotated[Positional[str], arg(metavar="CONFIG")]
     _: dataclasses.KW_ONLY
     init: Annotated[str | None, optional("CKPT")] = None
     runs: Annotated[str, arg(metavar="RUNS")] = "runs"
+    debug: bool = False
     overrides: Annotated[tuple[str, ...], Suppress] = ()
 
     def run(self) -> int:
@@ -124,45 +126,9 @@ class Train:
 
         hosts.start()
         try:
-            model = run(self.config, self.runs, self.init, self.overrides)
+            model = run(self.config, self.runs, self.init, self.overrides, self.debug)
         except Preempted as stop:
             note(str(stop))
             return EXIT_PREEMPTED
         say(f"the model folder {model} is complete")
-        return 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """Make data: `scenes` composes pictures with exact masks and expressions of what is and isn't there.
-
-    They are laid out as gRefCOCO, so that evaluation and training read them: split train is "grefcoco|unc|train", val
-    "grefcoco|unc|val" and test "grefcoco|unc|testA". Cut-outs are fetched when they are first needed.
-
-    For example:
-      gsva data scenes --out SCENES --num 500 --seed 0 --split test
-
-    Attributes:
-        what: scenes.
-        out: folder for the data; other splits that are there stay.
-        num: how many scenes.
-        seed: a seed gives the same scenes everywhere.
-        split: splits differ in backgrounds and cut-outs.
-        size: side of the pictures in pixels.
-    """
-
-    what: Annotated[Positional[Literal["scenes"]], arg(metavar="scenes")]
-    _: dataclasses.KW_ONLY
-    out: Annotated[str, arg(metavar="DIR")]
-    num: Annotated[int, arg(metavar="N")]
-    seed: Annotated[int, arg(metavar="S")]
-    split: Literal["train", "val", "test"]
-    size: Annotated[int, arg(metavar="PIXELS")] = 320
-
-    def run(self) -> int:
-        """Writes the scenes."""
-        from grounding_jax.data.scene_files import write_scenes
-
-        write_scenes(self.out, self.num, self.seed, self.split, self.size)
-        say(f"{self.num} scenes of split {self.split} are in {self.out}")
         return 0
