@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Literal
 
 import grain
@@ -15,9 +14,11 @@ from grounding_jax.data.datasets import open_dataset
 from grounding_jax.language.tokenizer import Tokenizer
 from grounding_jax.models.mask_resize import canvas_matrices
 from grounding_jax.sharding.rules import Rule
+from grounding_jax.training.log import Work
 from grounding_jax.training.options import TrainOptions
 from gsva_jax import losses, model
 from gsva_jax.config import GsvaConfig
+from gsva_jax.flops import training_flops
 from gsva_jax.losses import LossWeights
 from gsva_jax.mixture import PAPER, Family, Mixture
 from gsva_jax.sharding import table
@@ -106,7 +107,7 @@ class Training:
 
     model: GsvaConfig
     tokenizer: Tokenizer
-    data: Callable[[int], grain.MapDataset]
+    data: Mixture
     weights: LossWeights = LossWeights()
     dtype: str = "bfloat16"
     trainable: tuple[str, ...] = TRAINED
@@ -123,6 +124,10 @@ class Training:
     def examples(self, seed: int) -> grain.MapDataset:
         """Those of the mixture."""
         return self.data(seed)
+
+    def work(self) -> Work:
+        """Of an example with all its targets."""
+        return Work(self.data.length, training_flops(self.model, self.data.length, self.data.max_targets))
 
     def prepare(self, batch: dict) -> dict:
         """Weights of the loss groups."""

@@ -6,16 +6,40 @@ import json
 import time
 from collections.abc import Iterator
 from types import TracebackType
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from etils import epath
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
 from grounding_jax.sharding.hosts import is_first
 from grounding_jax.training.run_folder import BOARD_FOLDER, LOG_FILE
+
+
+class Work(NamedTuple):
+    """What an example of a task takes, for the speeds in the log; 0 where it was not counted.
+
+    Attributes:
+        tokens: slots of text.
+        flops: useful arithmetic of an update, without what is computed twice.
+    """
+
+    tokens: int = 0
+    flops: int = 0
+
+
+# Dense bfloat16 FLOP/s of a device, by the name that JAX gives its kind; from the vendors' data sheets.
+PEAKS = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5": 459e12,
+    "TPU v6 lite": 918e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H200": 989e12,
+}
 
 
 class Log:
@@ -26,11 +50,11 @@ class Log:
         steps: updates in all.
         start: updates made before.
         batch_size: examples an update.
-        tokens: slots of text an update, 0 where there is no text.
+        work: of an example.
     """
 
-    def __init__(self, run: epath.Path, steps: int, start: int, batch_size: int, tokens: int = 0):
-        self._run, self._batch_size, self._tokens = run, batch_size, tokens
+    def __init__(self, run: epath.Path, steps: int, start: int, batch_size: int, work: Work):
+        self._run, self._batch_size, self._work = run, batch_size, work
         columns = TextColumn(run.name), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         self._progress = Progress(*columns, TextColumn("{task.description}"), disable=not is_first())
         self._bar = self._progress.add_task("compiling", total=steps, completed=start)
@@ -63,11 +87,7 @@ class Log:
         values = {name: float(str(np.float32(value))) for name, value in jax.device_get(scalars).items()}
         now = time.perf_counter()
         seconds, updates = now - self._clock, max(step - self._last, 1)
-        speed = {
-            "examples_per_second": round(updates * self._batch_size / seconds, 2),
-            **({"tokens_per_second": round(updates * self._tokens / seconds)} if self._tokens else {}),
-            "waiting_for_data": round(min(self._waited / seconds, 1.0), 3),
-        }
+        speed = self._speed(updates * self._batch_size / seconds, min(self._waited / seconds, 1.0))
         line = {"step": step, **speed, **values}
         self._waited, self._clock, self._last = 0.0, now, step
         if is_first():
@@ -79,7 +99,12 @@ class Log:
             self._progress.update(self._bar, completed=step, description=text)
         return line
 
-    def say(self, text: str) -> None:
-        """Prints a line above the bar."""
-        if is_first():
-            Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(text)
+    def _speed(self, rate: float, waiting: float) -> dict[str, float]:
+        """How fast it goes: per second, the share of time spent waiting for data, and model FLOPs utilisation."""
+        speed = {"examples_per_second": round(rate, 2), "waiting_for_data": round(waiting, 3)}
+        if self._work.tokens:
+            speed["tokens_per_second"] = round(rate * self._work.tokens)
+        peak = PEAKS.get(jax.devices()[0].device_kind, 0) * jax.device_count()
+        if self._work.flops and peak:
+            speed["mfu"] = round(rate * self._work.flops / peak, 4)
+        return speed

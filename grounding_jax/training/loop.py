@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding
 from grounding_jax.sharding.mesh import check_batch, global_batch, local_rows, make_mesh
 from grounding_jax.sharding.rules import WHOLE, Rule, shardings
 from grounding_jax.training import checkpoints, preemption
-from grounding_jax.training.log import Log
+from grounding_jax.training.log import Log, Work
 from grounding_jax.training.optimizer import make_optimizer
 from grounding_jax.training.options import TrainOptions
 from grounding_jax.training.run_folder import BAD_STEPS_FILE
@@ -44,7 +44,10 @@ MAY_CHANGE = (
 
 
 class Task(Protocol):
-    """What is trained, on what, and how well it does."""
+    """What is trained, on what, and how well it does.
+
+    It may also have a method ``work`` that gives the `Work` of an example, for the log.
+    """
 
     trainable: tuple[str, ...]
     """Regular expressions on parameter paths: what is trained, in float32; the rest is frozen."""
@@ -146,7 +149,8 @@ def train(
     update = make_update(task, optimizer, options.accumulate, options.seed)
     update = jax.jit(update, donate_argnums=0, out_shardings=(layout, NamedSharding(mesh, WHOLE)))
     pending = None  # the update before the last: looking at its scalars does not hold up the devices
-    with Log(run, options.steps, start, options.batch_size) as log, preemption.watch() as must_stop:
+    work = task.work() if hasattr(task, "work") else Work()
+    with Log(run, options.steps, start, options.batch_size, work) as log, preemption.watch() as must_stop:
         for step, batch in enumerate(log.waiting(batches(task, options, mesh, start)), start + 1):
             with jax.transfer_guard("disallow"):
                 state, scalars = update(state, frozen, batch)
