@@ -3,6 +3,7 @@
 from grounding_jax.training.options import TrainOptions
 from gsva_jax.answering import Answering
 from gsva_jax.experiment import Experiment
+from gsva_jax.losses import LossWeights
 from gsva_jax.tiny import tiny_config, tiny_tokenizer
 
 
@@ -16,6 +17,7 @@ def get_config() -> Experiment:
         conversations=2,
         length=384,
         max_masks=4,
+        weights=LossWeights(dice=1.0),
         imitation=1.0,
         alignment=0.1,
     )

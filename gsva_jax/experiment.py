@@ -24,7 +24,7 @@ from grounding_jax.weights import folder
 from gsva_jax.config import GsvaConfig
 from gsva_jax.mixture import Family
 from gsva_jax.predict import ASSETS, RESULT, find_checkpoint
-from gsva_jax.train import Recipe
+from gsva_jax.train import Recipe, Training
 
 CONFIG_COPY = "config.py"  # in a run folder
 HELPERS = "helpers"  # parameters that only lessons have
@@ -228,6 +228,8 @@ def _load_starts(task: Task, starts: Sequence[epath.Path]) -> dict:
         if not parts and HELPERS not in values:
             raise ValueError(f"{start}: has {', '.join(values)}, but what is trained has {', '.join(shapes)}")
         print(f"{start}: starting from its {', '.join(parts)}")
+        if isinstance(task, Training):
+            parts = task.load(parts)
         check_fits(shapes, parts, str(start))
         before = combine(before, {**parts, **({HELPERS: values[HELPERS]} if HELPERS in values else {})})
     return before
@@ -236,6 +238,7 @@ def _load_starts(task: Task, starts: Sequence[epath.Path]) -> dict:
 def save_model(task: Task, params: dict, result: epath.Path, dtype: str) -> None:
     """Writes what a task trained as a model folder, in a dtype."""
     kept = {name: params[name] for name in task.kept if name in params}
+    kept = task.unload(kept) if isinstance(task, Training) else kept
     leaves = folder.from_params(jax.tree.map(lambda leaf: np.asarray(leaf.astype(dtype)), kept))
     tokenizer = getattr(task, "tokenizer", None)
     folder.save(result, leaves, task.model.to_json(), tokenizer.save if tokenizer else None)

@@ -12,6 +12,7 @@ import tyro
 
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.language.tokenizer import Tokenizer
+from grounding_jax.models import llama
 from grounding_jax.models.mask_resize import canvas_matrices
 from grounding_jax.sharding.rules import Rule
 from grounding_jax.training.log import Work
@@ -22,6 +23,8 @@ from gsva_jax.flops import training_flops
 from gsva_jax.losses import LossWeights
 from gsva_jax.mixture import PAPER, Family, Mixture
 from gsva_jax.sharding import table
+
+VOCABULARY_MULTIPLE = 128
 
 # What the paper trains (spec gsva e): LoRA, embeddings, head, SAM's mask decoder, the MLP to its prompts.
 TRAINED = ("llama/layers/attn/[qv]/lora_", "llama/embed", "llama/head", "sam/mask_decoder", "prompt_mlp")
@@ -113,9 +116,23 @@ class Training:
     trainable: tuple[str, ...] = TRAINED
     kept: tuple[str, ...] = ("llama", "clip", "projector", "prompt_mlp", "sam")
 
+    @property
+    def padded_vocabulary(self) -> int:
+        """Rows of the embedding in training: a multiple that meshes divide. Model folders have the true number."""
+        return -(-self.model.llama.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+
     def init(self, key: jax.Array) -> dict:
         """A random model."""
-        return model.init(self.model, key)
+        padded = dataclasses.replace(self.model.llama, vocab_size=self.padded_vocabulary)
+        return model.init(dataclasses.replace(self.model, llama=padded), key)
+
+    def load(self, params: dict) -> dict:
+        """The parameters of a model folder, as they are trained."""
+        return {**params, "llama": llama.resize_vocabulary(params["llama"], self.padded_vocabulary)}
+
+    def unload(self, params: dict) -> dict:
+        """The inverse of `load`."""
+        return {**params, "llama": llama.resize_vocabulary(params["llama"], self.model.llama.vocab_size)}
 
     def sharding(self) -> tuple[Rule, ...]:
         """The table of the model."""

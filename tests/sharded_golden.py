@@ -46,7 +46,7 @@ def run(golden: Path, case: str) -> dict:
         config = dataclasses.replace(config, llama=dataclasses.replace(config.llama, lora_dropout=DROPOUT))
     task = Training(config, checkpoint.tokenizer, None, LossWeights(loss_group=4), dtype="float32")
     mesh = make_mesh(MeshShape(data, fsdp, tensor), jax.devices()[: data * fsdp * tensor])
-    params = place(task, mesh, 0, folder.to_params(checkpoint.leaves))
+    params = place(task, mesh, 0, task.load(folder.to_params(checkpoint.leaves)))
     trained, frozen = partition(params, path_matcher(TRAINED))
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(3e-4, 0.9, 0.95, eps=1e-8, weight_decay=0.0))
     whole = jax.sharding.NamedSharding(mesh, WHOLE)

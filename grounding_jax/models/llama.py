@@ -269,7 +269,7 @@ def decode(config: LlamaConfig, params: dict, x: jax.Array, positions: jax.Array
 def logits(config: LlamaConfig, params: dict, hidden: jax.Array) -> jax.Array:
     """Next-token logits ``[..., D] -> [..., V]``, accumulated and returned in float32 whatever the inputs' dtype.
 
-    Where the head was padded (`pad_vocabulary`), what lies beyond ``vocab_size`` is no token and has probability 0.
+    Where the head was padded (`resize_vocabulary`), what lies beyond ``vocab_size`` is no token and has probability 0.
     """
     kernel = params["head"]["kernel"].astype(hidden.dtype)
     flat = jnp.matmul(hidden.reshape(-1, hidden.shape[-1]), kernel, preferred_element_type=jnp.float32)
@@ -279,9 +279,13 @@ def logits(config: LlamaConfig, params: dict, hidden: jax.Array) -> jax.Array:
     return jnp.where(jnp.arange(kernel.shape[-1]) < config.vocab_size, flat, jnp.finfo(jnp.float32).min / 2)
 
 
-def pad_vocabulary(params: dict, multiple: int) -> dict:
-    """The parameters with zero rows and columns behind the vocabulary, up to a multiple that a mesh divides."""
-    extra = -len(params["embed"]["embedding"]) % multiple
-    rows = np.pad(params["embed"]["embedding"], ((0, extra), (0, 0)))
-    columns = np.pad(params["head"]["kernel"], ((0, 0), (0, extra)))
+def resize_vocabulary(params: dict, size: int) -> dict:
+    """The parameters with another number of rows in the embedding and columns in the head: zeros behind, or cut off.
+
+    A vocabulary of 32,005 divides over no mesh; `logits` takes what lies behind it for no token.
+    """
+    embedding, kernel = params["embed"]["embedding"], params["head"]["kernel"]
+    extra = max(size - len(embedding), 0)
+    rows = np.pad(embedding[:size], ((0, extra), (0, 0)))
+    columns = np.pad(kernel[:, :size], ((0, 0), (0, extra)))
     return {**params, "embed": {"embedding": rows}, "head": {"kernel": columns}}
