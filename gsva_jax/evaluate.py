@@ -38,7 +38,7 @@ from gsva_jax.published import markdown_table
 from gsva_jax.unfinished import Unfinished
 
 # The datasets with absent targets, which the release evaluates in another way (spec gsva f.2), and their metrics.
-_WITH_ABSENT = {"grefcoco": grefcoco_metrics, "refzom": refzom_metrics}
+_WITH_ABSENT = {"grefcoco": grefcoco_metrics, "refzom": refzom_metrics, "jsonl": grefcoco_metrics}
 _CLASSES = "ade20k|validation"
 _FAMILY_METRICS = ("gIoU", "cIoU", "N_acc", "T_acc", "Pr@0.5")
 _GREY = 128

@@ -12,6 +12,7 @@ import numpy as np
 
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.pictures import open_picture, resize_longest, resized_size
+from grounding_jax.data.semantic import always_labelled
 from grounding_jax.language.rows import encode_conversation, row_length
 from grounding_jax.language.tokenizer import Tokenizer
 from grounding_jax.training.loop import BAD
@@ -94,7 +95,7 @@ class Mixture:
         bad, reason = 0, ""
         for _ in range(MOST_ATTEMPTS):
             try:
-                options = getattr(source, "classes", ()), self.negative_share
+                options = always_labelled(source.name, getattr(source, "classes", ())), self.negative_share
                 sample = draw_sample(source[number], rng, self.max_targets, *options)
                 return {**self.arrays(sample), BAD: np.int32(bad)}
             except Unusable as error:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from etils import epath
 
+from grounding_jax.data.files import File
 from grounding_jax.data.llava_instruct import VqaRecord
 from grounding_jax.data.reasonseg import TARGET, ReasonRecord
 from grounding_jax.data.refer import Record
@@ -33,13 +33,13 @@ class Sample(NamedTuple):
         masks: bool ``[n, H, W]``, one per [SEG] and [REJ] of all conversations in turn; zero at [REJ].
     """
 
-    image: epath.Path
+    image: File
     conversations: list[list[Round]]
     masks: np.ndarray
 
 
 def list_sample(
-    image: epath.Path, targets: Sequence[str], masks: np.ndarray, joiner: str, rng: np.random.Generator
+    image: File, targets: Sequence[str], masks: np.ndarray, joiner: str, rng: np.random.Generator
 ) -> Sample:
     """One conversation about all targets; one whose mask is empty is rejected.
 
@@ -74,7 +74,7 @@ def sample_classes(
         record: the image.
         rng: of the example.
         max_targets: the most that are drawn.
-        classes: names of all classes of the source; none, and nothing is replaced.
+        classes: names that are not in the picture unless it has them; none, and nothing is replaced.
         negative_share: the probability; the release has 0, where [REJ] is learned from gRefCOCO alone.
 
     Raises:

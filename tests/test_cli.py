@@ -232,7 +232,7 @@ def test_train_hands_everything_over(monkeypatch, capsys):
     monkeypatch.setattr("gsva_jax.experiment.run", run)
     words = ["train", "gsva_tiny", "--learning-rate", "1e-3", "--init", "ckpt", "--steps", "5"]
     assert main(words) == 0
-    assert seen == [("gsva_tiny", "runs", "ckpt", ("--learning-rate", "1e-3", "--steps", "5"))]
+    assert seen == [("gsva_tiny", "runs", "ckpt", ("--learning-rate", "1e-3", "--steps", "5"), False)]
     assert "runs/x/model" in capsys.readouterr().out
 
 

@@ -179,13 +179,27 @@ def test_damaged_and_missing_shards(both, tmp_path, capsys):
     assert check_dataset(out, COCO, quiet).problem == (
         f"a shard is damaged: {out / damaged}; remove its folder and pack '{COCO}' again"
     )
-    assert f"a shard is missing: {out / missing}; remove" in check_dataset(out, LLAVA, quiet).problem
+    assert f"a shard is missing: {out / missing}; pack '{LLAVA}' again" in check_dataset(out, LLAVA, quiet).problem
     assert check_dataset(out, "ade20k|training", quiet).pictures == 3
     assert check_dataset(out, "ReasonSeg|train_val", quiet).pictures == 3
-    for shard in (damaged, missing):
-        shutil.rmtree((out / shard).parent)
+    shutil.rmtree((out / damaged).parent)
     list(prepare(both[0], out, (COCO, LLAVA), 2, quiet))
     assert check_dataset(out, COCO, quiet).problem is check_dataset(out, LLAVA, quiet).problem is None
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_damaged_shard_is_noticed_when_it_is_read(both, tmp_path, cut):
+    shutil.copytree(both[1], tmp_path / "out")
+    shard = tmp_path / "out" / list(read_checksums(both[1])[COCO])[0]
+    data = bytearray(shard.read_bytes())
+    data[100] ^= 1
+    shard.write_bytes(data[: len(data) // 2] if cut else data)
+    with pytest.raises(ValueError, match="a shard of 'refcoco.unc.train' is damaged: (it is cut|Corrupted)"):
+        source = open_dataset(tmp_path / "out", COCO)
+        assert not cut and source[1].image_id == 101 and source[2].image_id == 102
+        source[0]
+    if not cut:
+        assert source[1].image_id == 101, "others can be read afterwards"
 
 
 def test_the_command(both, tmp_path, capsys):

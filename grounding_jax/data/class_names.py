@@ -41,3 +41,18 @@ COCO_STUFF_CLASSES = _names("""
     table, tent, textile-other, towel, tree, vegetable, wall-brick, wall-concrete, wall-other, wall-panel, wall-stone,
     wall-tile, wall-wood, water-other, waterdrops, window-blind, window-other, wood
 """)
+
+# Names of COCO that no picture was ever labelled with, though many show the thing.
+COCO_NEVER_LABELLED = (
+    "street sign",
+    "hat",
+    "shoe",
+    "eye glasses",
+    "plate",
+    "mirror",
+    "window",
+    "desk",
+    "door",
+    "blender",
+    "hair brush",
+)

@@ -1,8 +1,10 @@
-"""Opens any public dataset by the name that the release gives it, such as "grefcoco|unc|val"."""
+"""Opens any dataset: a public one by the name that the release gives it, such as "grefcoco|unc|val", or one's own."""
 
 from etils import epath
 
 from grounding_jax.data.llava_instruct import LLAVA_DATASETS, LlavaInstructSource
+from grounding_jax.data.own_data import OWN_DATA, OwnSource
+from grounding_jax.data.packed import PackedSource, is_packed
 from grounding_jax.data.parts import PART_DATASETS, PartSource
 from grounding_jax.data.reasonseg import REASONSEG_DATASETS, REASONSEG_SPLITS, ReasonSegSource
 from grounding_jax.data.refer import REFER_DATASETS, REFER_SPLITS, ReferSource
@@ -17,7 +19,7 @@ _REFER_AND_REASONSEG = ", ".join(
     f"{dataset}|{'/'.join(splits)}" for dataset, splits in {**REFER_SPLITS, "ReasonSeg": REASONSEG_SPLITS}.items()
 )
 
-Source = ReferSource | ReasonSegSource | LabelMapSource | PartSource | LlavaInstructSource
+Source = ReferSource | ReasonSegSource | LabelMapSource | PartSource | LlavaInstructSource | OwnSource | PackedSource
 
 
 def open_dataset(root: epath.PathLike, name: str) -> Source:
@@ -25,13 +27,18 @@ def open_dataset(root: epath.PathLike, name: str) -> Source:
 
     Args:
         root: the folder that holds refer_seg/, reason_seg/, ade20k/, coco/, cocostuff/, mapillary/, vlpart/ and
-            llava_dataset/.
-        name: one of `KNOWN_DATASETS`, or several splits of ReasonSeg joined like "ReasonSeg|train_val".
+            llava_dataset/; or a packed folder, which gives the same records.
+        name: one of `KNOWN_DATASETS`; several splits of ReasonSeg joined like "ReasonSeg|train_val"; or "jsonl|FILE",
+            the file below `root` that lists pictures and expressions of one's own.
 
     Raises:
         FileNotFoundError: a file of the dataset is missing; only this dataset's files are looked at.
         ValueError: the name is unknown, or a file is damaged.
     """
+    if name.startswith(OWN_DATA):
+        return OwnSource(root, name)
+    if is_packed(root):
+        return PackedSource(root, name)
     if name in REFER_DATASETS:
         return ReferSource(root, name)
     if name.startswith("ReasonSeg|"):
@@ -43,7 +50,8 @@ def open_dataset(root: epath.PathLike, name: str) -> Source:
     if name in LLAVA_DATASETS:
         return LlavaInstructSource(root, name)
     others = ", ".join((*SEMANTIC_DATASETS, *PART_DATASETS, *LLAVA_DATASETS))
-    raise ValueError(f"unknown dataset '{name}'; the known ones are {_REFER_AND_REASONSEG}, {others}")
+    known = f"{_REFER_AND_REASONSEG}, {others}, and {OWN_DATA}FILE for one's own"
+    raise ValueError(f"unknown dataset '{name}'; the known ones are {known}")
 
 
 def check_evaluated(name: str) -> None:

@@ -1,11 +1,46 @@
 """Readers of the files that datasets consist of; a missing or damaged one is named in one line."""
 
+import dataclasses
 import io
 import json
 import pickle
 from typing import Any
 
 from etils import epath
+
+
+@dataclasses.dataclass(frozen=True)
+class PackedFile:
+    """A file out of a shard: its bytes, and what else records and errors want to know of a file.
+
+    Attributes:
+        path: where it was, from the root of the datasets.
+        data: what was in it.
+    """
+
+    path: epath.Path
+    data: bytes
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.name
+
+    @property
+    def stem(self) -> str:
+        """The name without its ending."""
+        return self.path.stem
+
+    def with_suffix(self, suffix: str) -> epath.Path:
+        """The path with another ending."""
+        return self.path.with_suffix(suffix)
+
+
+# A picture or label map of a record: in a folder, or packed.
+File = epath.Path | PackedFile
 
 
 def read_bytes(file: epath.Path) -> bytes:

@@ -20,7 +20,7 @@ class VqaRecord:
         turns: dicts {"from": "human" or "gpt", "value": text} as in the file, where "<image>" is in one of the texts.
     """
 
-    image: epath.Path
+    image: files.File
     turns: list[dict[str, str]]
 
 

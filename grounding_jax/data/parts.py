@@ -24,7 +24,7 @@ class PartRecord(ClassRecord):
         segmentations: for each candidate, its COCO segmentation.
     """
 
-    image: epath.Path
+    image: files.File
     image_id: int
     size: tuple[int, int]
     wordings: tuple[tuple[str, ...], ...]

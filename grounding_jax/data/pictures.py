@@ -9,6 +9,8 @@ import numpy as np
 from etils import epath
 from PIL import Image, UnidentifiedImageError
 
+from grounding_jax.data.files import PackedFile
+
 # Per-channel mean and standard deviation of RGB, in units of 0..255 (SAM) and of 0..1 (CLIP); spec gsva c.1.
 SAM_MEAN = (123.675, 116.28, 103.53)
 SAM_STD = (58.395, 57.12, 57.375)
@@ -32,7 +34,7 @@ _EXCHANGING = (5, 6, 7, 8)
 _MAX_CLIP_ASPECT = 32
 
 
-def open_picture(source: epath.PathLike | bytes) -> np.ndarray:
+def open_picture(source: epath.PathLike | PackedFile | bytes) -> np.ndarray:
     """Decodes a picture file, or the bytes of one, into uint8 [H, W, 3] RGB.
 
     EXIF rotation is applied (as OpenCV does for the release), transparency shows white, 16-bit samples keep
@@ -50,7 +52,7 @@ def open_picture(source: epath.PathLike | bytes) -> np.ndarray:
         return np.array(decoded.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else decoded)
 
 
-def open_label_map(file: epath.PathLike) -> np.ndarray:
+def open_label_map(file: epath.PathLike | PackedFile) -> np.ndarray:
     """Decodes a label map, a PNG with the number of a class for each pixel, into uint8 [H, W].
 
     A palette is only there to look at: the numbers are those of the file.
@@ -68,7 +70,7 @@ def open_label_map(file: epath.PathLike) -> np.ndarray:
         return np.array(image)
 
 
-def picture_size(source: epath.PathLike | bytes) -> tuple[int, int]:
+def picture_size(source: epath.PathLike | PackedFile | bytes) -> tuple[int, int]:
     """(height, width) of what `open_picture` returns, from the file's header; raises the same errors."""
     data, name = _read(source)
     with _open(data, name) as image:
@@ -140,10 +142,12 @@ def normalize_clip(image: jax.Array) -> jax.Array:
     return (image.astype(jnp.float32) / 255.0 - jnp.array(CLIP_MEAN)) / jnp.array(CLIP_STD)
 
 
-def _read(source: epath.PathLike | bytes) -> tuple[bytes, str]:
+def _read(source: epath.PathLike | PackedFile | bytes) -> tuple[bytes, str]:
     """The bytes of a picture and what to call it in an error."""
     if isinstance(source, bytes):
         data, name = source, f"of {len(source)} bytes"
+    elif isinstance(source, PackedFile):
+        data, name = source.data, f"'{source}'"
     else:
         path = epath.Path(source)
         name = f"'{path}'"

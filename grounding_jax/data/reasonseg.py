@@ -30,7 +30,7 @@ class ReasonRecord:
         explanation: why the target is the answer, in words; None where the dataset has no such text.
     """
 
-    image: epath.Path
+    image: files.File
     raw_expressions: tuple[str, ...]
     is_sentence: bool
     shapes: tuple[dict[str, Any], ...]

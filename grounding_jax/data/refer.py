@@ -48,7 +48,7 @@ class Record:
         families: for each expression, its kind (such as "place"), or None if the dataset does not tell.
     """
 
-    image: epath.Path
+    image: files.File
     size: tuple[int, int]
     raw_expressions: tuple[str, ...]
     targets: tuple[tuple[list | dict, ...], ...]

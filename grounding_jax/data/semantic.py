@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 
 from grounding_jax.data import files, pictures
-from grounding_jax.data.class_names import ADE20K_CLASSES, COCO_STUFF_CLASSES
+from grounding_jax.data.class_names import ADE20K_CLASSES, COCO_NEVER_LABELLED, COCO_STUFF_CLASSES
 
 # Where the pictures NAME.jpg and the label maps NAME.png lie below the root (spec gsva g).
 _FOLDERS = {
@@ -32,7 +32,7 @@ class ClassRecord(abc.ABC):
         wordings: for each candidate, the names that mean it; no candidates where nothing is annotated.
     """
 
-    image: epath.Path
+    image: files.File
     image_id: int | str
     size: tuple[int, int]
     wordings: tuple[tuple[str, ...], ...]
@@ -56,9 +56,9 @@ class LabelMapRecord(ClassRecord):
         meanings: what its values mean: the name of a class, or None for pixels that are ignored.
     """
 
-    image: epath.Path
+    image: files.File
     image_id: str
-    label_file: epath.Path
+    label_file: files.File
     meanings: Mapping[int, str | None]
 
     @functools.cached_property
@@ -125,7 +125,7 @@ class LabelMapSource:
             self.classes = COCO_STUFF_CLASSES
         else:
             self.classes = _read_mapillary_classes(epath.Path(root) / _MAPILLARY_CONFIG)
-        self._meanings = _meanings(dataset, self.classes)
+        self._meanings = class_meanings(dataset, self.classes)
 
     def __len__(self) -> int:
         return len(self._image_ids)
@@ -140,7 +140,14 @@ class LabelMapSource:
         )
 
 
-def _meanings(dataset: str, classes: Sequence[str]) -> dict[int, str | None]:
+def always_labelled(name: str, classes: Sequence[str]) -> tuple[str, ...]:
+    """Those of a dataset's classes that are certainly not in a picture whose label map lacks them."""
+    if not name.startswith("cocostuff"):
+        return tuple(classes)
+    return tuple(other for other in classes if "-" not in other and other not in COCO_NEVER_LABELLED)
+
+
+def class_meanings(dataset: str, classes: Sequence[str]) -> dict[int, str | None]:
     """What the values of a dataset's label maps mean (spec gsva c.4); 255 is ignored in all of them."""
     if dataset == "ade20k":  # counts from 1; 0 is what has no class
         meanings = {0: None, **dict(enumerate(classes, start=1))}

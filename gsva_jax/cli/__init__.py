@@ -14,7 +14,8 @@ import tyro
 
 from gsva_jax.cli.answering import Ask, Segment
 from gsva_jax.cli.checkpoints import Export, Import
-from gsva_jax.cli.experiments import Data, Evaluate, Train
+from gsva_jax.cli.data import Data
+from gsva_jax.cli.experiments import Evaluate, Train
 from gsva_jax.cli.terminal import one_line
 
 COMMANDS = {

@@ -15,6 +15,7 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -73,6 +74,23 @@ def tracked(items: Sequence[T], what: str) -> Iterator[T]:
         disable=not console.is_terminal,
     ) as progress:
         yield from progress.track(items, description=what)
+
+
+@contextlib.contextmanager
+def counting() -> Iterator[Callable[[str, int, int], None]]:
+    """Bars of several things at once; gives the function that is told (what, how much is done, of how much)."""
+    printed = Console()
+    console = printed if printed.is_terminal else Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    bars: dict[str, TaskID] = {}
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+
+        def count(what: str, done: int, total: int) -> None:
+            if what not in bars:
+                bars[what] = progress.add_task(what)
+            progress.update(bars[what], completed=done, total=total, visible=done < total)
+
+        yield count
 
 
 @contextlib.contextmanager

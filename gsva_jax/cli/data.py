@@ -1,0 +1,221 @@
+"""`gsva data`: scenes of our own, and checking and packing the public datasets."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
+
+from gsva_jax.cli.terminal import counting, one_line, say, working
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from grounding_jax.data.check import Checked
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenes:
+    """Compose pictures with exact masks and expressions of what is and isn't there.
+
+    They are laid out as gRefCOCO, so that evaluation and training read them: split train is "grefcoco|unc|train", val
+    "grefcoco|unc|val" and test "grefcoco|unc|testA". Cut-outs are fetched when they are first needed.
+
+    For example:
+      gsva data scenes --out SCENES --num 500 --seed 0 --split test
+
+    Attributes:
+        out: folder for the data; other splits that are there stay.
+        num: how many scenes.
+        seed: a seed gives the same scenes everywhere.
+        split: splits differ in backgrounds and cut-outs.
+        size: side of the pictures in pixels.
+    """
+
+    out: Annotated[str, arg(metavar="DIR")]
+    num: Annotated[int, arg(metavar="N")]
+    seed: Annotated[int, arg(metavar="S")]
+    split: Literal["train", "val", "test"]
+    size: Annotated[int, arg(metavar="PIXELS")] = 320
+
+    def run(self) -> int:
+        """Writes the scenes."""
+        from grounding_jax.data.scene_files import write_scenes
+
+        write_scenes(self.out, self.num, self.seed, self.split, self.size)
+        say(f"{self.num} scenes of split {self.split} are in {self.out}")
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """Say which datasets are there, what is missing, and which configs can be trained with them.
+
+    Counts pictures and expressions, beside the published numbers of pictures where they are known, and reads one record
+    of each dataset. In a packed folder, all checksums are compared. The exit code is 1 if no dataset is whole.
+
+    For example:
+      gsva data check ROOT
+
+    Attributes:
+        root: the folder of all datasets (docs/data.md), or a packed folder.
+    """
+
+    root: Annotated[Positional[str], arg(metavar="ROOT")]
+
+    def run(self) -> int:
+        """Checks all public datasets, and those that configs name."""
+        from rich.console import Console
+
+        from grounding_jax.data.check import check_dataset
+        from grounding_jax.data.datasets import KNOWN_DATASETS
+
+        with working("loading the configs"):
+            configs = _configs()
+        names = dict.fromkeys((*KNOWN_DATASETS, *(name for config in configs for name in config.datasets)))
+        with counting() as progress:
+            found = [check_dataset(self.root, name, progress) for name in names]
+        whole = [checked for checked in found if checked.problem is None]
+        if whole:
+            Console().print(_table(whole))
+        for line in _problems([checked for checked in found if checked.problem is not None]):
+            say(line)
+        for config in configs:
+            say(f"gsva train {config.name}: {config.verdict({checked.name for checked in whole})}")
+        return 0 if whole else 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepare:
+    """Pack datasets into few large files, which training reads faster, also from gs://.
+
+    The packed folder takes the place of ROOT everywhere: it gives the same records. Called again, what is complete is
+    left as it is, and what was interrupted goes on. The exit code is 1 if a dataset that was named, or every dataset,
+    could not be packed.
+
+    For example:
+      gsva data prepare ROOT PACKED
+      gsva data prepare ROOT PACKED --datasets "refcoco|unc|train" "grefcoco|unc|train" --workers 2
+
+    Attributes:
+        root: the folder of all datasets (docs/data.md).
+        out: the packed folder, local; copy it to gs:// when it is complete.
+        datasets: what is packed; by default all that is there.
+        workers: how many datasets at the same time.
+    """
+
+    root: Annotated[Positional[str], arg(metavar="ROOT")]
+    out: Annotated[Positional[str], arg(metavar="OUT")]
+    _: dataclasses.KW_ONLY
+    datasets: Annotated[tuple[str, ...], arg(metavar="NAME...", help_behavior_hint="")] = ()
+    workers: Annotated[int, arg(metavar="N")] = 4
+
+    def run(self) -> int:
+        """Packs, and says how it ended for each dataset."""
+        from grounding_jax.data.datasets import KNOWN_DATASETS
+        from grounding_jax.data.packing import prepare
+
+        ended = []
+        with counting() as progress:
+            for packed in prepare(self.root, self.out, self.datasets or KNOWN_DATASETS, self.workers, progress):
+                ended.append(packed)
+                shards = "1 shard" if packed.num_shards == 1 else f"{packed.num_shards} shards"
+                say(f"{packed.name}: {f'left out: {packed.problem}' if packed.problem else shards}")
+        problems = sum(packed.problem is not None for packed in ended)
+        say(f"{len(ended) - problems} of {len(ended)} datasets are packed in {self.out}")
+        return int(problems > 0 if self.datasets else problems == len(ended))
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Make scenes, check datasets, or pack them.
+
+    For example:
+      gsva data scenes --out SCENES --num 500 --seed 0 --split test
+      gsva data check ROOT
+      gsva data prepare ROOT PACKED
+
+    Attributes:
+        what: scenes, check or prepare.
+    """
+
+    what: OmitArgPrefixes[
+        OmitSubcommandPrefixes[
+            Annotated[Scenes, subcommand("scenes")]
+            | Annotated[Check, subcommand("check")]
+            | Annotated[Prepare, subcommand("prepare")]
+        ]
+    ]
+
+    def run(self) -> int:
+        """Does it."""
+        return self.what.run()
+
+
+def _table(whole: Sequence[Checked]) -> Table:
+    """The numbers of the datasets that are whole."""
+    from rich.table import Table
+
+    from grounding_jax.data.check import PUBLISHED_PICTURES
+
+    table = Table("dataset")
+    for column in ("pictures", "published", "expressions"):
+        table.add_column(column, justify="right")
+    for checked in whole:
+        numbers = (checked.pictures, PUBLISHED_PICTURES.get(checked.name), checked.expressions)
+        table.add_row(checked.name, *("" if number is None else f"{number:,}" for number in numbers))
+    return table
+
+
+def _problems(broken: Sequence[Checked]) -> list[str]:
+    """A line for each dataset and problem; the splits of a dataset mostly have the same one."""
+
+    def problem(checked: Checked) -> tuple[str, str]:
+        dataset, _, split = checked.name.rpartition("|")
+        return dataset or split, " ".join(checked.problem.replace(f"'{checked.name}'", f"'{dataset or split}'").split())
+
+    lines = []
+    for (dataset, reason), group in itertools.groupby(broken, problem):
+        splits = ", ".join(checked.name.rpartition("|")[2] for checked in group)
+        lines.append(f"{dataset}{'' if splits == dataset else f' {splits}'}: {reason}")
+    return lines
+
+
+@dataclasses.dataclass(frozen=True)
+class _Config:
+    """What a config trains on: datasets, or nothing but scenes; or why it can't be loaded."""
+
+    name: str
+    datasets: tuple[str, ...] = ()
+    problem: str | None = None
+
+    def verdict(self, whole: set[str]) -> str:
+        """Whether it can run with the datasets that are whole."""
+        if self.problem is not None:
+            return f"can't run: {self.problem}"
+        lacking = [name for name in self.datasets if name not in whole]
+        if lacking:
+            return f"can't run: it needs {', '.join(lacking)}"
+        return "can run" if self.datasets else "can run: it needs no data"
+
+
+def _configs() -> list[_Config]:
+    """The configs that come with the package."""
+    from gsva_jax.experiment import CONFIG_FOLDERS, load_config
+    from gsva_jax.mixture import Mixture
+    from gsva_jax.train import Recipe
+
+    configs = []
+    for file in sorted(file for folder in CONFIG_FOLDERS if folder.is_dir() for file in folder.glob("*.py")):
+        try:
+            task = load_config(file).task
+        except (OSError, ValueError) as error:
+            configs.append(_Config(file.stem, problem=one_line(error)))
+            continue
+        mixture = task if isinstance(task, Recipe) else getattr(task, "data", None)
+        families = mixture.families if isinstance(mixture, Recipe | Mixture) else ()
+        configs.append(_Config(file.stem, tuple(name for family in families for name in family.datasets)))
+    return configs
