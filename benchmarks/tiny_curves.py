@@ -10,6 +10,12 @@ matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402 - the backend has to be chosen before
 
 RUNS = {
+    "gsva_tiny_masks_first": {"cell_accuracy": "kind of a cell", "dice": "1 - dice of a mask"},
+    "gsva_tiny_eyes_first": {
+        "cell_accuracy": "kind of a patch",
+        "place_accuracy": "leftmost, topmost ...",
+        "size_accuracy": "largest, smallest",
+    },
     "gsva_tiny_masks": {"cell_accuracy": "kind of a cell", "dice": "1 - dice of a mask"},
     "gsva_tiny_eyes": {
         "cell_accuracy": "kind of a patch",
@@ -18,8 +24,8 @@ RUNS = {
     },
     "gsva_tiny_words": {
         "decision_accuracy": "[SEG] or [REJ]",
-        "present_dice": "dice of a mask",
         "imitation": "distance to SAM's own prompts",
+        "imitation_one": "the same, one object of several",
     },
     "gsva_tiny": {
         "decision_accuracy": "[SEG] or [REJ]",
@@ -27,6 +33,7 @@ RUNS = {
         "imitation": "distance to SAM's own prompts",
     },
 }
+COLUMNS = 3
 WINDOW = 10  # log lines that are averaged
 
 
@@ -38,8 +45,9 @@ def smooth(values: list[float]) -> list[float]:
 def main(runs: Path, out: Path) -> None:
     """One panel a run that is there, over the steps it took."""
     shown = {name: curves for name, curves in RUNS.items() if (runs / name / "log.jsonl").exists()}
-    figure, axes = pyplot.subplots(1, len(shown), figsize=(4 * len(shown), 4), sharey=True)
-    for axis, (name, curves) in zip(axes, shown.items(), strict=True):
+    rows = -(-len(shown) // COLUMNS)
+    figure, axes = pyplot.subplots(rows, COLUMNS, figsize=(4 * COLUMNS, 3.4 * rows), sharey=True, squeeze=False)
+    for axis, (name, curves) in zip(axes.flat, shown.items(), strict=False):
         lines = [json.loads(line) for line in (runs / name / "log.jsonl").read_text().splitlines()]
         lines = sorted({line["step"]: line for line in lines}.values(), key=lambda line: line["step"])
         for key, label in curves.items():

@@ -11,6 +11,7 @@ import grain
 import numpy as np
 
 from grounding_jax.data.datasets import open_dataset
+from grounding_jax.data.files import File
 from grounding_jax.data.pictures import open_picture, resize_longest, resized_size
 from grounding_jax.data.semantic import always_labelled
 from grounding_jax.language.rows import encode_conversation, row_length
@@ -18,6 +19,7 @@ from grounding_jax.language.tokenizer import Tokenizer
 from grounding_jax.training.loop import BAD
 from gsva_jax.config import GsvaConfig
 from gsva_jax.data import canvas_masks, conversation_row, picture_arrays
+from gsva_jax.features import FeatureFiles
 from gsva_jax.prompts import TEMPLATES
 from gsva_jax.samplers import Sample, Unusable, draw_sample
 
@@ -56,6 +58,7 @@ class Mixture:
         length: T, slots of a row.
         canvas: side of the masks; a picture that is larger is made to fit.
         negative_share: see `samplers.sample_classes`.
+        features: where SAM's features of the pictures are, if they are not computed in every step.
     """
 
     root: str
@@ -66,6 +69,7 @@ class Mixture:
     length: int = 1024
     canvas: int = 1024
     negative_share: float = 0.0
+    features: FeatureFiles | None = None
 
     def __call__(self, seed: int) -> grain.MapDataset:
         """Endless examples as dicts of arrays of fixed shapes."""
@@ -79,6 +83,11 @@ class Mixture:
         source = self._source(name)
         numbers = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
         return numbers.random_map(functools.partial(self.example, source))
+
+    def pictures(self) -> list[File]:
+        """All pictures of all datasets, in the same order everywhere."""
+        sources = [self._source(name) for family in self.families for name in family.datasets]
+        return [source[number].image for source in sources for number in range(len(source))]
 
     def _source(self, name: str) -> Sequence:
         return open_dataset(self.root, name)
@@ -120,8 +129,12 @@ class Mixture:
             masks = resize_masks(masks, resized_size(image.shape[:2], self.canvas))
             image = resize_longest(image, self.canvas)
         conversations, masks = self.fitting(sample, masks)
+        picture = picture_arrays(self.model, image)
+        if self.features:
+            del picture["sam_images"]
+            picture["image_features"] = self.features.read(sample.image)
         return {
-            **picture_arrays(self.model, image),
+            **picture,
             **conversation_row(self.model, self.tokenizer, conversations, self.length, self.max_targets),
             "masks": canvas_masks(masks, self.canvas, self.max_targets),
         }

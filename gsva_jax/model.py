@@ -140,7 +140,8 @@ def forward(
         config: sizes.
         params: the whole tree.
         batch: the row arrays ``ids, positions, branch [B, T]``, ``seg_positions, target_rejected [B, M]`` and the
-            pictures ``sam_images [B, S, S, 3]``, ``resized [B, 2]``, ``clip_images [B, H, W, 3]``.
+            pictures ``sam_images [B, S, S, 3]``, ``resized [B, 2]``, ``clip_images [B, H, W, 3]``; in place of
+            ``sam_images``, ``image_features [B, h, w, C]`` may be there, which `encode_for_masks` gave before.
         dtype: of the computation.
         dropout_keys: see `llama.Decoder`.
 
@@ -149,7 +150,9 @@ def forward(
         ``logits`` float32 ``[B, T, V]``; ``prompts`` ``[B, M, C]``; ``masks`` float32 ``[B, M, 4h, 4w]``, zero for
         rejected and truncated targets. SAM's encoder is not computed where M is 0.
     """
-    image = encode_for_masks(config, params, batch["sam_images"], batch["resized"], dtype)
+    image = batch.get("image_features")
+    if image is None:
+        image = encode_for_masks(config, params, batch["sam_images"], batch["resized"], dtype)
     patches = encode_for_language(config, params, batch["clip_images"], dtype)
     row = batch["ids"], batch["positions"], batch["branch"]
     hidden, _ = read(config, params, *row, patches, dropout_keys=dropout_keys)

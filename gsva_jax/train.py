@@ -9,6 +9,7 @@ import grain
 import jax
 import jax.numpy as jnp
 import tyro
+from jax.sharding import Mesh
 
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.language.tokenizer import Tokenizer
@@ -19,6 +20,7 @@ from grounding_jax.training.log import Work
 from grounding_jax.training.options import TrainOptions
 from gsva_jax import losses, model
 from gsva_jax.config import GsvaConfig
+from gsva_jax.features import FeatureFiles, fill
 from gsva_jax.flops import training_flops
 from gsva_jax.losses import LossWeights
 from gsva_jax.mixture import PAPER, Family, Mixture
@@ -44,6 +46,8 @@ class Recipe:
         negative_share: of classes that are asked for though they are not there, see `samplers.sample_classes`.
         count_rejected: see `LossWeights`.
         loss_group: see `LossWeights`.
+        cache_image_features: a folder for SAM's features of all pictures, which are then computed once and not in every
+            step: the same numbers. Empty: no cache.
         lora_dropout: of the inputs of the low-rank updates.
         remat: what is computed again in the backward pass, see `LlamaConfig`.
         dtype: of the computation.
@@ -58,6 +62,7 @@ class Recipe:
     negative_share: float = 0.0
     count_rejected: bool = True
     loss_group: int = 2
+    cache_image_features: str = ""
     lora_dropout: float = 0.05
     remat: Literal["none", "full"] = "full"
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
@@ -76,11 +81,12 @@ class Recipe:
             raise ValueError(f"epochs are of one dataset, but there are {', '.join(names)}: give --steps instead")
         return -(-self.epochs * len(open_dataset(self.data, names[0])) // options.batch_size)
 
-    def task(self, model: GsvaConfig, tokenizer: Tokenizer) -> Training:
-        """The recipe for a model."""
+    def task(self, model: GsvaConfig, tokenizer: Tokenizer, digest: str = "") -> Training:
+        """The recipe for a model; the digest tells its image features from those of others."""
         model = dataclasses.replace(
             model, llama=dataclasses.replace(model.llama, lora_dropout=self.lora_dropout, remat=self.remat)
         )
+        cache = self.cache_image_features
         mixture = Mixture(
             self.data,
             model,
@@ -90,6 +96,7 @@ class Recipe:
             self.length,
             self.canvas,
             self.negative_share,
+            FeatureFiles(cache, digest, self.dtype) if cache else None,
         )
         weights = LossWeights(loss_group=self.loss_group, count_rejected=self.count_rejected)
         return Training(model, tokenizer, mixture, weights, self.dtype)
@@ -144,7 +151,13 @@ class Training:
 
     def work(self) -> Work:
         """Of an example with all its targets."""
-        return Work(self.data.length, training_flops(self.model, self.data.length, self.data.max_targets))
+        sizes = self.data.length, self.data.max_targets
+        return Work(self.data.length, training_flops(self.model, *sizes, bool(self.data.features)))
+
+    def ready(self, params: dict, mesh: Mesh) -> None:
+        """Fills the cache of image features."""
+        if self.data.features:
+            fill(self.data.features, self.model, params, mesh, self.data.pictures())
 
     def prepare(self, batch: dict) -> dict:
         """Weights of the loss groups."""

@@ -46,7 +46,8 @@ MAY_CHANGE = (
 class Task(Protocol):
     """What is trained, on what, and how well it does.
 
-    It may also have a method ``work`` that gives the `Work` of an example, for the log.
+    It may also have the methods ``work``, which gives the `Work` of an example for the log, and
+    ``ready(params, mesh)``, which is called before the first example is read.
     """
 
     trainable: tuple[str, ...]
@@ -146,6 +147,8 @@ def train(
     mesh, optimizer, layout, state, frozen, manager = open_run(task, options, run, init)
     check_batch(mesh, options.batch_size, options.accumulate)
     start = int(state.step)
+    if hasattr(task, "ready"):
+        task.ready(combine(frozen, state.params), mesh)
     update = make_update(task, optimizer, options.accumulate, options.seed)
     update = jax.jit(update, donate_argnums=0, out_shardings=(layout, NamedSharding(mesh, WHOLE)))
     pending = None  # the update before the last: looking at its scalars does not hold up the devices

@@ -1,0 +1,120 @@
+"""SAM's image features on disk: the encoder is frozen, so a training may compute them once a picture.
+
+The numbers stay the same; a step is cheaper by the encoder's forward pass, a picture takes 2 MiB with SAM's sizes in
+bfloat16. Files are named by the content of the pictures, below a folder that is named by the model and the dtype.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import logging
+from collections.abc import Sequence
+
+import jax
+import ml_dtypes
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh
+from rich.progress import Progress
+
+from grounding_jax.data.files import File, read_bytes
+from grounding_jax.data.pictures import open_picture, sam_input
+from grounding_jax.sharding.hosts import is_first, wait_for_all
+from grounding_jax.sharding.mesh import global_batch, local_rows
+from gsva_jax import model
+from gsva_jax.config import GsvaConfig
+
+log = logging.getLogger(__name__)
+
+_BITS = {"bfloat16": np.uint16, "float32": np.uint32}  # NumPy's files know no bfloat16
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureFiles:
+    """Where the features of pictures are.
+
+    Attributes:
+        folder: of all of them, local or shared by all hosts.
+        digest: of the model whose SAM they are from.
+        dtype: "bfloat16" or "float32".
+    """
+
+    folder: str
+    digest: str
+    dtype: str
+
+    def place(self, picture: File) -> epath.Path:
+        """The file of a picture; there need not be one."""
+        name = hashlib.sha256(read_bytes(picture)).hexdigest()
+        return epath.Path(self.folder) / f"{self.digest}-{self.dtype}" / name[:2] / f"{name}.npy"
+
+    def read(self, picture: File) -> np.ndarray:
+        """``[h, w, C]``.
+
+        Raises:
+            FileNotFoundError: the picture has none.
+        """
+        file = self.place(picture)
+        if not file.exists():
+            raise FileNotFoundError(f"{picture} has no features in {file.parent.parent}")
+        with file.open("rb") as data:
+            return np.load(data).view(np.dtype(getattr(ml_dtypes, self.dtype, np.float32)))
+
+    def write(self, file: epath.Path, features: np.ndarray) -> None:
+        """Writes a file at once: readers see none or all of it."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        scratch = file.parent / f"{file.name}.{jax.process_index()}"
+        with scratch.open("wb") as data:
+            np.save(data, features.view(_BITS[self.dtype]))
+        scratch.replace(file)
+
+
+def fill(files: FeatureFiles, config: GsvaConfig, params: dict, mesh: Mesh, pictures: Sequence[File]) -> int:
+    """Computes what is missing, on all devices of all hosts.
+
+    Args:
+        files: where to.
+        config: sizes.
+        params: the tree of the model, on the mesh.
+        mesh: the devices.
+        pictures: the same on every host; a damaged one is left out with a warning.
+
+    Returns:
+        How many pictures were missing.
+    """
+    encode = jax.jit(functools.partial(model.encode_for_masks, config), static_argnames="dtype")
+    places = {str(files.place(picture)): picture for picture in pictures}  # two datasets may have the same picture
+    missing = [(epath.Path(place), picture) for place, picture in places.items() if not epath.Path(place).exists()]
+    wait_for_all("the missing features are known")  # before any host writes some
+    B = mesh.shape["data"] * mesh.shape["fsdp"]
+    rows = local_rows(mesh, B)
+    with Progress(disable=not is_first()) as progress:
+        for chunk in progress.track(_chunks(missing, B), description="image features"):
+            inputs = [_input(chunk[row][1] if row < len(chunk) else None, config.sam.image_size) for row in rows]
+            local = {name: np.stack([one[name] for one in inputs]) for name in ("images", "resized")}
+            batch = global_batch(mesh, B, rows, local)
+            features = encode(params, batch["images"], batch["resized"], dtype=files.dtype)
+            for shard in features.addressable_shards:
+                first = shard.index[0].indices(B)[0]
+                for row, value in enumerate(np.asarray(shard.data), first):
+                    if row < len(chunk) and inputs[rows.index(row)]["good"]:
+                        files.write(chunk[row][0], value)
+    wait_for_all("all features are written")
+    return len(missing)
+
+
+def _chunks(items: Sequence, size: int) -> list[Sequence]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _input(picture: File | None, side: int) -> dict:
+    """A picture as SAM takes it, an empty one where there is none or it is damaged."""
+    try:
+        if picture is not None:
+            padded, resized = sam_input(open_picture(picture), side)
+            return {"images": padded, "resized": np.array(resized, np.int32), "good": True}
+    except (OSError, ValueError) as error:
+        log.warning("%s gets no features: %s", picture, error)
+    return {"images": np.zeros((side, side, 3), np.uint8), "resized": np.ones(2, np.int32), "good": False}

@@ -1,0 +1,71 @@
+"""Image features on disk: the losses are those without them, and only what is missing is computed."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from grounding_jax.sharding.mesh import MeshShape
+from grounding_jax.training.loop import place, train
+from grounding_jax.training.options import TrainOptions
+from gsva_jax.features import fill
+from gsva_jax.mixture import Family
+from gsva_jax.train import Recipe
+from gsva_jax.weights import load
+from tests.small_datasets import write_all
+from tests.test_training import log_of
+
+OPTIONS = TrainOptions(2, 2, 1e-3, warmup_steps=1, log_every=1, mesh=MeshShape(1, 1, 1))
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    write_all(root, seed=0)
+    return Recipe(
+        str(root),
+        families=(Family(1, ("refcoco|unc|train", "ade20k|training")),),
+        max_targets=3,
+        length=384,
+        canvas=64,
+        lora_dropout=0.0,
+        dtype="float32",
+    )
+
+
+def test_losses_are_the_same_with_and_without(recipe, golden_model, tmp_path):
+    config, params, tokenizer = load(golden_model)
+    plain = recipe.task(config, tokenizer)
+    cached = dataclasses.replace(recipe, cache_image_features=str(tmp_path / "cache")).task(config, tokenizer, "golden")
+    for name, task in (("plain", plain), ("cached", cached)):
+        train(task, OPTIONS, tmp_path / name, task.load(params))
+    assert "sam_images" not in cached.examples(0)[0]
+    plain_log, cached_log = log_of(tmp_path / "plain"), log_of(tmp_path / "cached")
+    for one, other in zip(plain_log, cached_log, strict=True):
+        for name in ("loss", "ce", "bce", "dice", "grad_norm"):
+            assert other[name] == pytest.approx(one[name], rel=1e-5), name
+    files = sorted((tmp_path / "cache").rglob("*.npy"))
+    pictures = {str(cached.data.features.place(picture)) for picture in cached.data.pictures()}
+    assert len(files) == len(pictures) and {file.parent.parent.name for file in files} == {"golden-float32"}
+
+
+def test_only_what_is_missing_is_computed(recipe, golden_model, tmp_path, caplog):
+    config, params, tokenizer = load(golden_model)
+    task = dataclasses.replace(recipe, cache_image_features=str(tmp_path)).task(config, tokenizer, "golden")
+    from grounding_jax.sharding.mesh import make_mesh
+
+    mesh = make_mesh(OPTIONS.mesh)
+    placed = place(task, mesh, 0, task.load(params))
+    pictures = task.data.pictures()
+    torn = tmp_path / "torn.jpg"
+    torn.write_bytes(b"no picture")
+    count = fill(task.data.features, config, placed, mesh, [*pictures, *pictures, torn])
+    assert count == len({task.data.features.place(picture) for picture in pictures}) + 1
+    assert "torn.jpg gets no features" in caplog.text
+    with pytest.raises(FileNotFoundError, match="torn.jpg has no features"):
+        task.data.features.read(torn)
+    gone = task.data.features.place(pictures[0])
+    before = np.load(gone)
+    gone.unlink()
+    assert fill(task.data.features, config, placed, mesh, pictures) == 1
+    np.testing.assert_array_equal(np.load(gone), before)
