@@ -7,7 +7,7 @@ from gsva_jax.tiny import tiny_config
 
 
 def get_config() -> Experiment:
-    """About 32,000 scenes."""
+    """80,000 scenes; the shipped model had 32,000 in an earlier sitting, see docs/tiny.md."""
     return Experiment(
         name="gsva_tiny_eyes",
         task=EyePretraining(tiny_config()),

@@ -7,7 +7,7 @@ from gsva_jax.tiny import tiny_config
 
 
 def get_config() -> Experiment:
-    """About 16,000 scenes."""
+    """32,000 scenes; the shipped model had 16,000 in an earlier sitting, see docs/tiny.md."""
     return Experiment(
         name="gsva_tiny_masks",
         task=MaskPretraining(tiny_config()),
