@@ -98,15 +98,15 @@ def evaluate(
     _answer(gsva, source, unfinished, batch_size, options)
     lines = unfinished.gather()
     report = {**asked, **_report(dataset, protocol, lines)}
-    if unfinished.is_first:
-        if out_json:
-            epath.Path(out_json).write_text(json.dumps(report, indent=2) + "\n")
-        if predictions:
-            epath.Path(predictions).write_text(_listed(lines))
-        if markdown:
-            epath.Path(markdown).write_text(markdown_table(report))
-        if gallery:
-            epath.Path(gallery).write_text(gallery_page(report, lines, functools.partial(_record, source)))
+    texts = {
+        out_json: lambda: json.dumps(report, indent=2) + "\n",
+        predictions: lambda: _listed(lines),
+        markdown: lambda: markdown_table(report),
+        gallery: lambda: gallery_page(report, lines, functools.partial(_record, source)),
+    }
+    for place, text in texts.items():
+        if place and unfinished.is_first:
+            epath.Path(place).write_text(text())
     unfinished.remove()
     return report
 

@@ -193,6 +193,7 @@ def test_published_size():
     outputs = jax.eval_shape(functools.partial(model.forward, config), params, batch)
     assert {name: array.shape for name, array in outputs.items()} == {
         "patches": (B, config.clip.num_patches, 4096),
+        "hidden": (B, T, 4096),
         "logits": (B, T, 32005),
         "prompts": (B, M, 256),
         "masks": (B, M, 256, 256),
