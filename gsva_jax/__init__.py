@@ -9,14 +9,15 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from grounding_jax.sharding.mesh import MeshShape
     from gsva_jax.config import GsvaConfig
     from gsva_jax.predict import Answer, Gsva, Target, load
 
-__all__ = ["Answer", "Gsva", "GsvaConfig", "Target", "load"]
+__all__ = ["Answer", "Gsva", "GsvaConfig", "MeshShape", "Target", "load"]
+_ELSEWHERE = {"GsvaConfig": "gsva_jax.config", "MeshShape": "grounding_jax.sharding.mesh"}
 
 
 def __getattr__(name: str):
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "gsva_jax.config" if name == "GsvaConfig" else "gsva_jax.predict"
-    return getattr(importlib.import_module(module), name)
+    return getattr(importlib.import_module(_ELSEWHERE.get(name, "gsva_jax.predict")), name)

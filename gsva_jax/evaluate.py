@@ -31,6 +31,7 @@ from grounding_jax.metrics.outcomes import Outcome, compare_masks
 from grounding_jax.metrics.res import ResTotals, res_metrics
 from grounding_jax.metrics.semantic import ClassTotals, semantic_metrics
 from gsva_jax.gallery import gallery_page
+from gsva_jax.passes import bucket
 from gsva_jax.predict import Gsva
 from gsva_jax.prompts import OFFICIAL_QUESTIONS
 from gsva_jax.protocols import PROTOCOLS, Asked, Prediction, PresentClasses, Request, predict, prepare
@@ -75,7 +76,7 @@ def evaluate(
         markdown: a file for a table that has published numbers beside ours, see `published`.
         gallery: a file for a page that shows the best, the worst and some other pictures, see `gallery`.
         question: how the official protocol asks for a list: one of `prompts.OFFICIAL_QUESTIONS`.
-        batch_size: pictures at once. Results do not depend on it.
+        batch_size: pictures at once, rounded up to what divides over the model's mesh. Results do not depend on it.
         blind: show a grey picture instead of the right one, for what the text alone gives away.
         process: (which, of how many) share the pictures, by default those of JAX. Each returns the whole report, the
             first one writes the files.
@@ -115,8 +116,8 @@ def check_dataset(dataset: str, protocol: str, question: str = "what") -> None:
     """Tells whether there is such an evaluation, before anything is loaded.
 
     Args:
-        dataset: such as "grefcoco|unc|val"; of `datasets.KNOWN_DATASETS` those of expressions, those of ReasonSeg, and
-            "ade20k|validation", which has the official protocol only.
+        dataset: such as "grefcoco|unc|val"; of `datasets.EVALUATED_DATASETS`. "ade20k|validation" has the official
+            protocol only.
         protocol: "official", "guided" or "generated", see `protocols`.
         question: one of `prompts.OFFICIAL_QUESTIONS`; "what" where the protocol does not ask for a list.
 
@@ -127,9 +128,8 @@ def check_dataset(dataset: str, protocol: str, question: str = "what") -> None:
         raise ValueError(f"unknown protocol '{protocol}'; there are {', '.join(PROTOCOLS)}")
     if question not in OFFICIAL_QUESTIONS:
         raise ValueError(f"unknown question '{question}'; there are {', '.join(OFFICIAL_QUESTIONS)}")
-    if dataset != _CLASSES:
-        check_evaluated(dataset)
-    elif protocol != "official":
+    check_evaluated(dataset)
+    if dataset == _CLASSES and protocol != "official":
         raise ValueError(
             f"'{_CLASSES}' has the official protocol only, not '{protocol}': all that is asked for is there"
         )
@@ -158,7 +158,7 @@ def _question(gsva: Gsva, dataset: str, protocol: str, question: str) -> dict[st
 def _answer(gsva: Gsva, source: _Source, unfinished: Unfinished, batch_size: int, options: dict) -> None:
     """Asks about all of this process's pictures that are not done, batch by batch."""
     todo = [index for index in unfinished.own if index not in unfinished.done]
-    size = max(min(batch_size, len(todo)), 1)
+    size = bucket(min(batch_size, len(todo)), gsva.batch_multiple)
     asked = (options["protocol"], options.get("question", "what"))
     requests = (prepare(gsva, asked[0], index, _record(source, index), asked[1]) for index in todo)
     with Progress(*_COLUMNS, console=Console(stderr=True)) as progress:
@@ -301,4 +301,5 @@ def _fingerprint(gsva: Gsva) -> str:
 
 @jax.jit
 def _first_numbers(params: dict) -> dict:
-    return jax.tree.map(lambda leaf: leaf.reshape(-1)[:16], params)
+    # Cut first: of a leaf that is spread over devices, the whole would be put together.
+    return jax.tree.map(lambda leaf: leaf[:1].reshape(-1)[:16], params)

@@ -11,10 +11,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
 
-from grounding_jax.language.generation import Generation, generate
+from grounding_jax.language.generation import Generation, empty_cache, generate
 from grounding_jax.language.rows import Row
 from grounding_jax.models import llama
+from grounding_jax.sharding.mesh import BATCH
 from gsva_jax import model
 from gsva_jax.config import GsvaConfig
 
@@ -36,18 +38,22 @@ class Reading(NamedTuple):
     cache: dict[str, jax.Array]
 
 
-@functools.partial(jax.jit, static_argnames=("config", "dtype"))
-def see(config: GsvaConfig, params: dict, pictures: dict, dtype) -> tuple[jax.Array, jax.Array]:
+@functools.partial(jax.jit, static_argnames=("config", "dtype", "mesh"))
+def see(
+    config: GsvaConfig, params: dict, pictures: dict, dtype, mesh: Mesh | None = None
+) -> tuple[jax.Array, jax.Array]:
     """Both towers, once a picture: ``([B, h, w, C] for masks, [B, P, D] for the language model)``."""
     image = model.encode_for_masks(config, params, pictures["sam_images"], pictures["resized"], dtype)
-    return image, model.encode_for_language(config, params, pictures["clip_images"], dtype)
+    seen = image, model.encode_for_language(config, params, pictures["clip_images"], dtype)
+    # Left alone, the compiler splits patches along D, like the matrix that made them.
+    return seen if mesh is None else jax.lax.with_sharding_constraint(seen, NamedSharding(mesh, BATCH))
 
 
-@functools.partial(jax.jit, static_argnames="config")
-def read_rows(config: GsvaConfig, params: dict, row: Row, patches: jax.Array) -> Reading:
+@functools.partial(jax.jit, static_argnames=("config", "mesh"))
+def read_rows(config: GsvaConfig, params: dict, row: Row, patches: jax.Array, mesh: Mesh | None = None) -> Reading:
     """Reads whole rows and keeps their cache."""
     B, T = row["ids"].shape
-    cache = llama.empty_cache(config.llama, B, T, patches.dtype)
+    cache = empty_cache(config.llama, B, T, patches.dtype, mesh)
     hidden, aux = model.read(
         config,
         params,
@@ -99,7 +105,7 @@ def draw(config: GsvaConfig, params: dict, hidden: jax.Array, image: jax.Array) 
     return model.decode_masks(config, params, model.make_prompts(config, params, hidden), image)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "max_new", "eos", "suppressed", "temperature"))
+@functools.partial(jax.jit, static_argnames=("config", "max_new", "eos", "suppressed", "temperature", "mesh"))
 def write(config: GsvaConfig, params: dict, row: Row, patches: jax.Array, keys: jax.Array, **options) -> Generation:
     """Continues prompts; see `generation.generate`."""
     x = model.embed(params, row["ids"], patches)

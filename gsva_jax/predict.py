@@ -10,18 +10,18 @@ or [REJ] for each, knowing its own earlier choices. `ask` and `Gsva.answer` are 
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
+from jax.sharding import Mesh, NamedSharding
 
 from grounding_jax.data.pictures import resized_size
 from grounding_jax.language.answers import Answer as ReadAnswer
-from grounding_jax.language.answers import read_answer
+from grounding_jax.language.answers import phrases, read_answer
 from grounding_jax.language.rows import (
     Conversation,
     Row,
@@ -35,15 +35,20 @@ from grounding_jax.language.rows import (
 from grounding_jax.language.tokenizer import EOS_TEXT, Tokenizer
 from grounding_jax.models import llama
 from grounding_jax.models.mask_resize import mask_matrices, resize_masks
-from grounding_jax.training.run_folder import IDENTITY_FILE
+from grounding_jax.sharding.mesh import BATCH, MeshShape, make_mesh
+from grounding_jax.sharding.rules import shardings
+from grounding_jax.training.run_folder import BEST, IDENTITY_FILE
 from grounding_jax.weights.folder import CONFIG_FILE
 from gsva_jax import model, prompts, weights
 from gsva_jax.config import GsvaConfig
 from gsva_jax.data import picture_arrays
 from gsva_jax.passes import SLOTS, TARGETS, Reading, bucket, draw, read_rows, reread, see, write
+from gsva_jax.sharding import table
 
 ASSETS = epath.Path(__file__).parent / "assets"
 RESULT = "model"  # the folder inside a run that holds what was trained
+
+_T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,10 +119,14 @@ class Gsva:
         params: nested dict of arrays.
         tokenizer: the vocabulary.
         dtype: of the computation.
+        mesh: the devices that the parameters are spread over; None where all is on one. Batches are then split over
+            ``data`` and ``fsdp``, and filled up with their first row where they don't divide.
     """
 
-    def __init__(self, config: GsvaConfig, params: dict, tokenizer: Tokenizer, dtype=jnp.float32):
-        self.config, self.params, self.tokenizer, self.dtype = config, params, tokenizer, dtype
+    def __init__(
+        self, config: GsvaConfig, params: dict, tokenizer: Tokenizer, dtype=jnp.float32, mesh: Mesh | None = None
+    ):
+        self.config, self.params, self.tokenizer, self.dtype, self.mesh = config, params, tokenizer, dtype, mesh
 
     def segment(self, image: np.ndarray, expressions: Sequence[str], threshold: float = 0.5) -> Answer:
         """Masks for expressions, in the guided protocol.
@@ -180,7 +189,7 @@ class Gsva:
         """
         asked = prompts.free_question(question)
         written = self.answer([(image, asked)], max_new=max_new, temperature=temperature, seed=seed)[0]
-        names = _names(written.text, len(written.rejected))
+        names = phrases(written.text)[: len(written.rejected)]
         return Answer(written.text, _targets(names, written.rejected, written.masks > 0, written.scores))
 
     def answer(
@@ -223,16 +232,16 @@ class Gsva:
         """Continues a batch of prompts and reads what was written.
 
         Args:
-            asked: one prompt a row.
+            asked: the prompts of the first rows.
             image, patches: the rows' pictures, see `see`.
             sizes: the pictures' heights and widths.
             temperature, seed: see `ask`.
         """
         row = self.pack([[prompt.text] for prompt in asked], 0)
-        keys = jnp.repeat(jax.random.key(seed)[None], len(asked))  # what is drawn does not depend on the batch
+        keys = jnp.repeat(jax.random.key(seed)[None], len(row["ids"]))  # what is drawn does not depend on the batch
         most = max(prompt.max_new for prompt in asked)
-        options = dict(max_new=most, eos=self.tokenizer.eos, temperature=temperature)
-        result = write(self.config, self.params, row, patches, keys, **options)
+        options = dict(max_new=most, eos=self.tokenizer.eos, temperature=temperature, mesh=self.mesh)
+        result = write(self.config, self.params, self.split(row), patches, keys, **options)
         ids = np.asarray(result.ids)
         # Each is cut at its own limit: what a row may write does not depend on the other rows.
         read = [
@@ -250,7 +259,7 @@ class Gsva:
     ) -> list[Written]:
         """Masks and scores for the decisions of written answers."""
         M = bucket(max(len(answer.decisions) for answer in read), TARGETS)
-        slots = np.full((len(read), M), -1, np.int32)
+        slots = np.full((len(states), M), -1, np.int32)
         for b, answer in enumerate(read):
             for j, decision in enumerate(answer.decisions):
                 slots[b, j] = -1 if decision is None else decision.index
@@ -269,9 +278,30 @@ class Gsva:
 
     def see(self, pictures: Sequence[np.ndarray]) -> tuple[jax.Array, jax.Array]:
         """`see` for pictures of any sizes."""
-        arrays = [picture_arrays(self.config, picture) for picture in pictures]
+        arrays = self._filled([picture_arrays(self.config, picture) for picture in pictures])
         batch = {name: np.stack([array[name] for array in arrays]) for name in ("sam_images", "resized", "clip_images")}
-        return see(self.config, self.params, batch, self.dtype)
+        return see(self.config, self.params, self.split(batch), self.dtype, self.mesh)
+
+    def read(self, row: Row, patches: jax.Array) -> Reading:
+        """`passes.read_rows` for rows on the host."""
+        return read_rows(self.config, self.params, self.split(row), patches, mesh=self.mesh)
+
+    def reread(self, row: Row, patches: jax.Array, reading: Reading, first: int) -> Reading:
+        """`passes.reread` for rows on the host."""
+        return reread(self.config, self.params, self.split(row), patches, reading, first)
+
+    @property
+    def batch_multiple(self) -> int:
+        """A batch has a multiple of so many rows."""
+        return 1 if self.mesh is None else self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+
+    def split(self, batch: _T) -> _T:
+        """The arrays of a batch, split over the mesh."""
+        return batch if self.mesh is None else jax.device_put(batch, NamedSharding(self.mesh, BATCH))
+
+    def _filled(self, batch: Sequence[_T]) -> list[_T]:
+        """The rows of a batch, and the first one again until they divide over the mesh."""
+        return [*batch, *batch[:1] * (-len(batch) % self.batch_multiple)]
 
     def rows(self, conversations: Sequence[list[list[prompts.Round]]], expressions: Sequence[Sequence[str]]) -> Row:
         """Rows padded to buckets, as a batch.
@@ -310,7 +340,7 @@ class Gsva:
             length=bucket(max(self.length(several) for several in encoded), SLOTS),
             max_targets=bucket(num_targets, TARGETS),
         )
-        return stack_rows([pack_row(self.tokenizer, several, **shape) for several in encoded])
+        return stack_rows(self._filled([pack_row(self.tokenizer, several, **shape) for several in encoded]))
 
     def decide(self, row: Row, patches: jax.Array, threshold: float) -> tuple[Row, Reading, np.ndarray]:
         """Chooses [SEG] or [REJ] for every target, each knowing the choices before it.
@@ -327,7 +357,7 @@ class Gsva:
             The rows as decided, what the model knows at their targets, and the scores float32 ``[B, M]``.
         """
         row = {name: array.copy() for name, array in row.items()}
-        reading = read_rows(self.config, self.params, row, patches)
+        reading = self.read(row, patches)
         decided = np.zeros(len(row["ids"]), int)  # targets of each row whose choice stands
         kept = np.zeros(row["target_valid"].shape, np.float32)
         while True:
@@ -344,7 +374,7 @@ class Gsva:
             slots = row["seg_positions"][rows, first[rows]] + 1
             row["ids"][rows, slots] = self.tokenizer.rej
             row["target_rejected"][rows, first[rows]] = True
-            reading = reread(self.config, self.params, row, patches, reading, int(slots.min()))
+            reading = self.reread(row, patches, reading, int(slots.min()))
 
     def score(self, logits: jax.Array) -> np.ndarray:
         """Probability of [SEG] against [REJ]: float32 ``[..., V] -> [...]``; 1 for a model without [REJ]."""
@@ -375,27 +405,36 @@ def _targets(
     )
 
 
-def _names(text: str, num: int) -> list[str]:
-    """What a free answer says right before each of its decisions: "..., the dog [SEG]" -> "the dog"."""
-    pieces = re.split(r"\[(?:SEG\d*|REJ)\]", text)[:num]
-    return [re.split(r"[,.;!?]", piece.rstrip(" :").removesuffix(" is"))[-1].strip() for piece in pieces]
-
-
-def load(checkpoint: epath.PathLike, dtype=None) -> Gsva:
+def load(checkpoint: epath.PathLike, dtype=None, mesh: MeshShape | None = None) -> Gsva:
     """Loads a model for prediction.
 
     Args:
-        checkpoint: a model folder, a finished run, a step of a run (``run@step``), or the name of a shipped model
-            ("tiny").
-        dtype: of the parameters and the computation; by default float32 on CPU and bfloat16 elsewhere.
+        checkpoint: a model folder, a finished run, a step of a run (``run@step`` or ``run@best``), or the name of a
+            shipped model ("tiny").
+        dtype: of the parameters and the computation, or its name; by default float32 on CPU and bfloat16 elsewhere.
+        mesh: how the devices of this process are laid out, such as ``MeshShape(data=-1, fsdp=1)`` for a copy of the
+            model on each, or ``MeshShape(fsdp=1, tensor=-1)`` for one that is too large for a device; None takes one.
 
     Raises:
         FileNotFoundError, ValueError: in one line, what is missing or does not fit.
     """
     if dtype is None:
         dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
-    config, params, tokenizer = weights.load(find_checkpoint(checkpoint), np.dtype(dtype))
-    return Gsva(config, jax.device_put(params), tokenizer, dtype)
+    dtype = np.dtype(dtype)
+    config, params, tokenizer = weights.load(find_checkpoint(checkpoint))  # mapped files, nothing is read
+    if mesh is None:
+        return Gsva(config, jax.tree.map(lambda leaf: _put(leaf, dtype), params), tokenizer, dtype)
+    devices = make_mesh(mesh, jax.local_devices())
+    vocabulary = bucket(config.llama.vocab_size, devices.shape["tensor"])
+    params = {**params, "llama": llama.resize_vocabulary(params["llama"], vocabulary)}
+    layout = shardings(devices, table(config), params)
+    params = jax.tree.map(lambda leaf, where: _put(leaf, dtype, where), params, layout)
+    return Gsva(config, params, tokenizer, dtype, devices)
+
+
+def _put(leaf: np.ndarray, dtype, where: NamedSharding | None = None) -> jax.Array:
+    """An array on its devices; returns when it is there, so that the host holds one at a time."""
+    return jax.device_put(np.asarray(leaf, dtype), where).block_until_ready()
 
 
 def find_checkpoint(name: epath.PathLike) -> epath.Path:
@@ -405,10 +444,10 @@ def find_checkpoint(name: epath.PathLike) -> epath.Path:
         FileNotFoundError, ValueError: a run has no such step, or has not finished.
     """
     run, at, step = str(name).rpartition("@")
-    if at and step.isdigit() and (epath.Path(run) / IDENTITY_FILE).exists():
+    if at and (step.isdigit() or step == BEST) and (epath.Path(run) / IDENTITY_FILE).exists():
         from gsva_jax.experiment import model_at  # what only training needs is not imported for a model folder
 
-        return model_at(run, int(step))
+        return model_at(run, int(step) if step.isdigit() else None)
     path = epath.Path(name)
     if (path / RESULT / CONFIG_FILE).exists():
         return path / RESULT

@@ -25,7 +25,7 @@ from grounding_jax.data.semantic import ClassRecord
 from grounding_jax.language.rows import Conversation, Row
 from grounding_jax.language.tokenizer import IMAGE_TEXT, Tokenizer
 from gsva_jax import prompts
-from gsva_jax.passes import SLOTS, TARGETS, bucket, doubling, draw, read_rows, reread
+from gsva_jax.passes import SLOTS, TARGETS, bucket, doubling, draw
 from gsva_jax.predict import Gsva, Prompt
 
 # For ReasonSeg's sentences, the wording that its evaluation has too.
@@ -187,7 +187,7 @@ def teacher_force(gsva: Gsva, row: Row, patches: jax.Array, second_pass: bool) -
         second_pass: whether the states come from reading again with [SEG] in the place of every [REJ]. Only what
             stands behind the first of these is read again, and nothing where there is none.
     """
-    reading = read_rows(gsva.config, gsva.params, row, patches)
+    reading = gsva.read(row, patches)
     argmax = np.asarray(reading.logits.argmax(-1))
     rejected = official_decisions(gsva.tokenizer, argmax, row["target_rejected"])
     scores = gsva.score(reading.logits)
@@ -195,8 +195,9 @@ def teacher_force(gsva: Gsva, row: Row, patches: jax.Array, second_pass: bool) -
         b, j = np.nonzero(row["target_rejected"])
         slots = row["seg_positions"][b, j] + 1
         ids = row["ids"].copy()
-        ids[b, slots] = gsva.tokenizer.seg[0]
-        reading = reread(gsva.config, gsva.params, {**row, "ids": ids}, patches, reading, int(slots.min()))
+        # Only a picture's one list of targets has rejected ones, so j is their number in the conversation.
+        ids[b, slots] = np.take(gsva.tokenizer.seg, j, mode="wrap")
+        reading = gsva.reread({**row, "ids": ids}, patches, reading, int(slots.min()))
     return TeacherForced(argmax, rejected, scores, reading.hidden)
 
 
@@ -249,12 +250,13 @@ def _generated(
 ) -> list[Prediction]:
     asked = [(b, prompt) for b, request in enumerate(requests) for prompt in request.texts]
     written = [[] for _ in requests]
-    for start in range(0, len(asked), len(requests)):
-        chunk = asked[start : start + len(requests)]
-        padded = chunk + chunk[:1] * (len(requests) - len(chunk))
+    for start in range(0, len(asked), len(image)):
+        chunk = asked[start : start + len(image)]
+        padded = chunk + chunk[:1] * (len(image) - len(chunk))
         owners = np.array([b for b, _ in padded])
         sizes = [requests[b].record.size for b in owners]
-        answers = gsva.complete([prompt for _, prompt in padded], image[owners], patches[owners], sizes)
+        seen = gsva.split((image[owners], patches[owners]))
+        answers = gsva.complete([prompt for _, prompt in padded], *seen, sizes)
         for (b, _), answer in zip(chunk, answers, strict=False):
             written[b].append(answer)
     return [

@@ -161,7 +161,7 @@ def test_an_interrupted_evaluation_goes_on(gsva, source, tmp_path, monkeypatch):
 def always_writes(text: str, tokenizer):
     """A stand-in for `predict.write` that gives every question the same answer."""
 
-    def write(config, params, row, patches, keys, max_new, eos, temperature):
+    def write(config, params, row, patches, keys, max_new, eos, temperature, mesh):
         ids = tokenizer.encode(text)
         ids = np.tile([*ids, *[eos] * (max_new - len(ids))], (len(row["ids"]), 1))
         return Generation(jnp.asarray(ids), jnp.zeros((*ids.shape, config.llama.width)), None)

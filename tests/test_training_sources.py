@@ -157,7 +157,7 @@ def test_conversations_of_the_release(golden):
 
 
 def test_what_can_be_evaluated(tree, capsys):
-    assert set(EVALUATED_DATASETS) == {*REFER_DATASETS, *REASONSEG_DATASETS}
+    assert set(EVALUATED_DATASETS) == {*REFER_DATASETS, *REASONSEG_DATASETS, "ade20k|validation"}
     for name in (*EVALUATED_DATASETS, "ReasonSeg|train_val", "no dataset"):  # the last is for open_dataset to refuse
         check_evaluated(name)
     with pytest.raises(ValueError, match=r"'ade20k\|training' can't be evaluated; .* grefcoco\|unc\|train/val"):

@@ -10,9 +10,9 @@ from grounding_jax.data.reasonseg import REASONSEG_DATASETS, REASONSEG_SPLITS, R
 from grounding_jax.data.refer import REFER_DATASETS, REFER_SPLITS, ReferSource
 from grounding_jax.data.semantic import SEMANTIC_DATASETS, LabelMapSource
 
+KNOWN_DATASETS = (*REFER_DATASETS, *REASONSEG_DATASETS, *SEMANTIC_DATASETS, *PART_DATASETS, *LLAVA_DATASETS)
 # What there are metrics for (spec gsva f); the others are there to train on.
-EVALUATED_DATASETS = (*REFER_DATASETS, *REASONSEG_DATASETS)
-KNOWN_DATASETS = (*EVALUATED_DATASETS, *SEMANTIC_DATASETS, *PART_DATASETS, *LLAVA_DATASETS)
+EVALUATED_DATASETS = (*REFER_DATASETS, *REASONSEG_DATASETS, "ade20k|validation")
 
 # The same as a text for errors, with the splits of a dataset together.
 _REFER_AND_REASONSEG = ", ".join(
@@ -57,4 +57,5 @@ def open_dataset(root: epath.PathLike, name: str) -> Source:
 def check_evaluated(name: str) -> None:
     """Raises ValueError for a known dataset that there are no metrics for."""
     if name in KNOWN_DATASETS and name not in EVALUATED_DATASETS:
-        raise ValueError(f"'{name}' can't be evaluated; the datasets that can are {_REFER_AND_REASONSEG}")
+        listed = f"{_REFER_AND_REASONSEG}, ade20k|validation"
+        raise ValueError(f"'{name}' can't be evaluated; the datasets that can are {listed}")

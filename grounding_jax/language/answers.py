@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -67,3 +68,9 @@ def read_answer(tokenizer: Tokenizer, ids: Sequence[int], num_expressions: int |
         surplus=max(len(found) - asked, 0),
         finished=finished,
     )
+
+
+def phrases(text: str) -> list[str]:
+    """What a text says right before each of its decisions: "..., the dog [SEG], a cat is [REJ]." -> the dog, a cat."""
+    pieces = re.split(r"\[(?:SEG\d*|REJ)\]", text)[:-1]
+    return [re.split(r"[,.;!?]", piece.rstrip(" :").removesuffix(" is"))[-1].strip() for piece in pieces]

@@ -6,9 +6,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from grounding_jax.models import llama
 from grounding_jax.models.llama import LlamaConfig
+from grounding_jax.sharding.mesh import BATCH
+
+# Keys and values [L, B, T, N_kv, K] on a mesh: rows as in the batch, heads as in the matrices that make them.
+CACHE = PartitionSpec(None, *BATCH, None, "tensor", None)
 
 
 class Generation(NamedTuple):
@@ -25,6 +30,31 @@ class Generation(NamedTuple):
     logits: jax.Array
 
 
+class _Writing(NamedTuple):
+    """A batch in the midst of its answers.
+
+    Attributes:
+        n: the number of the next token.
+        state: ``[B, 1, D]``, from which it will be chosen.
+        written: what is written so far.
+        done: bool ``[B]``: has written `eos`.
+        cache, cache_branch: of the prompts and of what is written, see `llama.Decoder`.
+    """
+
+    n: jax.Array | int
+    state: jax.Array
+    written: Generation
+    done: jax.Array
+    cache: dict[str, jax.Array]
+    cache_branch: jax.Array
+
+
+def empty_cache(config: LlamaConfig, batch: int, length: int, dtype, mesh: Mesh | None) -> dict[str, jax.Array]:
+    """`llama.empty_cache`, laid out over a mesh where there is one."""
+    cache = llama.empty_cache(config, batch, length, dtype)
+    return cache if mesh is None else jax.lax.with_sharding_constraint(cache, NamedSharding(mesh, CACHE))
+
+
 def generate(
     config: LlamaConfig,
     params: dict,
@@ -37,6 +67,7 @@ def generate(
     suppressed: tuple[int, ...] = (),
     temperature: float = 0.0,
     keys: jax.Array | None = None,
+    mesh: Mesh | None = None,
 ) -> Generation:
     """Continues prompts, greedily or by sampling, until each has written `eos` or `max_new` tokens.
 
@@ -53,58 +84,69 @@ def generate(
         suppressed: tokens that may not be written.
         temperature: 0 takes the most likely token; otherwise tokens are drawn from softmax(logits / temperature).
         keys: a random key for each row ``[B]``, needed for sampling.
+        mesh: of the parameters, for the cache; None where all is on one device.
 
     Returns:
         A `Generation`.
     """
+    T = x.shape[1]
+    lengths, last_branch = (branch >= 0).sum(1), branch.max(1)
+
+    def write(now: _Writing) -> _Writing:
+        logits = llama.logits(config, params, now.state[:, 0])
+        logits = logits.at[:, list(suppressed)].set(-jnp.inf) if suppressed else logits
+        token = jnp.where(now.done, eos, _choose(logits, temperature, keys, now.n))
+        written = _noted(now, token, logits)
+        cache_branch = now.cache_branch.at[:, T + now.n].set(last_branch)
+        x_new = llama.embed(params, token[:, None]).astype(x.dtype)
+        row = (lengths + now.n)[:, None], last_branch[:, None]
+        cached = dict(cache=now.cache, cache_branch=cache_branch, slot=T + now.n)
+        state, aux = llama.decode(config, params, x_new, *row, **cached)
+        return _Writing(now.n + 1, state, written, now.done | (token == eos), aux["cache"], cache_branch)
+
+    def unfinished(now: _Writing) -> jax.Array:
+        return (now.n < max_new) & ~now.done.all()
+
+    begin = _read_prompts(config, params, x, positions, branch, max_new, eos, mesh)
+    return jax.lax.while_loop(unfinished, write, begin).written
+
+
+def _read_prompts(
+    config: LlamaConfig,
+    params: dict,
+    x: jax.Array,
+    positions: jax.Array,
+    branch: jax.Array,
+    max_new: int,
+    eos: int,
+    mesh: Mesh | None,
+) -> _Writing:
+    """Where writing begins; arguments as for `generate`."""
     B, T, D = x.shape
-    lengths = (branch >= 0).sum(1)
-    last_branch = branch.max(1)
     cache_branch = jnp.pad(branch, ((0, 0), (0, max_new)), constant_values=-1)
-    cache = llama.empty_cache(config, B, T + max_new, x.dtype)
+    cache = empty_cache(config, B, T + max_new, x.dtype, mesh)
     hidden, aux = llama.decode(config, params, x, positions, branch, cache=cache, cache_branch=cache_branch, slot=0)
-    state = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)
-    written = Generation(
+    last = (branch >= 0).sum(1) - 1
+    state = jnp.take_along_axis(hidden, last[:, None, None], axis=1)
+    nothing = Generation(
         jnp.full((B, max_new), eos, jnp.int32), jnp.zeros((B, max_new, D), x.dtype), jnp.zeros((B, max_new))
     )
+    return _Writing(0, state, nothing, jnp.zeros(B, bool), aux["cache"], cache_branch)
 
-    def choose(state, n):
-        logits = llama.logits(config, params, state[:, 0])
-        logits = logits.at[:, list(suppressed)].set(-jnp.inf) if suppressed else logits
-        if not temperature:
-            token = logits.argmax(-1)
-        else:
-            token = jax.vmap(lambda key, row: jax.random.categorical(jax.random.fold_in(key, n), row))(
-                keys, logits / temperature
-            )
-        return token.astype(jnp.int32), jnp.take_along_axis(logits, token[:, None], axis=1)[:, 0]
 
-    def unfinished(carry):
-        n, _, _, done, _, _ = carry
-        return (n < max_new) & ~done.all()
+def _choose(logits: jax.Array, temperature: float, keys: jax.Array | None, n: jax.Array) -> jax.Array:
+    """The token number ``n`` of every row: ``[B, V] -> int32 [B]``; see `generate`."""
+    if not temperature:
+        return logits.argmax(-1).astype(jnp.int32)
+    keys = jax.vmap(lambda key: jax.random.fold_in(key, n))(keys)
+    return jax.vmap(jax.random.categorical)(keys, logits / temperature).astype(jnp.int32)
 
-    def write(carry):
-        n, state, written, done, cache, cache_branch = carry
-        token, logit = choose(state, n)
-        token = jnp.where(done, eos, token)
-        written = Generation(
-            written.ids.at[:, n].set(token),
-            written.states.at[:, n].set(state[:, 0]),
-            written.logits.at[:, n].set(jnp.where(done, 0.0, logit)),
-        )
-        done |= token == eos
-        cache_branch = cache_branch.at[:, T + n].set(last_branch)
-        hidden, aux = llama.decode(
-            config,
-            params,
-            llama.embed(params, token[:, None]).astype(x.dtype),
-            (lengths + n)[:, None],
-            last_branch[:, None],
-            cache=cache,
-            cache_branch=cache_branch,
-            slot=T + n,
-        )
-        return n + 1, hidden, written, done, aux["cache"], cache_branch
 
-    start = (0, state, written, jnp.zeros(B, bool), aux["cache"], cache_branch)
-    return jax.lax.while_loop(unfinished, write, start)[2]
+def _noted(now: _Writing, token: jax.Array, logits: jax.Array) -> Generation:
+    """What is written once a token ``[B]`` is chosen from ``[B, V]``."""
+    logit = jnp.take_along_axis(logits, token[:, None], axis=1)[:, 0]
+    return Generation(
+        now.written.ids.at[:, now.n].set(token),
+        now.written.states.at[:, now.n].set(now.state[:, 0]),
+        now.written.logits.at[:, now.n].set(jnp.where(now.done, 0.0, logit)),
+    )

@@ -11,7 +11,7 @@ from etils import epath
 from tyro.conf import Positional, arg
 
 from gsva_jax.cli.requests import Request, folder_requests, is_many, jsonl_requests
-from gsva_jax.cli.terminal import load_model, note, one_line, optional, say, tracked, working
+from gsva_jax.cli.terminal import Dtype, load_model, note, one_line, optional, say, tracked, working
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,6 +38,7 @@ class Segment:
         out: folder for the results; made if missing. Earlier results of the same names are replaced.
         checkpoint: a model folder, or the name of a shipped model.
         threshold: reject expressions whose score, from 0 to 1, is lower; 0 never rejects.
+        dtype: of the weights and the computation; by default float32 on CPU and bfloat16 elsewhere.
     """
 
     source: Annotated[Positional[str], arg(metavar="IMAGE|FOLDER|JSONL")]
@@ -46,6 +47,7 @@ class Segment:
     out: Annotated[str, arg(metavar="DIR")]
     checkpoint: Annotated[str, arg(metavar="CKPT")] = "tiny"
     threshold: Annotated[float, arg(metavar="P")] = 0.5
+    dtype: Dtype = None
 
     def run(self) -> int:
         """Segments; the exit code is 1 if some of several pictures could not be done."""
@@ -55,11 +57,11 @@ class Segment:
         if is_many(source):
             requests = self._requests(source, out)
             _prepare(requests, out)
-            return self._segment_all(load_model(self.checkpoint), requests)
+            return self._segment_all(load_model(self.checkpoint, self.dtype), requests)
         self._check_expressions()
         request, image = Request(source, self.expressions, out), _open(source)
         _prepare([request], out)
-        gsva = load_model(self.checkpoint)
+        gsva = load_model(self.checkpoint, self.dtype)
         begin = time.perf_counter()
         with working("segmenting (programs are compiled first)"):
             answer = self._segment(gsva, request, image)
@@ -127,6 +129,7 @@ class Ask:
         max_new: the most tokens to write.
         temperature: 0 for the most likely answer; the higher, the freer.
         seed: of an answer at a temperature above 0.
+        dtype: of the weights and the computation; by default float32 on CPU and bfloat16 elsewhere.
     """
 
     picture: Annotated[Positional[str], arg(metavar="IMAGE")]
@@ -137,6 +140,7 @@ class Ask:
     max_new: Annotated[int, arg(metavar="N")] = 256
     temperature: Annotated[float, arg(metavar="T")] = 0.0
     seed: Annotated[int, arg(metavar="S")] = 0
+    dtype: Dtype = None
 
     def run(self) -> int:
         """Asks."""
@@ -147,7 +151,7 @@ class Ask:
         free_question(self.question)
         out, image = epath.Path(self.out), _open(epath.Path(self.picture))
         _prepare([Request(epath.Path(self.picture), (), out)], out)
-        gsva = load_model(self.checkpoint)
+        gsva = load_model(self.checkpoint, self.dtype)
         begin = time.perf_counter()
         with working("writing the answer (programs are compiled first)"):
             answer = gsva.ask(image, self.question, self.max_new, self.temperature, self.seed)

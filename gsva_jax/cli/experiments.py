@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from etils import epath
 from tyro.conf import Positional, Suppress, arg
 
-from gsva_jax.cli.terminal import load_model, note, optional, say
+from gsva_jax.cli.terminal import Dtype, load_model, note, optional, say
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +18,8 @@ class Evaluate:
     Protocols: official is the published arithmetic, to compare with papers (the right answer's wording is given);
     guided gives the wording that follows from the expressions, as `gsva segment` does; generated lets the model write
     the whole answer. An interrupted evaluation goes on where it stopped when it is called again. Started on several
-    hosts, they share the pictures; the files must be where all of them see them.
+    hosts, they share the pictures; the files must be where all of them see them. Each host uses all its devices, with a
+    copy of the model on each; one that is too large for that is split by --mesh.tensor or --mesh.fsdp.
 
     For example:
       gsva evaluate --data SCENES --dataset "grefcoco|unc|testA" --protocol generated --json numbers.json
@@ -38,6 +39,12 @@ class Evaluate:
             "Where are", "Show me" or "Outline".
         batch_size: pictures at once; the numbers do not depend on it.
         blind: show a grey picture instead: what the text alone gives away.
+        dtype: of the weights and the computation; by default float32 on CPU and bfloat16 elsewhere.
+        mesh_data: copies of the model on the devices of a host, each asked about a part of the pictures; -1 as many as
+            there can be.
+        mesh_fsdp: parts that the weights are kept in, and put together layer by layer, when writing for every token;
+            each is asked about a part of the pictures.
+        mesh_tensor: parts that the work inside a layer is split into; no weights are moved.
     """
 
     data: Annotated[str, arg(metavar="ROOT")]
@@ -51,6 +58,11 @@ class Evaluate:
     question: Literal["what", "where", "show", "outline"] = "what"
     batch_size: Annotated[int, arg(metavar="N")] = 8
     blind: bool = False
+    dtype: Dtype = None
+    # The fields of a `MeshShape`, whose module needs JAX.
+    mesh_data: Annotated[int, arg(name="mesh.data", metavar="N")] = -1
+    mesh_fsdp: Annotated[int, arg(name="mesh.fsdp", metavar="N")] = 1
+    mesh_tensor: Annotated[int, arg(name="mesh.tensor", metavar="N")] = 1
 
     def run(self) -> int:
         """Evaluates, prints the numbers, and writes them."""
@@ -59,6 +71,7 @@ class Evaluate:
 
         from grounding_jax.data.datasets import KNOWN_DATASETS, open_dataset
         from grounding_jax.sharding import hosts
+        from grounding_jax.sharding.mesh import MeshShape
         from gsva_jax.evaluate import check_dataset, evaluate
         from gsva_jax.published import markdown_table
         from gsva_jax.results import prepare_folder
@@ -71,7 +84,7 @@ class Evaluate:
             for file in filter(None, (self.json, self.predictions, self.markdown, self.gallery)):
                 prepare_folder(epath.Path(file).parent)
         report = evaluate(
-            load_model(self.checkpoint),
+            load_model(self.checkpoint, self.dtype, MeshShape(self.mesh_data, self.mesh_fsdp, self.mesh_tensor)),
             self.data,
             self.dataset,
             self.protocol,

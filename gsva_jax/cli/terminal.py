@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -24,6 +24,7 @@ from rich.progress import (
 from tyro.conf import arg
 
 if TYPE_CHECKING:
+    from grounding_jax.sharding.mesh import MeshShape
     from gsva_jax.predict import Gsva
 
 T = TypeVar("T")
@@ -32,6 +33,10 @@ T = TypeVar("T")
 def optional(metavar: str) -> object:
     """Describes an option that may be left out: its help ends without "(default: None)"."""
     return arg(metavar=metavar, help_behavior_hint="")
+
+
+# In a command: what a model is computed in.
+Dtype = Annotated[Literal["bfloat16", "float32"] | None, optional("{bfloat16,float32}")]
 
 
 def say(line: object) -> None:
@@ -117,13 +122,13 @@ def keep_compiled_programs() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)  # a small model has small programs
 
 
-def load_model(checkpoint: str) -> Gsva:
-    """Loads a model; raises what `gsva_jax.load` raises."""
+def load_model(checkpoint: str, dtype: str | None = None, mesh: MeshShape | None = None) -> Gsva:
+    """Loads a model; see `gsva_jax.load`."""
     begin = time.perf_counter()
     with working(f"loading {checkpoint}"):
         from gsva_jax.predict import load
 
         keep_compiled_programs()
-        gsva = load(checkpoint)
+        gsva = load(checkpoint, dtype, mesh)
     note(f"loaded {checkpoint} in {time.perf_counter() - begin:.1f} s")
     return gsva
