@@ -6,6 +6,9 @@ placeholder that only the torch name has runs over tensors that are stacked on a
     Rule("model.layers.{i}.mlp.up_proj.weight", "llama/layers/mlp/up/kernel", LINEAR)    one stacked leaf
     Rule("blocks.{i}.norm1.weight", "sam/image_encoder/blocks_{i}/norm1/scale")          one leaf for each i
 
+A torch tensor that holds several leaves one after the other on axis 0, such as a projection to queries, keys and
+values, has a rule for each of them (`packed`).
+
 The same table is used in both directions, nothing is read before it is written, and whatever does not fit
 (unknown, missing or doubly matched names, shapes) is one error that lists it all.
 """
@@ -29,12 +32,16 @@ _PLACEHOLDER = re.compile(r"\{([a-z]+)\}")
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """A group of torch names, our path for it, and the rearrangement; `aliases` are for import only."""
+    """A group of torch names, our path for it, and the rearrangement; `aliases` are for import only.
+
+    With `part` (k, n) our leaf is the k-th of n equal parts of the torch tensor, cut along axis 0 and then rearranged.
+    """
 
     torch: str
     ours: str
     transform: Transform = IDENTITY
     aliases: tuple[str, ...] = ()
+    part: tuple[int, int] = (0, 1)
 
     @functools.cached_property
     def stacked(self) -> str | None:
@@ -63,6 +70,11 @@ class Rule:
         """The placeholders' numbers when this rule knows our `path`."""
         found = self._ours_regex.fullmatch(path)
         return {name: int(number) for name, number in found.groupdict().items()} if found else None
+
+
+def packed(torch: str, ours: Sequence[str], transform: Transform = IDENTITY) -> list[Rule]:
+    """The rules of a torch tensor in which all of our leaves lie one after the other."""
+    return [Rule(torch, path, transform, part=(k, len(ours))) for k, path in enumerate(ours)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,9 +117,11 @@ class Table:
             hits = [(rule, numbers) for rule in self.rules if (numbers := rule.match_torch(key)) is not None]
             if not hits:
                 unknown.append(key)
+            # One rule for the whole tensor, or one for each of its parts.
+            fits = [rule.part for rule, _ in hits] == [(k, len(hits)) for k in range(len(hits))]
             for rule, numbers in hits:
                 index = tuple(numbers.values())
-                if len(hits) > 1 or index in found[rule]:
+                if not fits or index in found[rule]:
                     doubled.append(key)
                 found[rule][index] = key
         missing = self._missing({rule: set(keys) for rule, keys in found.items()})
@@ -119,7 +133,7 @@ class Table:
 
     def to_torch(self, leaves: Mapping[str, LazyTensor], where: str) -> dict[str, LazyTensor]:
         """Tensors by torch name, lazily: the inverse of `to_ours`. Raises CheckpointError."""
-        tensors: dict[str, LazyTensor] = {}
+        parts: dict[str, dict[int, LazyTensor]] = collections.defaultdict(dict)
         found: dict[Rule, set[tuple[int, ...]]] = {rule: set() for rule in self.rules}
         unknown, doubled = [], []
         for path, leaf in leaves.items():
@@ -131,9 +145,9 @@ class Table:
             for rule, numbers in hits[:1]:
                 for index, key, tensor in _torch_tensors(rule, numbers, path, leaf, where):
                     found[rule].add(index)
-                    tensors[key] = tensor
+                    parts[key][rule.part[0]] = tensor
         _raise_misfits(where, unknown=unknown, missing=self._missing(found), doubled=doubled)
-        return tensors
+        return {key: _joined([each[k] for k in sorted(each)], key, where) for key, each in parts.items()}
 
     def check_shapes(self, leaves: Mapping[str, LazyTensor], expected: Mapping[str, Sequence[int]], where: str) -> None:
         """Raises CheckpointError, in torch names, unless `leaves` have the `expected` paths and shapes."""
@@ -167,7 +181,7 @@ class Table:
                 continue
             wanted = itertools.product(*map(range, sizes))
             missing += [_fill(rule.torch, index) for index in wanted if index not in indices]
-        return missing
+        return list(dict.fromkeys(missing))  # a packed tensor is missed by several rules
 
 
 def _regex(pattern: str) -> re.Pattern:
@@ -197,7 +211,7 @@ def _our_leaves(
     for index, (key, tensor) in sorted(sources.items()):
         numbers = dict(zip(names, index, strict=True))
         path = _PLACEHOLDER.sub(lambda found, numbers=numbers: str(numbers[found[1]]), rule.ours)
-        groups[path].append((key, _rearranged(rule.transform, tensor, key, where)))
+        groups[path].append((key, _rearranged(rule, tensor, key, where)))
     leaves = {}
     for path, parts in groups.items():
         if rule.stacked is None:
@@ -210,14 +224,28 @@ def _our_leaves(
     return leaves
 
 
-def _rearranged(transform: Transform, tensor: LazyTensor, key: str, where: str) -> LazyTensor:
+def _rearranged(rule: Rule, tensor: LazyTensor, key: str, where: str) -> LazyTensor:
+    """Our leaf, or one layer of it, from the tensor that holds it."""
+    transform, (k, n) = rule.transform, rule.part
     try:
-        mapped = tensor.map(transform.to_ours)
-        if transform.to_torch(np.broadcast_to(np.zeros((), np.uint8), mapped.shape)).shape == tensor.shape:
+        part = tensor if n == 1 else tensor.map(lambda array: np.split(array, n)[k])
+        mapped = part.map(transform.to_ours)
+        if transform.to_torch(np.broadcast_to(np.zeros((), np.uint8), mapped.shape)).shape == part.shape:
             return mapped
     except (ValueError, IndexError):
         pass  # reported below: numpy's message names neither the tensor nor the layout it should have
-    raise CheckpointError(f"{where}: {key} is {list(tensor.shape)}, which is no {transform.name}")
+    layout = transform.name if n == 1 else f"{n} times {transform.name}"
+    raise CheckpointError(f"{where}: {key} is {list(tensor.shape)}, which is no {layout}")
+
+
+def _joined(parts: Sequence[LazyTensor], key: str, where: str) -> LazyTensor:
+    """The torch tensor in which all parts lie one after the other on axis 0."""
+    if len(parts) == 1:
+        return parts[0]
+    try:
+        return stack(parts).map(lambda array: array.reshape(-1, *array.shape[2:]))
+    except ValueError as error:
+        raise CheckpointError(f"{where}: the parts of {key} differ: {error}") from None
 
 
 def _torch_tensors(
