@@ -1,0 +1,111 @@
+"""Swin in the naming of its releases and of Hugging Face (spec gella g).
+
+Both namings exist with the output norms of detection and with the one norm of the stand-alone model (`models.swin`),
+and behind several prefixes: a table takes the prefix of its torch names, so that files go out as they came in. The
+leaves of a stand-alone model without its norm, and fresh norms, are where the training of a detector starts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from grounding_jax.models.swin import SwinConfig
+from grounding_jax.weights.rules import layer, norm, packed_layers
+from grounding_jax.weights.table import Rule, Table
+from grounding_jax.weights.tensors import LazyTensor
+from grounding_jax.weights.transforms import LINEAR, PATCH
+
+_BUFFERS = ("*.relative_position_index", "*.attn_mask")
+
+
+def original(prefix: str = "", *, detection: bool = True, stages: int = 4) -> Table:
+    """The names of the releases against our `swin` tree.
+
+    Args:
+        prefix: of the torch names: "backbone." in Mask2Former's files; none in files of a backbone alone.
+        detection: a norm for every stage (detectron2) or one at the end (`swin_tiny_patch4_window7_224.pth`).
+        stages: how many there are.
+    """
+    rules = [*layer("patch_embed.proj", "patch_embed", PATCH), *norm("patch_embed.norm", "patch_norm")]
+    for i in range(stages):
+        torch, ours = f"layers.{i}.blocks.{{j}}", f"stages_{i}/blocks"
+        rules += [
+            *norm(f"{torch}.norm1", f"{ours}/norm1"),
+            *norm(f"{torch}.norm2", f"{ours}/norm2"),
+            *packed_layers(f"{torch}.attn.qkv", [f"{ours}/attn/{name}" for name in "qkv"]),
+            *layer(f"{torch}.attn.proj", f"{ours}/attn/o"),
+            Rule(f"{torch}.attn.relative_position_bias_table", f"{ours}/attn/relative_bias"),
+            *layer(f"{torch}.mlp.fc1", f"{ours}/mlp/fc1"),
+            *layer(f"{torch}.mlp.fc2", f"{ours}/mlp/fc2"),
+        ]
+    rules += _merging("layers", stages)
+    if detection:
+        rules += [rule for i in range(stages) for rule in norm(f"norm{i}", f"norm{i}")]
+        return Table(tuple(rules), ignored=_BUFFERS).prefixed(prefix, "")
+    rules += norm("norm", "norm")
+    return Table(tuple(rules), ignored=(*_BUFFERS, "head.*")).prefixed(prefix, "")
+
+
+def transformers(prefix: str = "", *, detection: bool = True, stages: int = 4) -> Table:
+    """The names of Hugging Face's files (which are not those in memory) against our `swin` tree.
+
+    Args:
+        prefix: of the torch names: "model.pixel_level_module.encoder." in Mask2Former's files, "swin." in those of
+            classifiers, whose heads are ignored.
+        detection: a norm for every stage (SwinBackbone) or one at the end (SwinModel).
+        stages: how many there are.
+    """
+    rules = [
+        *layer("embeddings.patch_embeddings.projection", "patch_embed", PATCH),
+        *norm("embeddings.norm", "patch_norm"),
+    ]
+    for i in range(stages):
+        torch, ours = f"encoder.layers.{i}.blocks.{{j}}", f"stages_{i}/blocks"
+        attention = f"{torch}.attention.self"
+        rules += [
+            *norm(f"{torch}.layernorm_before", f"{ours}/norm1"),
+            *norm(f"{torch}.layernorm_after", f"{ours}/norm2"),
+            *layer(f"{attention}.query", f"{ours}/attn/q"),
+            *layer(f"{attention}.key", f"{ours}/attn/k"),
+            *layer(f"{attention}.value", f"{ours}/attn/v"),
+            *layer(f"{torch}.attention.output.dense", f"{ours}/attn/o"),
+            Rule(f"{attention}.relative_position_bias_table", f"{ours}/attn/relative_bias"),
+            *layer(f"{torch}.intermediate.dense", f"{ours}/mlp/fc1"),
+            *layer(f"{torch}.output.dense", f"{ours}/mlp/fc2"),
+        ]
+    rules += _merging("encoder.layers", stages)
+    if detection:
+        rules += [rule for i in range(stages) for rule in norm(f"hidden_states_norms.stage{i + 1}", f"norm{i}")]
+        # Newer versions also write the norm that a SwinBackbone has and never uses.
+        return Table(tuple(rules), ignored=(*_BUFFERS, "swin.layernorm.*")).prefixed(prefix, "")
+    rules += norm("layernorm", "norm")
+    return Table(tuple(rules), ignored=_BUFFERS).prefixed(prefix, "") + Table((), ignored=("classifier.*",))
+
+
+def config(leaves: Mapping[str, LazyTensor], **sizes: Any) -> SwinConfig:
+    """The sizes of a Swin from the shapes of its leaves, which tell them all; `sizes` are fields that win."""
+    shapes = {path: leaf.shape for path, leaf in leaves.items()}
+    stages = sum(path.endswith("attn/relative_bias") for path in shapes)
+    tables = [shapes[f"stages_{i}/blocks/attn/relative_bias"] for i in range(stages)]
+    kernel_rows, width = shapes["patch_embed/kernel"]
+    values = dict(
+        width=width,
+        depths=tuple(depth for depth, _, _ in tables),
+        heads=tuple(heads for _, _, heads in tables),
+        window=(math.isqrt(tables[0][1]) + 1) // 2,
+        patch_size=math.isqrt(kernel_rows // 3),
+        mlp_ratio=shapes["stages_0/blocks/mlp/fc1/kernel"][-1] // width,
+    )
+    return SwinConfig(**(values | sizes))
+
+
+def _merging(layers: str, stages: int) -> list[Rule]:
+    """Torch has the merging at the end of a stage, we at the beginning of the next."""
+    rules = []
+    for i in range(1, stages):
+        torch, ours = f"{layers}.{i - 1}.downsample", f"stages_{i}/merge"
+        rules += norm(f"{torch}.norm", f"{ours}/norm")
+        rules.append(Rule(f"{torch}.reduction.weight", f"{ours}/reduction/kernel", LINEAR))
+    return rules
