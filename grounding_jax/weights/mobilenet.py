@@ -1,0 +1,85 @@
+"""MobileNetV2 in the naming of torchvision and of Hugging Face (spec gella g)."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping
+
+from grounding_jax.models.mobilenet import REPEATS, MobileNetConfig
+from grounding_jax.weights.rules import norm
+from grounding_jax.weights.table import Rule, Table
+from grounding_jax.weights.tensors import LazyTensor
+from grounding_jax.weights.transforms import CONV, CONV_1X1, Transform
+
+_BLOCKS = sum(REPEATS)
+_COUNTERS = "*.num_batches_tracked"
+
+
+def torchvision(*, detection: bool = True) -> Table:
+    """torchvision's names against our `mobilenet` tree; with `detection` the last convolution is left out."""
+    rules = _unit("features.0.0", "features.0.1", "stem", CONV)
+    for i in range(_BLOCKS):
+        torch, ours = f"features.{i + 1}.conv", f"blocks_{i}"
+        second = 1 if i else 0  # the first block has no unit before the depthwise one
+        if i:
+            rules += _unit(f"{torch}.0.0", f"{torch}.0.1", f"{ours}/expand", CONV_1X1)
+        rules += _unit(f"{torch}.{second}.0", f"{torch}.{second}.1", f"{ours}/depthwise", CONV)
+        rules += _unit(f"{torch}.{second + 1}", f"{torch}.{second + 2}", f"{ours}/project", CONV_1X1)
+    head, ignored = f"features.{_BLOCKS + 1}", (_COUNTERS, "classifier.*")
+    if detection:
+        return Table(tuple(rules), (*ignored, f"{head}.*"))
+    rules += _unit(f"{head}.0", f"{head}.1", "head", CONV_1X1)
+    return Table(tuple(rules), ignored)
+
+
+def transformers(prefix: str = "", *, detection: bool = True) -> Table:
+    """Hugging Face's names against our `mobilenet` tree.
+
+    Args:
+        prefix: of the torch names: "mobilenet_v2." in files of classifiers and segmenters, whose heads are ignored.
+        detection: leave out the last convolution, which only the stand-alone form has.
+    """
+    rules = _named_unit("conv_stem.first_conv", "stem", CONV)
+    for i in range(_BLOCKS):
+        torch, ours = f"layer.{i - 1}" if i else "conv_stem", f"blocks_{i}"
+        if i:
+            rules += _named_unit(f"{torch}.expand_1x1", f"{ours}/expand", CONV_1X1)
+        rules += _named_unit(f"{torch}.conv_3x3", f"{ours}/depthwise", CONV)
+        rules += _named_unit(f"{torch}.reduce_1x1", f"{ours}/project", CONV_1X1)
+    if detection:
+        table = Table(tuple(rules), (_COUNTERS, "conv_1x1.*"))
+    else:
+        table = Table((*rules, *_named_unit("conv_1x1", "head", CONV_1X1)), (_COUNTERS,))
+    return table.prefixed(prefix, "") + Table((), ("classifier.*", "segmentation_head.*"))
+
+
+def config(leaves: Mapping[str, LazyTensor], convention: MobileNetConfig) -> MobileNetConfig:
+    """The sizes of a MobileNetV2 from the shapes of its leaves, with the convention and other fields of `convention`.
+
+    torchvision's files follow `MobileNetConfig.torchvision()`; those of Hugging Face `tensorflow()`, unless their
+    config.json says otherwise (`tf_padding`, `layer_norm_eps`): weights can't tell.
+    """
+    shapes = {path: leaf.shape for path, leaf in leaves.items()}
+    lasts = [count - 1 for count in itertools.accumulate(REPEATS)]
+    sizes = dict(
+        stem=shapes["stem/kernel"][-1],
+        widths=tuple(shapes[f"blocks_{i}/project/kernel"][-1] for i in lasts),
+    )
+    if "head/kernel" in shapes:
+        sizes["head"] = shapes["head/kernel"][-1]
+    return dataclasses.replace(convention, **sizes)
+
+
+def _named_unit(torch: str, ours: str, transform: Transform) -> list[Rule]:
+    return _unit(f"{torch}.convolution", f"{torch}.normalization", ours, transform)
+
+
+def _unit(convolution: str, normalization: str, ours: str, transform: Transform) -> list[Rule]:
+    """A convolution and its batch norm."""
+    return [
+        Rule(f"{convolution}.weight", f"{ours}/kernel", transform),
+        *norm(normalization, f"{ours}/norm"),
+        Rule(f"{normalization}.running_mean", f"{ours}/norm/mean"),
+        Rule(f"{normalization}.running_var", f"{ours}/norm/var"),
+    ]
