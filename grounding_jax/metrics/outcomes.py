@@ -95,9 +95,11 @@ def add_totals(a: Totals, b: Totals) -> Totals:
     return type(a)(**sums)
 
 
-def precisions(found: Sequence[int], num: int) -> dict[str, float | None]:
-    """Pr@0.5, Pr@0.7 ...: the shares of targets that were found with at least that IoU."""
-    return {f"Pr@{bound}": ratio(count, num) for bound, count in zip(PRECISION_THRESHOLDS, found, strict=True)}
+def precisions(
+    found: Sequence[int], num: int, thresholds: Sequence[float] = PRECISION_THRESHOLDS
+) -> dict[str, float | None]:
+    """Pr@0.5, Pr@0.7 ...: the shares of targets that were found at that IoU."""
+    return {f"Pr@{bound}": ratio(count, num) for bound, count in zip(thresholds, found, strict=True)}
 
 
 def ratio(numerator: float, denominator: float) -> float | None:

@@ -8,16 +8,20 @@ import numpy as np
 
 from grounding_jax.metrics.outcomes import PRECISION_THRESHOLDS, Outcome, add_totals, precisions, ratio
 
+# IoU above which a target counts as found where RefCOCO is reported on its own (spec gella e).
+_STRICT_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
+
 
 @dataclasses.dataclass(frozen=True)
 class ResTotals:
-    """Sums over targets; those of parts of a dataset add up with ``+`` (spec gsva f.4).
+    """Sums over targets; those of parts of a dataset add up with ``+`` (spec gsva f.4, gella e).
 
     Attributes:
         num: number of targets.
         iou: sum of IoU, 1 where both masks are empty.
         intersection, union: pixels.
         found: targets with an IoU of at least each of `PRECISION_THRESHOLDS`.
+        above: targets with an IoU of more than 0.5, 0.6, 0.7, 0.8 and 0.9.
     """
 
     num: int = 0
@@ -25,6 +29,7 @@ class ResTotals:
     intersection: int = 0
     union: int = 0
     found: tuple[int, ...] = (0,) * len(PRECISION_THRESHOLDS)
+    above: tuple[int, ...] = (0,) * len(_STRICT_THRESHOLDS)
 
     @classmethod
     def of(cls, outcomes: Iterable[Outcome]) -> Self:
@@ -35,7 +40,8 @@ class ResTotals:
     def _of_one(cls, outcome: Outcome) -> Self:
         iou = outcome.intersection / (outcome.union + 1e-5) if outcome.union else 1.0
         found = tuple(int(outcome.iou >= threshold) for threshold in PRECISION_THRESHOLDS)
-        return cls(num=1, iou=iou, intersection=outcome.intersection, union=outcome.union, found=found)
+        above = tuple(int(outcome.iou > threshold) for threshold in _STRICT_THRESHOLDS)
+        return cls(1, iou, outcome.intersection, outcome.union, found, above)
 
     def __add__(self, other: Self) -> Self:
         return add_totals(self, other)
@@ -57,4 +63,17 @@ def res_metrics(totals: ResTotals) -> dict[str, float | None]:
         "mIoU": ratio(totals.iou, totals.num),
         "oIoU": ratio(totals.intersection, totals.union),
         **precisions(totals.found, totals.num),
+    }
+
+
+def refcoco_metrics(totals: ResTotals) -> dict[str, float | None]:
+    """RefCOCO, RefCOCO+ and RefCOCOg as GELLA's paper reports them (spec gella e), as fractions; None without targets.
+
+    cIoU is the sum of intersections over that of unions, mIoU the mean IoU with LISA's epsilon. Pr@X are the shares
+    of targets with more than that IoU, where `res_metrics` counts equality too.
+    """
+    return {
+        "cIoU": ratio(totals.intersection, totals.union),
+        "mIoU": ratio(totals.iou, totals.num),
+        **precisions(totals.above, totals.num, _STRICT_THRESHOLDS),
     }
