@@ -1,10 +1,11 @@
 """Compiles a full-size GSVA-7B training step for a TPU pod that is not there, and says whether it fits.
 
-    python benchmarks/compile_7b.py                               v5e:4x4, sequences of 1024, 5 targets
+    python benchmarks/compile_7b.py                                    v5e:4x4, sequences of 1024, 5 targets
     python benchmarks/compile_7b.py --topology v5e:8x8 --tensor 4 --batch 64
 
-Needs `pip install libtpu`; no TPU and no weights. Prints what the arguments of the step take on each chip, by kind, the
-temporaries, and the peak. A step that does not fit is an error of the compiler.
+Needs `pip install libtpu`; no TPU and no weights. With SAM's encoder inside the step, and with its features cached, it
+prints what the arguments of the step take on each chip, by kind, the temporaries, and the peak. A step that does not
+fit is an error of the compiler.
 """
 
 from __future__ import annotations
@@ -42,9 +43,12 @@ from gsva_jax.train import Training
 GIB = 2**30
 
 
-def batch_shapes(config: GsvaConfig, batch: int, length: int, targets: int, canvas: int) -> dict:
+def batch_shapes(config: GsvaConfig, batch: int, length: int, targets: int, canvas: int, cached: bool) -> dict:
     """What `mixture.Mixture` gives, as shapes."""
     S, h = config.sam.image_size, config.clip.image_size
+    grid = config.sam.image_size // config.sam.patch_size
+    features = {"image_features": ((batch, grid, grid, config.sam.prompt_width), jnp.bfloat16)}
+    pictures = {"sam_images": ((batch, S, S, 3), jnp.uint8)}
     row = {name: ((batch, length), jnp.int32) for name in ("ids", "positions", "branch", "labels")}
     arrays = {
         **row,
@@ -52,7 +56,7 @@ def batch_shapes(config: GsvaConfig, batch: int, length: int, targets: int, canv
         "target_valid": ((batch, targets), jnp.bool_),
         "target_rejected": ((batch, targets), jnp.bool_),
         "clip_images": ((batch, h, h, 3), jnp.uint8),
-        "sam_images": ((batch, S, S, 3), jnp.uint8),
+        **(features if cached else pictures),
         "resized": ((batch, 2), jnp.int32),
         "original": ((batch, 2), jnp.int32),
         "masks": ((batch, targets, canvas, canvas // 8), jnp.uint8),
@@ -96,6 +100,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16, help="rows of one micro-batch, over all chips")
     parser.add_argument("--accumulate", type=int, default=1)
     asked = parser.parse_args()
+    for cached in (False, True):
+        report(asked, cached)
+
+
+def report(asked: argparse.Namespace, cached: bool) -> None:
+    """Compiles a step with SAM's encoder inside, or with its features from a cache, and prints what it takes."""
     experiment = load_config(asked.config)
     size = {"gsva_7b": GsvaConfig.gsva_7b, "gsva_13b": GsvaConfig.gsva_13b}[asked.config]()
     recipe, options = experiment.task, experiment.options
@@ -104,11 +114,10 @@ def main() -> None:
     mesh = make_mesh(MeshShape(1, -1, asked.tensor), topology.devices)
     rows = asked.batch * asked.accumulate
     check_batch(mesh, rows, asked.accumulate)
-    batch = batch_shapes(task.model, rows, recipe.length, recipe.max_targets, recipe.canvas)
+    batch = batch_shapes(task.model, rows, recipe.length, recipe.max_targets, recipe.canvas, cached)
     state, frozen, batch, layout = arguments(task, options, mesh, batch)
-    print(
-        f"{asked.config} on {asked.topology}, mesh {dict(mesh.shape)}, {rows} rows in {asked.accumulate} micro-batches"
-    )
+    encoder = "SAM's features cached" if cached else "SAM's encoder inside"
+    print(f"{asked.config} on {asked.topology}, mesh {dict(mesh.shape)}, micro-batches of {asked.batch}, {encoder}")
     kinds = {
         "trained parameters": state.params,
         "optimizer": state.opt_state,

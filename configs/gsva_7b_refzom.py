@@ -1,5 +1,6 @@
 """GSVA-7B, finetuned on Ref-ZOM (paper table A3; spec gsva e).
 
+    gsva import --format official gsva-7b-pt.bin --language-model LLAVA --vision-tower CLIP --out gsva-7b-pt
     gsva train gsva_7b_refzom --init gsva-7b-pt --data DATA
 
 DATA holds the datasets of docs/data.md; `gsva data check DATA` tells which configs can run.
@@ -12,8 +13,8 @@ from gsva_jax.mixture import Family
 
 
 def get_config() -> Experiment:
-    """One epoch over its 43,749 training images."""
-    base = load_config("gsva_7b")
-    task = dataclasses.replace(base.task, families=(Family(1, ("refzom|final|train",)),), epochs=1, canvas=640)
-    options = dataclasses.replace(base.options, learning_rate=1e-4)
-    return dataclasses.replace(base, name="gsva_7b_refzom", task=task, options=options)
+    """As on gRefCOCO, but one epoch over its 43,749 training images; it has no split for validation."""
+    base = load_config("gsva_7b_grefcoco")
+    data = dict(families=(Family(1, ("refzom|final|train",)),), validation="")
+    task = dataclasses.replace(base.task, epochs=1, **data)
+    return dataclasses.replace(base, name="gsva_7b_refzom", task=task)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -33,6 +33,19 @@ def resized_vocabulary(
     if vocab_size < old:
         return out, [f"dropped: {old - vocab_size} token rows that the tokenizer does not use"]
     return out, []
+
+
+def moved_vocabulary(params: dict, rows: Sequence[int], seed: int = 0) -> dict:
+    """LLaMA's parameters for another vocabulary: ``rows`` are the old ids of its tokens, -1 for what is new.
+
+    New rows are drawn as in `resized_vocabulary`.
+    """
+    rows = np.asarray(rows)
+    new = np.flatnonzero(rows < 0)
+    embedding, kernel = params["embed"]["embedding"][rows], params["head"]["kernel"][:, rows]
+    for path, array in (("llama/embed/embedding", embedding), ("llama/head/kernel", kernel.T)):
+        array[new] = _generator(seed, path)().normal(0.0, _INITIALIZER_RANGE, (len(new), array.shape[1]))
+    return {**params, "embed": {"embedding": embedding}, "head": {"kernel": kernel}}
 
 
 def fresh_lora(leaves: Mapping[str, LazyTensor], rank: int, seed: int) -> dict[str, LazyTensor]:

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import numpy as np
 
-from grounding_jax.data.pictures import clip_crop, sam_input
+from grounding_jax.data.pictures import clip_crop, resized_size, sam_input
 from grounding_jax.language.rows import Row, encode_conversation, pack_row
 from grounding_jax.language.tokenizer import Tokenizer
 from gsva_jax.config import GsvaConfig
 from gsva_jax.prompts import TEMPLATES, Round
 
 
-def picture_arrays(config: GsvaConfig, image: np.ndarray) -> dict[str, np.ndarray]:
+def picture_arrays(config: GsvaConfig, image: np.ndarray, features: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """A picture as both towers take it.
 
     Args:
         config: sizes.
         image: uint8 ``[H, W, 3]``.
+        features: of SAM's encoder ``[h, w, C]``, where they are known; the picture is then not rendered for it.
 
     Returns:
-        ``sam_images`` uint8 ``[S, S, 3]`` (padded), ``resized`` int32 ``[2]``, ``clip_images`` uint8 ``[h, w, 3]`` and
-        ``original`` int32 ``[2]``, the picture's height and width.
+        ``sam_images`` uint8 ``[S, S, 3]`` (padded), or ``image_features`` in its place; ``resized`` int32 ``[2]``,
+        ``clip_images`` uint8 ``[h, w, 3]`` and ``original`` int32 ``[2]``, the picture's height and width.
     """
-    padded, resized = sam_input(image, config.sam.image_size)
+    side = config.sam.image_size
+    sam = {"sam_images": sam_input(image, side)[0]} if features is None else {"image_features": features}
     return {
-        "sam_images": padded,
-        "resized": np.array(resized, np.int32),
+        **sam,
+        "resized": np.array(resized_size(image.shape[:2], side), np.int32),
         "clip_images": clip_crop(image, config.clip.image_size),
         "original": np.array(image.shape[:2], np.int32),
     }
@@ -57,7 +59,8 @@ def canvas_masks(masks: np.ndarray, canvas: int, max_targets: int) -> np.ndarray
         raise ValueError(
             f"masks of {masks.shape[1:]} need a canvas that is no smaller and a multiple of 8, not {canvas}"
         )
-    padded = np.zeros((max_targets, canvas, canvas), bool)
+    packed = np.zeros((max_targets, canvas, canvas // 8), np.uint8)
     M, H, W = masks.shape
-    padded[:M, :H, :W] = masks
-    return np.packbits(padded, axis=-1)
+    rows = np.ascontiguousarray(masks)  # COCO's decoder gives columns, which are packed several times more slowly
+    packed[:M, :H, : -(-W // 8)] = np.packbits(rows, axis=-1)
+    return packed

@@ -16,7 +16,7 @@ from etils import epath
 import grounding_jax
 from grounding_jax.language import tokenizer as tokenizers
 from grounding_jax.sharding.mesh import MeshShape
-from grounding_jax.training.checkpoints import read_identity
+from grounding_jax.training import checkpoints
 from grounding_jax.training.loop import Task, absolute, open_run, train
 from grounding_jax.training.options import TrainOptions
 from grounding_jax.training.state import check_fits, combine
@@ -27,6 +27,7 @@ from gsva_jax.predict import ASSETS, RESULT, find_checkpoint
 from gsva_jax.train import Recipe, Training
 
 CONFIG_COPY = "config.py"  # in a run folder
+MAY_CHANGE = ("validation",)  # of a recipe, between two calls of one run
 HELPERS = "helpers"  # parameters that only lessons have
 
 # Where configs lie: beside the packages in a checkout, inside them in a wheel.
@@ -122,7 +123,7 @@ def run(
     origin = {
         "config": experiment.name,
         "starts": {str(start): folder.digest(start) for start in starts},
-        "recipe": dataclasses.asdict(experiment.task) if isinstance(experiment.task, Recipe) else {},
+        "recipe": checkpoints.identity_of(experiment.task, MAY_CHANGE) if isinstance(experiment.task, Recipe) else {},
     }
     place.mkdir(parents=True, exist_ok=True)
     (place / CONFIG_COPY).write_text(find_config(config).read_text())
@@ -152,12 +153,12 @@ class _Both:
 def debugged(experiment: Experiment) -> Experiment:
     """The same in a few steps on a CPU: the shipped tiny model and scenes, as much of the recipe as fits them."""
     small = dict(steps=4, batch_size=2 * experiment.options.accumulate, warmup_steps=1, log_every=1, save_every=2)
-    options, task = dataclasses.replace(experiment.options, **small), experiment.task
+    options = dataclasses.replace(experiment.options, validation_examples=4, **small)
+    task = experiment.task
     if isinstance(task, Recipe):
-        scenes = (Family(1, ("grefcoco|unc|testA",)),)
-        task = dataclasses.replace(
-            task, data=str(ASSETS / "scenes"), families=scenes, epochs=0, length=384, canvas=320, dtype="float32"
-        )
+        scenes = "grefcoco|unc|testA"
+        fitting = dict(families=(Family(1, (scenes,)),), validation=scenes, epochs=0, length=384, canvas=320)
+        task = dataclasses.replace(task, data=str(ASSETS / "scenes"), dtype="float32", **fitting)
     return dataclasses.replace(experiment, name=f"{experiment.name}_debug", options=options, task=task)
 
 
@@ -175,17 +176,24 @@ def task_of(experiment: Experiment, starts: Sequence[epath.Path]) -> Task:
     return experiment.task.task(model, tokenizers.load(starts[-1]), folder.digest(starts[-1]))
 
 
-def model_at(run: epath.PathLike, step: int) -> epath.Path:
+def model_at(run: epath.PathLike, step: int | None) -> epath.Path:
     """The model folder of a step of a run, made of its checkpoint where it is not there yet: ``run/model-STEP``.
+
+    Args:
+        run: its folder.
+        step: None for the best one.
 
     Raises:
         FileNotFoundError, ValueError: the run has no such checkpoint, or what it started from is not there any more.
     """
     run = absolute(run)
+    experiment, identity = load_config(run / CONFIG_COPY), checkpoints.read_identity(run)
+    if step is None:
+        with checkpoints.open_manager(run, experiment.options, Training.judged_by) as manager:
+            step = checkpoints.best_step(manager, run)
     result = run / f"{RESULT}-{step}"
     if (result / folder.CONFIG_FILE).exists():
         return result
-    experiment, identity = load_config(run / CONFIG_COPY), read_identity(run)
     for start, digest in identity["starts"].items():
         if folder.digest(start) != digest:
             raise ValueError(f"{start}: is not the model that {run} started from; put that one back")

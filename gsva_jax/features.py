@@ -19,7 +19,7 @@ from etils import epath
 from jax.sharding import Mesh
 from rich.progress import Progress
 
-from grounding_jax.data.files import File, read_bytes
+from grounding_jax.data.files import File, PackedFile, read_bytes
 from grounding_jax.data.pictures import open_picture, sam_input
 from grounding_jax.sharding.hosts import is_first, wait_for_all
 from grounding_jax.sharding.mesh import global_batch, local_rows
@@ -47,7 +47,8 @@ class FeatureFiles:
 
     def place(self, picture: File) -> epath.Path:
         """The file of a picture; there need not be one."""
-        name = hashlib.sha256(read_bytes(picture)).hexdigest()
+        data = picture.data if isinstance(picture, PackedFile) else read_bytes(picture)
+        name = hashlib.sha256(data).hexdigest()
         return epath.Path(self.folder) / f"{self.digest}-{self.dtype}" / name[:2] / f"{name}.npy"
 
     def read(self, picture: File) -> np.ndarray:
@@ -79,20 +80,21 @@ def fill(files: FeatureFiles, config: GsvaConfig, params: dict, mesh: Mesh, pict
         config: sizes.
         params: the tree of the model, on the mesh.
         mesh: the devices.
-        pictures: the same on every host; a damaged one is left out with a warning.
+        pictures: the same on every host; asked for one by one, since packed ones hold their bytes. One that is damaged
+            or not there is left out with a warning.
 
     Returns:
         How many pictures were missing.
     """
     encode = jax.jit(functools.partial(model.encode_for_masks, config), static_argnames="dtype")
-    places = {str(files.place(picture)): picture for picture in pictures}  # two datasets may have the same picture
-    missing = [(epath.Path(place), picture) for place, picture in places.items() if not epath.Path(place).exists()]
+    missing = [(place, number) for place, number in _places(files, pictures).items() if not place.exists()]
     wait_for_all("the missing features are known")  # before any host writes some
     B = mesh.shape["data"] * mesh.shape["fsdp"]
     rows = local_rows(mesh, B)
     with Progress(disable=not is_first()) as progress:
         for chunk in progress.track(_chunks(missing, B), description="image features"):
-            inputs = [_input(chunk[row][1] if row < len(chunk) else None, config.sam.image_size) for row in rows]
+            read = [pictures[chunk[row][1]] if row < len(chunk) else None for row in rows]
+            inputs = [_input(picture, config.sam.image_size) for picture in read]
             local = {name: np.stack([one[name] for one in inputs]) for name in ("images", "resized")}
             batch = global_batch(mesh, B, rows, local)
             features = encode(params, batch["images"], batch["resized"], dtype=files.dtype)
@@ -103,6 +105,17 @@ def fill(files: FeatureFiles, config: GsvaConfig, params: dict, mesh: Mesh, pict
                         files.write(chunk[row][0], value)
     wait_for_all("all features are written")
     return len(missing)
+
+
+def _places(files: FeatureFiles, pictures: Sequence[File]) -> dict[epath.Path, int]:
+    """The file of each picture and the picture's number; two datasets may have the same picture."""
+    places = {}
+    for number in range(len(pictures)):
+        try:
+            places[files.place(pictures[number])] = number
+        except (OSError, ValueError) as error:
+            log.warning("picture %d gets no features: %s", number, error)
+    return places
 
 
 def _chunks(items: Sequence, size: int) -> list[Sequence]:

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import optax
 
 from grounding_jax.language.rows import IGNORED
+from grounding_jax.models.mask_resize import canvas_matrices
+from grounding_jax.models.sam import SamConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +90,42 @@ def resized_mask_terms(
     def one_picture(arguments):
         low, rows, columns, inside, masks = arguments
         return mask_terms(jnp.einsum("Hh,Mhw,Ww->MHW", rows, low, columns), unpack(masks), inside)
+
+    return jax.lax.map(one_picture, (low, rows, columns, inside, masks))
+
+
+def resizing(sam: SamConfig, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What takes low-resolution logits to the canvas, see `mask_resize.canvas_matrices`.
+
+    Args:
+        sam: sizes.
+        batch: ``resized`` and ``original`` int32 ``[B, 2]``, and ``masks``.
+
+    Returns:
+        ``(rows [B, canvas, l], columns [B, canvas, l], inside [B, canvas, canvas])``.
+    """
+    canvas = batch["masks"].shape[-2]
+
+    def matrices(resized, original):
+        return canvas_matrices(sam.low_res, sam.image_size, canvas, resized, original)
+
+    return jax.vmap(matrices)(batch["resized"], batch["original"])
+
+
+def overlaps(
+    low: jax.Array, rows: jax.Array, columns: jax.Array, inside: jax.Array, masks: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Pixels in both masks and in either, at the size of the pictures; arguments as of `resized_mask_terms`.
+
+    Returns:
+        ``(intersection [B, M], union [B, M])``, float32.
+    """
+
+    def one_picture(arguments):
+        low, rows, columns, inside, masks = arguments
+        guess = (jnp.einsum("Hh,Mhw,Ww->MHW", rows, low, columns) > 0) & inside
+        truth = unpack(masks)
+        return (guess & truth).sum((1, 2), jnp.float32), (guess | truth).sum((1, 2), jnp.float32)
 
     return jax.lax.map(one_picture, (low, rows, columns, inside, masks))
 

@@ -11,12 +11,11 @@ import grain
 import numpy as np
 
 from grounding_jax.data.datasets import open_dataset
-from grounding_jax.data.files import File
 from grounding_jax.data.pictures import open_picture, resize_longest, resized_size
 from grounding_jax.data.semantic import always_labelled
 from grounding_jax.language.rows import encode_conversation, row_length
 from grounding_jax.language.tokenizer import Tokenizer
-from grounding_jax.training.loop import BAD
+from grounding_jax.training.batches import BAD
 from gsva_jax.config import GsvaConfig
 from gsva_jax.data import canvas_masks, conversation_row, picture_arrays
 from gsva_jax.features import FeatureFiles
@@ -26,7 +25,8 @@ from gsva_jax.samplers import Sample, Unusable, draw_sample
 log = logging.getLogger(__name__)
 
 SEMANTIC = ("ade20k|training", "cocostuff|train2017", "pascal_part|train", "paco_lvis|train", "mapillary|training")
-REFERRING = ("refclef|unc|train", "refcoco|unc|train", "refcoco+|unc|train", "refcocog|umd|train", "grefcoco|unc|train")
+CLASSIC = ("refclef|unc|train", "refcoco|unc|train", "refcoco+|unc|train", "refcocog|umd|train")
+REFERRING = (*CLASSIC, "grefcoco|unc|train")
 TALK = ("llava_instruct_150k",)
 REASONING = ("ReasonSeg|train",)
 
@@ -52,7 +52,7 @@ class Mixture:
     Attributes:
         root: the folder of all datasets, see docs/data.md.
         model: sizes.
-        tokenizer: the vocabulary.
+        tokenizer: the vocabulary; one without [REJ] (LISA) has a conversation for each target.
         families: what is mixed. With a single dataset, an epoch walks over all its images once.
         max_targets: M, the most targets of a picture; the paper has 5.
         length: T, slots of a row.
@@ -84,10 +84,11 @@ class Mixture:
         numbers = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
         return numbers.random_map(functools.partial(self.example, source))
 
-    def pictures(self) -> list[File]:
-        """All pictures of all datasets, in the same order everywhere."""
+    def pictures(self) -> grain.MapDataset:
+        """The `File` of every picture of all datasets, in the same order everywhere; read when it is asked for."""
         sources = [self._source(name) for family in self.families for name in family.datasets]
-        return [source[number].image for source in sources for number in range(len(source))]
+        images = [grain.MapDataset.source(source).map(lambda record: record.image) for source in sources]
+        return grain.MapDataset.concatenate(images)
 
     def _source(self, name: str) -> Sequence:
         return open_dataset(self.root, name)
@@ -104,7 +105,8 @@ class Mixture:
         bad, reason = 0, ""
         for _ in range(MOST_ATTEMPTS):
             try:
-                options = always_labelled(source.name, getattr(source, "classes", ())), self.negative_share
+                classes = always_labelled(source.name, getattr(source, "classes", ()))
+                options = classes, self.negative_share, self.tokenizer.rej is not None
                 sample = draw_sample(source[number], rng, self.max_targets, *options)
                 return {**self.arrays(sample), BAD: np.int32(bad)}
             except Unusable as error:
@@ -129,12 +131,9 @@ class Mixture:
             masks = resize_masks(masks, resized_size(image.shape[:2], self.canvas))
             image = resize_longest(image, self.canvas)
         conversations, masks = self.fitting(sample, masks)
-        picture = picture_arrays(self.model, image)
-        if self.features:
-            del picture["sam_images"]
-            picture["image_features"] = self.features.read(sample.image)
+        features = self.features.read(sample.image) if self.features else None
         return {
-            **picture,
+            **picture_arrays(self.model, image, features),
             **conversation_row(self.model, self.tokenizer, conversations, self.length, self.max_targets),
             "masks": canvas_masks(masks, self.canvas, self.max_targets),
         }

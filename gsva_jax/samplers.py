@@ -39,13 +39,24 @@ class Sample(NamedTuple):
 
 
 def list_sample(
-    image: File, targets: Sequence[str], masks: np.ndarray, joiner: str, rng: np.random.Generator
+    image: File,
+    targets: Sequence[str],
+    masks: np.ndarray,
+    joiner: str,
+    rng: np.random.Generator,
+    rejection: bool = True,
 ) -> Sample:
     """One conversation about all targets; one whose mask is empty is rejected.
+
+    A model without [REJ] (LISA) has a conversation for each target instead, and learns an empty mask as it is.
 
     Raises:
         Unusable: there is no target, or all are rejected.
     """
+    if not len(targets):
+        raise Unusable("there is no target")
+    if not rejection:
+        return Sample(image, [[_single_round(target, rng)] for target in targets], masks)
     rejected = ~masks.any((1, 2))
     if rejected.all():
         raise Unusable("no target is in the picture")
@@ -54,11 +65,17 @@ def list_sample(
     return Sample(image, [[(question, answer)]], masks)
 
 
-def sample_expressions(record: Record, rng: np.random.Generator, max_targets: int) -> Sample:
+def _single_round(target: str, rng: np.random.Generator) -> Round:
+    """A question for one target, and its answer."""
+    question = prompts.single_question(target, False, int(rng.integers(len(prompts.SHORT_QUESTIONS))))
+    return question, prompts.single_answer(int(rng.integers(len(prompts.SINGLE_ANSWERS))))
+
+
+def sample_expressions(record: Record, rng: np.random.Generator, max_targets: int, rejection: bool = True) -> Sample:
     """Some of an image's expressions, without replacement, in the order drawn."""
     drawn = rng.permutation(len(record.raw_expressions))[:max_targets]
     targets = [prompts.clean_sentence(record.raw_expressions[j]) for j in drawn]
-    return list_sample(record.image, targets, record.masks_of(drawn), prompts.RES_JOINER, rng)
+    return list_sample(record.image, targets, record.masks_of(drawn), prompts.RES_JOINER, rng, rejection)
 
 
 def sample_classes(
@@ -67,6 +84,7 @@ def sample_classes(
     max_targets: int,
     classes: Sequence[str] = (),
     negative_share: float = 0.0,
+    rejection: bool = True,
 ) -> Sample:
     """Some of an image's classes or parts; each is replaced by a class that is not there with a probability.
 
@@ -76,6 +94,7 @@ def sample_classes(
         max_targets: the most that are drawn.
         classes: names that are not in the picture unless it has them; none, and nothing is replaced.
         negative_share: the probability; the release has 0, where [REJ] is learned from gRefCOCO alone.
+        rejection: see `list_sample`.
 
     Raises:
         Unusable: nothing is annotated.
@@ -89,7 +108,7 @@ def sample_classes(
     for j, k in zip(swapped, rng.permutation(len(absent)), strict=False):
         targets[j] = prompts.defuse(absent[k])
         masks[j] = False
-    return list_sample(record.image, targets, masks, prompts.SEMSEG_JOINER, rng)
+    return list_sample(record.image, targets, masks, prompts.SEMSEG_JOINER, rng, rejection)
 
 
 def defused_choice(wordings: Sequence[str], rng: np.random.Generator) -> str:
@@ -136,12 +155,13 @@ def draw_sample(
     max_targets: int,
     classes: Sequence[str] = (),
     negative_share: float = 0.0,
+    rejection: bool = True,
 ) -> Sample:
     """The sampler of a record's kind; see there."""
     if isinstance(record, Record):
-        return sample_expressions(record, rng, max_targets)
+        return sample_expressions(record, rng, max_targets, rejection)
     if isinstance(record, ReasonRecord):
         return sample_reasoning(record, rng, max_targets)
     if isinstance(record, VqaRecord):
         return sample_talk(record)
-    return sample_classes(record, rng, max_targets, classes, negative_share)
+    return sample_classes(record, rng, max_targets, classes, negative_share, rejection)

@@ -8,17 +8,18 @@ from typing import Literal
 import grain
 import jax
 import jax.numpy as jnp
+import numpy as np
 import tyro
 from jax.sharding import Mesh
 
 from grounding_jax.data.datasets import open_dataset
-from grounding_jax.language.tokenizer import Tokenizer
+from grounding_jax.language.tokenizer import Tokenizer, with_targets
 from grounding_jax.models import llama
-from grounding_jax.models.mask_resize import canvas_matrices
 from grounding_jax.sharding.rules import Rule
 from grounding_jax.training.log import Work
 from grounding_jax.training.options import TrainOptions
-from gsva_jax import losses, model
+from gsva_jax import losses, model, validation
+from gsva_jax.assemble import moved_vocabulary
 from gsva_jax.config import GsvaConfig
 from gsva_jax.features import FeatureFiles, fill
 from gsva_jax.flops import training_flops
@@ -39,6 +40,7 @@ class Recipe:
     Attributes:
         data: the folder of all datasets, see docs/data.md.
         families: what is mixed, see `mixture.Mixture`.
+        validation: the dataset that tells how it does, see `validation.measure`; empty: none.
         epochs: over the one dataset of a finetuning; sets the number of updates. 0 leaves that to the options.
         max_targets: M, the most targets of a picture.
         length: T, slots of a row.
@@ -51,10 +53,13 @@ class Recipe:
         lora_dropout: of the inputs of the low-rank updates.
         remat: what is computed again in the backward pass, see `LlamaConfig`.
         dtype: of the computation.
+        trainable: regular expressions on parameter paths of what is trained.
+        tokens: of targets, which the vocabulary gets in the place of those of the start; empty: it has them already.
     """
 
     data: str = "data"
     families: tyro.conf.Suppress[tuple[Family, ...]] = PAPER
+    validation: str = "grefcoco|unc|val"
     epochs: int = 0
     max_targets: int = 5
     length: int = 1024
@@ -66,6 +71,8 @@ class Recipe:
     lora_dropout: float = 0.05
     remat: Literal["none", "full"] = "full"
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    trainable: tyro.conf.Suppress[tuple[str, ...]] = TRAINED
+    tokens: tyro.conf.Suppress[tuple[str, ...]] = ()
 
     def steps(self, options: TrainOptions) -> int:
         """Updates in all.
@@ -83,9 +90,11 @@ class Recipe:
 
     def task(self, model: GsvaConfig, tokenizer: Tokenizer, digest: str = "") -> Training:
         """The recipe for a model; the digest tells its image features from those of others."""
-        model = dataclasses.replace(
-            model, llama=dataclasses.replace(model.llama, lora_dropout=self.lora_dropout, remat=self.remat)
-        )
+        changes, rows = dict(lora_dropout=self.lora_dropout, remat=self.remat), ()
+        if self.tokens:
+            tokenizer, rows = with_targets(tokenizer, self.tokens)
+            changes["vocab_size"] = tokenizer.vocab_size
+        model = dataclasses.replace(model, llama=dataclasses.replace(model.llama, **changes))
         cache = self.cache_image_features
         mixture = Mixture(
             self.data,
@@ -99,7 +108,7 @@ class Recipe:
             FeatureFiles(cache, digest, self.dtype) if cache else None,
         )
         weights = LossWeights(loss_group=self.loss_group, count_rejected=self.count_rejected)
-        return Training(model, tokenizer, mixture, weights, self.dtype)
+        return Training(model, tokenizer, mixture, weights, self.dtype, self.trainable, self.validation, rows=rows)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +121,9 @@ class Training:
         data: gives the examples for a seed, as dicts of arrays: see `batch_loss` and `model.forward`.
         weights: of the loss terms.
         dtype: of the computation.
-        trainable, kept: see `loop.Task`.
+        trainable, kept, judged_by: see `loop.Task`.
+        judge: the dataset of the validation; empty: none.
+        rows: where the tokens are in the vocabulary of the start, see `tokenizer.with_targets`; empty: in their places.
     """
 
     model: GsvaConfig
@@ -121,7 +132,10 @@ class Training:
     weights: LossWeights = LossWeights()
     dtype: str = "bfloat16"
     trainable: tuple[str, ...] = TRAINED
+    judge: str = ""
     kept: tuple[str, ...] = ("llama", "clip", "projector", "prompt_mlp", "sam")
+    rows: tuple[int, ...] = ()
+    judged_by: str = "gIoU"
 
     @property
     def padded_vocabulary(self) -> int:
@@ -134,12 +148,18 @@ class Training:
         return model.init(dataclasses.replace(self.model, llama=padded), key)
 
     def load(self, params: dict) -> dict:
-        """The parameters of a model folder, as they are trained."""
-        return {**params, "llama": llama.resize_vocabulary(params["llama"], self.padded_vocabulary)}
+        """The parameters of a model folder, which may have only some parts, as they are trained."""
+        if self.rows and "llama" in params:
+            params = {**params, "llama": moved_vocabulary(params["llama"], self.rows)}
+        return self._resized(params, self.padded_vocabulary)
 
     def unload(self, params: dict) -> dict:
-        """The inverse of `load`."""
-        return {**params, "llama": llama.resize_vocabulary(params["llama"], self.model.llama.vocab_size)}
+        """What was trained, as a model folder has it: without the padding of the vocabulary."""
+        return self._resized(params, self.model.llama.vocab_size)
+
+    def _resized(self, params: dict, vocab_size: int) -> dict:
+        parts = {"llama": llama.resize_vocabulary(params["llama"], vocab_size)} if "llama" in params else {}
+        return {**params, **parts}
 
     def sharding(self) -> tuple[Rule, ...]:
         """The table of the model."""
@@ -158,6 +178,29 @@ class Training:
         """Fills the cache of image features."""
         if self.data.features:
             fill(self.data.features, self.model, params, mesh, self.data.pictures())
+
+    def validation(self) -> grain.MapDataset | None:
+        """Examples of the dataset that judges, always the same, with their pictures.
+
+        Raises:
+            FileNotFoundError: it is not there.
+        """
+        if not self.judge:
+            return None
+        judge = dataclasses.replace(self.data, families=(Family(1, (self.judge,)),), features=None, negative_share=0.0)
+        try:
+            return judge(seed=0)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error}. It is needed for validation; --validation '' does without") from None
+
+    def measure(self, params: dict, batch: dict) -> tuple[validation.Sums, dict[str, jax.Array]]:
+        """See `validation.measure`."""
+        outputs = model.forward(self.model, params, batch, jnp.dtype(self.dtype))
+        return validation.measure(self.model, self.tokenizer, params, outputs, batch)
+
+    def draw(self, batch: dict, shown: dict) -> list[np.ndarray]:
+        """See `validation.draw`."""
+        return validation.draw(self.model, self.tokenizer, batch, shown)
 
     def prepare(self, batch: dict) -> dict:
         """Weights of the loss groups."""
@@ -192,12 +235,6 @@ def batch_loss(
     Returns:
         ``(loss, {"ce", "bce", "dice", "mask"})``.
     """
-    low, frame, canvas = config.sam.low_res, config.sam.image_size, batch["masks"].shape[-2]
-
-    def matrices(resized, original):
-        return canvas_matrices(low, frame, canvas, resized, original)
-
-    rows, columns, inside = jax.vmap(matrices)(batch["resized"], batch["original"])
-    bce, dice = losses.resized_mask_terms(outputs["masks"], rows, columns, inside, batch["masks"])
+    bce, dice = losses.resized_mask_terms(outputs["masks"], *losses.resizing(config.sam, batch), batch["masks"])
     ce = losses.cross_entropy(outputs["logits"], batch["labels"], token_weight)
     return losses.total(weights, ce, bce, dice, batch)

@@ -2,6 +2,9 @@
 
 import dataclasses
 import os
+import re
+import shlex
+import subprocess
 
 import jax
 import numpy as np
@@ -10,8 +13,8 @@ import pytest
 from grounding_jax.data.datasets import KNOWN_DATASETS
 from grounding_jax.training.state import partition, path_matcher
 from gsva_jax.experiment import CONFIG_FOLDERS, changed, debugged, find_config, load_config, run, task_of
-from gsva_jax.mixture import Family
-from gsva_jax.predict import RESULT, find_checkpoint
+from gsva_jax.mixture import REASONING, SEMANTIC, Family
+from gsva_jax.predict import ASSETS, RESULT, find_checkpoint
 from gsva_jax.train import Recipe
 
 CONFIGS = sorted(path.stem for path in CONFIG_FOLDERS[0].glob("*.py"))
@@ -54,9 +57,34 @@ RECIPES = [name for name in CONFIGS if isinstance(load_config(name).task, Recipe
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_names_known_datasets_and_its_command(name):
     recipe = load_config(name).task
-    assert {dataset for family in recipe.families for dataset in family.datasets} <= set(KNOWN_DATASETS)
+    own = {"jsonl|train.jsonl", "jsonl|val.jsonl"} if name == "gsva_own_data" else set()
+    named = {dataset for family in recipe.families for dataset in family.datasets} | {recipe.validation} - {""}
+    assert named <= set(KNOWN_DATASETS) | own
     text = find_config(name).read_text()
-    assert f"gsva train {name} --init " in text and "table A3" in text
+    assert f"gsva train {name} --" in text and "table A3" in text
+    assert "gsva import --format " in text or name == "gsva_tiny_packed"
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name not in ("gsva_7b", "gsva_tiny_packed")])
+def test_a_recipe_differs_from_the_base_in_what_its_name_says(name):
+    base, experiment = load_config("gsva_7b"), load_config(name)
+    finetuned = {"families", "epochs", "canvas", "learning_rate"}
+    wanted = {
+        "gsva_13b": {"mesh"},
+        "gsva_13b_llama2": {"mesh"},
+        "gsva_7b_grefcoco": finetuned,
+        "gsva_7b_refzom": finetuned | {"validation"},
+        "gsva_7b_res": finetuned - {"epochs"} | {"validation"},
+        "gsva_own_data": finetuned - {"canvas"} | {"validation", "batch_size", "accumulate", "warmup_steps"},
+        "lisa_7b": {"families", "validation", "max_targets", "tokens"},
+        "gsva_7b_eight_tokens": {"tokens"},
+        "gsva_7b_targets": set(),
+        "gsva_7b_sam_l": set(),
+        "gsva_7b_sam_b": set(),
+    }
+    pairs = ((base.task, experiment.task), (base.options, experiment.options))
+    fields = [(old, new, field.name) for old, new in pairs for field in dataclasses.fields(old)]
+    assert {field for old, new, field in fields if getattr(old, field) != getattr(new, field)} == wanted[name]
 
 
 def test_the_papers_recipe():
@@ -67,6 +95,74 @@ def test_the_papers_recipe():
     assert (options.learning_rate, options.b1, options.b2, options.weight_decay) == (3e-4, 0.9, 0.95, 0)
     assert finetuning.options.learning_rate == 1e-4 and finetuning.task.epochs == 10
     assert pretraining.task.max_targets == 5 and [family.rate for family in pretraining.task.families] == [9, 6, 3, 1]
+
+
+def test_lisas_recipe():
+    """Spec gsva k: 9 : 3 : 3 : 1 and three targets, as its program has them; gRefCOCO and [REJ] came with GSVA."""
+    recipe = load_config("lisa_7b").task
+    assert [family.rate for family in recipe.families] == [9, 3, 3, 1]
+    assert [family.datasets for family in recipe.families if family.rate != 3] == [SEMANTIC, REASONING]
+    assert not any("grefcoco" in dataset for family in recipe.families for dataset in family.datasets)
+    assert (recipe.max_targets, recipe.tokens) == (3, ("[SEG]",))
+
+
+def debug_task(name, *overrides):
+    return task_of(changed(debugged(load_config(name)), overrides), [find_checkpoint("tiny")])
+
+
+def test_lisa_has_one_target_a_conversation():
+    task = debug_task("lisa_7b")
+    assert task.tokenizer.rej is None and len(task.tokenizer.seg) == 1
+    examples, several = task.examples(seed=0), 0
+    for i in range(6):
+        example = examples[i]
+        targets, branches = example["target_valid"].sum(), example["branch"].max()
+        at_targets = example["branch"][np.isin(example["ids"], task.tokenizer.seg)]
+        assert at_targets.tolist() == list(range(1, branches + 1)) and targets == branches <= 3
+        assert not example["target_rejected"].any()
+        several += branches > 1
+    assert several
+
+
+def test_eight_tokens_take_turns():
+    task = debug_task("gsva_7b_eight_tokens")
+    words = [task.tokenizer.decode([i]) for i in task.tokenizer.seg]
+    assert words == [f"[SEG00{j}]" for j in range(8)]
+    examples, kinds = task.examples(seed=0), set()
+    for i in range(6):
+        example = examples[i]
+        answered = example["labels"][example["seg_positions"][example["target_valid"]]]
+        rejected = example["target_rejected"][example["target_valid"]]
+        own = np.where(rejected, task.tokenizer.rej, task.tokenizer.seg[: len(answered)])
+        np.testing.assert_array_equal(answered, own)
+        kinds |= set(answered.tolist())
+    assert {task.tokenizer.rej, *task.tokenizer.seg[:3]} <= kinds
+
+
+def test_the_number_of_targets_is_changed_on_the_command_line():
+    """As the config's docstring runs it; all shapes follow."""
+    script = find_config("gsva_7b_targets").read_text()
+    assert "for M in 1 2 3 4 5 6 7 8 9 10; do" in script and "--max-targets $M --runs RUNS/targets_$M" in script
+    for M in (1, 10):
+        example = debug_task("gsva_7b_targets", "--max-targets", str(M)).examples(seed=0)[0]
+        assert len(example["seg_positions"]) == len(example["masks"]) == M >= example["target_valid"].sum() > 0
+
+
+def test_own_data_as_documented(tmp_path, monkeypatch):
+    """The files and the command of docs/training.md, up to the first example."""
+    page = (CONFIG_FOLDERS[0].parent / "docs" / "training.md").read_text()
+    files, command = re.search(r"```bash\n(.*?)(gsva train .*?)\n", page, re.DOTALL).groups()
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["bash", "-ec", files.replace("gsva_jax/assets", str(ASSETS))], check=True)
+    _, _, name, _, init, *options = shlex.split(command)
+    options = [word for word in options if word not in ("--runs", "RUNS")]
+    experiment = changed(load_config(name), options)
+    assert experiment.options.steps == 16 * 1 // 4
+    example = task_of(experiment, [find_checkpoint(init)]).examples(seed=0)[0]
+    assert example["target_valid"].sum() == 2 and example["target_rejected"].sum() == 1
+    drawn = np.unpackbits(example["masks"], axis=-1).sum((1, 2))
+    expected = 8745 * (320 / 600) ** 2  # photo_scene.json: the turtle's pixels, at the size of the canvas
+    assert sorted(drawn)[:-1] == [0] * 4 and max(drawn) == pytest.approx(expected, rel=0.1)
 
 
 def test_options_and_recipe_are_changed_by_name(capsys):

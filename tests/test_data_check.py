@@ -107,7 +107,7 @@ def test_the_command(tree, configs, capsys):
     assert any(line.startswith("refcocog|umd test: ") and "no expressions of the split" in line for line in lines)
     assert lines[-4:] == [
         "gsva train a_mixture: can run",
-        "gsva train b_recipe: can't run: it needs refcocog|umd|test, jsonl|x",
+        "gsva train b_recipe: can't run: it needs refcocog|umd|test, jsonl|x, grefcoco|unc|val",
         "gsva train c_scenes: can run: it needs no data",
         "gsva train d_broken: can't run: nowhere: No such file or directory",
     ]

@@ -4,11 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+from etils import epath
 
+from grounding_jax.data.files import PackedFile
 from grounding_jax.sharding.mesh import MeshShape
 from grounding_jax.training.loop import place, train
 from grounding_jax.training.options import TrainOptions
-from gsva_jax.features import fill
+from gsva_jax.features import FeatureFiles, fill
 from gsva_jax.mixture import Family
 from gsva_jax.train import Recipe
 from gsva_jax.weights import load
@@ -30,6 +32,7 @@ def recipe(tmp_path_factory):
         canvas=64,
         lora_dropout=0.0,
         dtype="float32",
+        validation="",
     )
 
 
@@ -59,9 +62,9 @@ def test_only_what_is_missing_is_computed(recipe, golden_model, tmp_path, caplog
     pictures = task.data.pictures()
     torn = tmp_path / "torn.jpg"
     torn.write_bytes(b"no picture")
-    count = fill(task.data.features, config, placed, mesh, [*pictures, *pictures, torn])
+    count = fill(task.data.features, config, placed, mesh, [*pictures, *pictures, torn, tmp_path / "none.jpg"])
     assert count == len({task.data.features.place(picture) for picture in pictures}) + 1
-    assert "torn.jpg gets no features" in caplog.text
+    assert "torn.jpg gets no features" in caplog.text and "none.jpg" in caplog.text
     with pytest.raises(FileNotFoundError, match="torn.jpg has no features"):
         task.data.features.read(torn)
     gone = task.data.features.place(pictures[0])
@@ -69,3 +72,13 @@ def test_only_what_is_missing_is_computed(recipe, golden_model, tmp_path, caplog
     gone.unlink()
     assert fill(task.data.features, config, placed, mesh, pictures) == 1
     np.testing.assert_array_equal(np.load(gone), before)
+
+
+def test_a_packed_picture_has_the_features_of_its_file(tmp_path):
+    files, picture = FeatureFiles(str(tmp_path), "golden", "float32"), tmp_path / "1.jpg"
+    picture.write_bytes(b"the same bytes")
+    files.write(files.place(picture), np.full((2, 2, 3), 0.5, np.float32))
+    packed = PackedFile(epath.Path("elsewhere/1.jpg"), b"the same bytes")
+    np.testing.assert_array_equal(files.read(packed), np.full((2, 2, 3), 0.5))
+    with pytest.raises(FileNotFoundError, match=r"elsewhere/2.jpg has no features"):
+        files.read(PackedFile(epath.Path("elsewhere/2.jpg"), b"other bytes"))

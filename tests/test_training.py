@@ -11,7 +11,8 @@ import optax
 import pytest
 
 from grounding_jax.sharding.rules import WHOLE
-from grounding_jax.training.loop import BAD, train
+from grounding_jax.training.batches import BAD
+from grounding_jax.training.loop import train
 from grounding_jax.training.optimizer import make_optimizer, make_schedule
 from grounding_jax.training.options import TrainOptions
 from grounding_jax.training.state import combine, partition, path_matcher

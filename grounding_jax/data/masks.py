@@ -196,13 +196,17 @@ def _fill_between(canvas: np.ndarray, edges: np.ndarray, value: int) -> None:
     """Fills every row of the canvas between the crossings of int64 [E, 4] edges of `_fill_edge`, even-odd."""
     tops, bottoms, xs, slopes = edges.T
     height, width = canvas.shape
-    for y in range(max(tops.min(), 0), min(bottoms.max(), height)):
-        active = (tops <= y) & (y < bottoms)
-        crossings = np.sort(xs[active] + (y - tops[active]) * slopes[active])
-        firsts = np.clip(-(-crossings[0::2] >> 16), 0, width)
-        stops = np.clip((crossings[1::2] >> 16) + 1, 0, width)
-        for first, stop in zip(firsts.tolist(), stops.tolist(), strict=True):
-            canvas[y, first:stop] = value
+    rows = np.arange(max(tops.min(), 0), min(bottoms.max(), height))[:, None]
+    crossed = (tops <= rows) & (rows < bottoms)
+    # Sorted, the crossings of a row come first; they are even in number, as the polygon is closed.
+    crossings = np.sort(np.where(crossed, xs + (rows - tops) * slopes, np.iinfo(np.int64).max))
+    pairs = crossings[:, : len(edges) // 2 * 2]
+    firsts = np.clip(-(-pairs[:, 0::2] >> 16), 0, width)
+    stops = np.clip((pairs[:, 1::2] >> 16) + 1, 0, width)
+    inside = firsts < stops
+    ys = np.broadcast_to(rows, inside.shape)
+    for y, first, stop in zip(*(values[inside].tolist() for values in (ys, firsts, stops)), strict=True):
+        canvas[y, first:stop] = value
 
 
 def _truncated_quotient(numerator: int, denominator: int) -> int:

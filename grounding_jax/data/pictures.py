@@ -194,7 +194,8 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return image.convert("RGB")
+    image.load()
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy one that is RGB
 
 
 def _check_image(image: np.ndarray) -> None:

@@ -45,12 +45,14 @@ def encode_conversation(tokenizer: Tokenizer, text: str, separator: str) -> Conv
 
     Args:
         tokenizer: the model's.
-        text: rounds that end in "</s>", each of a question, the separator and an answer.
+        text: rounds that end in "</s>", each of a question, the separator and an answer; see also
+            `Tokenizer.number_targets`.
         separator: the template's.
 
     Raises:
         ValueError: a round has no separator, or several.
     """
+    text = tokenizer.number_targets(text)
     ids = np.asarray(tokenizer.encode_with_image(text), np.int32)
     labels = ids.copy()
     labels[0] = IGNORED

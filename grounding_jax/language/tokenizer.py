@@ -30,6 +30,7 @@ FILE_NAME = "tokenizer.json"
 
 # One shared token, or the numbered ones of the ablation with individual tokens (spec gsva i).
 _SEG_PATTERN = re.compile(r"\[SEG\d*\]")
+_TARGET_PATTERN = re.compile("|".join(map(re.escape, (SEG_TEXT, REJ_TEXT))))
 _SPACE = "\u2581"
 _SENTENCEPIECE_FILES = ("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json")
 # What sentencepiece's dummy space amounts to: one more space before each stretch, even if it starts with one.
@@ -98,6 +99,22 @@ class Tokenizer:
                 ids.append(IMAGE_TOKEN)
             ids.extend(self.encode(stretch))
         return ids
+
+    def number_targets(self, text: str) -> str:
+        """A conversation in the model's own tokens: "[SEG]" for target j is token j mod n of `seg` (spec gsva i).
+
+        Args:
+            text: which says "[SEG]" or "[REJ]" for each target in turn. The same comes back where there is one token.
+        """
+        if len(self.seg) < 2:
+            return text
+        numbered = itertools.cycle(map(self.backend.id_to_token, self.seg))
+
+        def own(found: re.Match) -> str:
+            token = next(numbered)  # a rejected target has its number, too
+            return token if found[0] == SEG_TEXT else REJ_TEXT
+
+        return _TARGET_PATTERN.sub(own, text)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids, added tokens written out and without the dummy spaces: inverse of the two above.
@@ -174,6 +191,28 @@ def freeze(language_model: epath.PathLike, rejection: bool = True) -> Tokenizer:
     for token in state["added_tokens"]:
         token.update(single_word=False, lstrip=False, rstrip=False, normalized=False)
     return _from_json(json.dumps(state), str(folder))
+
+
+def with_targets(tokenizer: Tokenizer, tokens: Sequence[str]) -> tuple[Tokenizer, tuple[int, ...]]:
+    """A vocabulary with other tokens for targets, in the place of those it has, as `freeze` orders them.
+
+    Args:
+        tokenizer: the vocabulary.
+        tokens: what it is to have, such as "[SEG]" alone (LISA), or "[SEG000]", "[SEG001]" and "[REJ]".
+
+    Returns:
+        The new vocabulary, and for each of its ids the one that it had before, -1 where it had none.
+    """
+    state = json.loads(tokenizer.backend.to_str())
+    first = tokenizer.seg[0]
+    added = {token["id"]: token for token in state["added_tokens"]}
+    kept = [added[i] for i in sorted(added.keys() - {*tokenizer.seg, tokenizer.rej})]
+    moved = [{**added[first], "content": token} for token in tokens] + [token for token in kept if token["id"] > first]
+    state["added_tokens"] = [token for token in kept if token["id"] < first]
+    state["added_tokens"] += [{**token, "id": i} for i, token in enumerate(moved, first)]
+    made = _from_json(json.dumps(state), "with_targets")
+    ids = tokenizer.backend.get_vocab(with_added_tokens=True)
+    return made, tuple(ids.get(made.backend.id_to_token(i), -1) for i in range(made.vocab_size))
 
 
 def _check_sentencepiece(path: epath.Path) -> None:

@@ -5,28 +5,92 @@ A checkpoint appears under its name only when it is complete, so an interrupted 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sys
+from collections.abc import Iterator
 
 import orbax.checkpoint as ocp
 from etils import epath
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from grounding_jax.sharding.hosts import is_first, wait_for_all
+from grounding_jax.training.options import TrainOptions
 from grounding_jax.training.run_folder import BROKEN, CHECKPOINTS, IDENTITY_FILE
 from grounding_jax.training.state import State
 
 
-def open_manager(run: epath.Path, keep_last: int) -> ocp.CheckpointManager:
-    """The checkpoints of a run folder; the newest ``keep_last`` are kept."""
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep_last, save_interval_steps=1)
-    return ocp.CheckpointManager(run / CHECKPOINTS, options=options)
+def open_manager(run: epath.Path, options: TrainOptions, judged_by: str | None) -> ocp.CheckpointManager:
+    """The checkpoints of a run folder.
+
+    Args:
+        run: the folder.
+        options: say how many of the newest and of the best are kept.
+        judged_by: the score that makes one the best, the highest; None if there are no scores.
+    """
+
+    def score(scores: dict[str, float]) -> float:
+        return scores[judged_by]
+
+    kept = [LatestN(options.keep_last)]
+    if judged_by:
+        kept.append(BestN(get_metric_fn=score, n=options.keep_best, keep_checkpoints_without_metrics=False))
+    manager = ocp.CheckpointManagerOptions(
+        preservation_policy=AnyPreservationPolicy(kept), save_interval_steps=1, best_fn=score if judged_by else None
+    )
+    return ocp.CheckpointManager(run / CHECKPOINTS, options=manager)
 
 
-def save(manager: ocp.CheckpointManager, step: int, state: State) -> None:
-    """Starts to save a state; the devices are free as soon as this returns."""
-    if manager.latest_step() != step:
-        manager.save(step, args=ocp.args.StandardSave(state))
+def best_step(manager: ocp.CheckpointManager, run: epath.Path) -> int:
+    """The step of the checkpoint with the best score among those that are kept.
+
+    Raises:
+        FileNotFoundError: none has a score.
+    """
+    step = manager.best_step()
+    if step is None or not manager.metrics(step):
+        raise FileNotFoundError(f"{run}: none of its checkpoints was judged by a validation; name a step instead")
+    return step
+
+
+def save(manager: ocp.CheckpointManager, step: int, state: State, scores: dict[str, float] | None) -> None:
+    """Starts to save a state and its scores; the devices are free as soon as this returns.
+
+    Raises:
+        OSError: this or the one before could not be saved.
+    """
+    with _naming_the_newest(manager):
+        if manager.latest_step() != step:
+            manager.save(step, args=ocp.args.StandardSave(state), metrics=scores)
+
+
+def check(manager: ocp.CheckpointManager) -> None:
+    """Raises OSError if what is being saved in the background has failed."""
+    with _naming_the_newest(manager):
+        manager.check_for_errors()
+
+
+def finish(manager: ocp.CheckpointManager) -> None:
+    """Waits for what is being saved; raises OSError if it could not be."""
+    with _naming_the_newest(manager):
+        manager.wait_until_finished()
+
+
+@contextlib.contextmanager
+def _naming_the_newest(manager: ocp.CheckpointManager) -> Iterator[None]:
+    """Says in one line what could not be saved, and what there is."""
+    try:
+        yield
+    except Exception as error:  # what a full disk raises depends on the storage
+        reason = " ".join(str(error).split())
+        manager.reload()
+        newest = manager.latest_step()
+        left = "there is no complete one yet" if newest is None else f"the newest complete one is of step {newest}"
+        raise OSError(
+            f"{manager.directory}: a checkpoint could not be saved; {left}. Make room and call the same command again: "
+            f"it goes on from there. The reason: {reason}"
+        ) from error
 
 
 def restore(manager: ocp.CheckpointManager, run: epath.Path, like: State, step: int | None = None) -> State | None:

@@ -11,11 +11,13 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from etils import epath
+from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
 from grounding_jax.sharding.hosts import is_first
-from grounding_jax.training.run_folder import BOARD_FOLDER, LOG_FILE
+from grounding_jax.training.run_folder import BOARD_FOLDER, LOG_FILE, PICTURES, VALIDATION_FILE
+from grounding_jax.training.validation import Validated
 
 
 class Work(NamedTuple):
@@ -98,6 +100,21 @@ class Log:
             text = f"loss {values['loss']:.3f}  {speed['examples_per_second']:.1f}/s"
             self._progress.update(self._bar, completed=step, description=text)
         return line
+
+    def validated(self, step: int, found: Validated) -> dict[str, float]:
+        """Notes what a validation found, keeps its pictures, and returns its scores; its time is not the training's."""
+        if is_first():
+            with (self._run / VALIDATION_FILE).open("a") as file:
+                file.write(json.dumps({"step": step, **found.scores}) + "\n")
+            for name, value in found.scores.items():
+                self._board.add_scalar(f"validation/{name}", value, step)
+            (self._run / PICTURES).mkdir(exist_ok=True)
+            for k, picture in enumerate(found.pictures):
+                with (self._run / PICTURES / f"{step:06d}-{k}.jpg").open("wb") as file:
+                    Image.fromarray(picture).save(file, "JPEG", quality=90)
+                self._board.add_image(f"validation/{k}", picture, step, dataformats="HWC")
+        self._waited, self._clock, self._last = 0.0, time.perf_counter(), step
+        return found.scores
 
     def _speed(self, rate: float, waiting: float) -> dict[str, float]:
         """How fast it goes: per second, the share of time spent waiting for data, and model FLOPs utilisation."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import grain
@@ -17,19 +16,20 @@ from etils import epath
 from flax import traverse_util
 from jax.sharding import Mesh, NamedSharding
 
-from grounding_jax.sharding.mesh import check_batch, global_batch, local_rows, make_mesh
+from grounding_jax.sharding.mesh import check_batch, make_mesh
 from grounding_jax.sharding.rules import WHOLE, Rule, shardings
 from grounding_jax.training import checkpoints, preemption
+from grounding_jax.training.batches import EXAMPLE, batches
+from grounding_jax.training.finite import FiniteWatch
 from grounding_jax.training.log import Log, Work
 from grounding_jax.training.optimizer import make_optimizer
 from grounding_jax.training.options import TrainOptions
-from grounding_jax.training.run_folder import BAD_STEPS_FILE
+from grounding_jax.training.run_folder import PROFILE
 from grounding_jax.training.state import State, combine, init_state, partition, path_matcher, state_shardings
 from grounding_jax.training.step import make_update
+from grounding_jax.training.trace import tracing
+from grounding_jax.training.validation import make_validation
 
-EXAMPLE = "example"  # the array of a batch that has the global numbers of its examples
-BAD = "bad_records"  # that an example may have: damaged records that were passed over for it
-_SURE = 1000  # examples before the share of damaged records is judged
 # Two calls of one run may differ in these.
 MAY_CHANGE = (
     "mesh",
@@ -37,6 +37,10 @@ MAY_CHANGE = (
     "log_every",
     "save_every",
     "keep_last",
+    "keep_best",
+    "validation_examples",
+    "pictures",
+    "profile",
     "most_bad_steps",
     "most_bad_records",
     "threads",
@@ -46,8 +50,13 @@ MAY_CHANGE = (
 class Task(Protocol):
     """What is trained, on what, and how well it does.
 
-    It may also have the methods ``work``, which gives the `Work` of an example for the log, and
-    ``ready(params, mesh)``, which is called before the first example is read.
+    It may also have the methods ``work``, which gives the `Work` of an example for the log;
+    ``ready(params, mesh)``, which is called before the first example is read; and, to be validated, all of
+
+    - ``validation()``: the examples, the same at every call, or None;
+    - ``measure(params, batch)``: a sum and a count of each score, and whatever ``draw`` needs of each row;
+    - ``draw(batch, shown)``: pictures of rows and of what ``measure`` gave for them, as NumPy arrays;
+    - ``judged_by``: the score that tells which checkpoint is best, the higher the better.
     """
 
     trainable: tuple[str, ...]
@@ -112,7 +121,7 @@ def open_run(
     layout = jax.tree.map(lambda leaf: leaf.sharding, trained)
     layout = state_shardings(optimizer, trained, layout, NamedSharding(mesh, WHOLE))
     state = jax.jit(init_state, static_argnums=0, out_shardings=layout)(optimizer, trained)
-    manager = checkpoints.open_manager(run, options.keep_last)
+    manager = checkpoints.open_manager(run, options, getattr(task, "judged_by", None))
     state = checkpoints.restore(manager, run, state, step) or state
     return Run(mesh, optimizer, layout, state, frozen, manager)
 
@@ -139,6 +148,7 @@ def train(
     Raises:
         ValueError: the batch or the parameters do not fit the mesh, the folder holds another run, or the loss was not
             finite too often in a row.
+        OSError: a checkpoint could not be saved.
         preemption.Preempted: the run was asked to stop and has saved.
     """
     run = absolute(run)
@@ -151,27 +161,33 @@ def train(
         task.ready(combine(frozen, state.params), mesh)
     update = make_update(task, optimizer, options.accumulate, options.seed)
     update = jax.jit(update, donate_argnums=0, out_shardings=(layout, NamedSharding(mesh, WHOLE)))
-    pending = None  # the update before the last: looking at its scalars does not hold up the devices
-    work = task.work() if hasattr(task, "work") else Work()
-    with Log(run, options.steps, start, options.batch_size, work) as log, preemption.watch() as must_stop:
-        for step, batch in enumerate(log.waiting(batches(task, options, mesh, start)), start + 1):
+    validate = make_validation(task, options, mesh)
+    work, finite = task.work() if hasattr(task, "work") else Work(), FiniteWatch(run, options.most_bad_steps)
+    with (
+        Log(run, options.steps, start, options.batch_size, work) as log,
+        preemption.watch(start) as must_stop,
+        tracing(run / PROFILE, start, options.profile) as trace,
+    ):
+        training = batches(task.examples(options.seed), options.batch_size, range(start, options.steps), mesh, options)
+        for step, batch in enumerate(log.waiting(training), start + 1):
+            trace(step)
             with jax.transfer_guard("disallow"):
                 state, scalars = update(state, frozen, batch)
-            if pending:
-                check_finite(run, options, *pending)
-            pending = step, scalars, batch[EXAMPLE]
+            finite.see(step, scalars, batch[EXAMPLE])
             last = step == options.steps
             if step % options.log_every == 0 or last:
                 log.write(step, scalars)
+                checkpoints.check(manager)
             stop = not last and must_stop(step)
             if step % options.save_every == 0 or last or stop:
-                checkpoints.save(manager, step, state)
+                hurry = stop or not validate  # who sends SIGTERM does not wait long
+                found = None if hurry else log.validated(step, validate(combine(frozen, state.params)))
+                checkpoints.save(manager, step, state, found)
             if stop:
-                manager.wait_until_finished()
+                checkpoints.finish(manager)
                 raise preemption.Preempted(step)
-        if pending:
-            check_finite(run, options, *pending)
-    manager.wait_until_finished()
+        finite.check()
+    checkpoints.finish(manager)
     manager.close()
     return combine(frozen, state.params)
 
@@ -205,49 +221,3 @@ def place(task: Task, mesh: Mesh, seed: int, init: Mapping) -> dict:
 def spread(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
     """An array that every process can read, laid out over the devices of all of them."""
     return jax.make_array_from_callback(array.shape, sharding, lambda index: np.asarray(array[index]))
-
-
-def batches(task: Task, options: TrainOptions, mesh: Mesh, start: int) -> Iterator[dict]:
-    """Batches from step ``start`` on, as arrays over the whole mesh.
-
-    Update s reads the examples s B, ..., (s + 1) B - 1, whatever the mesh and the number of hosts; so the position in
-    the data is the step, and a host needs to know its rows only.
-    """
-    B, rows = options.batch_size, local_rows(mesh, options.batch_size)
-    examples = task.examples(options.seed)
-
-    def numbered(k: int) -> dict:
-        number = (k // len(rows)) * B + rows[k % len(rows)]
-        return {**examples[number], EXAMPLE: np.int32(number)}
-
-    seen = bad = 0
-    wanted = grain.MapDataset.range(start * len(rows), options.steps * len(rows)).map(numbered)
-    read = grain.ReadOptions(num_threads=options.threads, prefetch_buffer_size=4 * len(rows))
-    for local in wanted.batch(len(rows)).to_iter_dataset(read):
-        seen, bad = seen + len(rows), bad + int(local.pop(BAD, np.zeros(1)).sum())
-        if bad > options.most_bad_records * max(seen, _SURE):
-            raise ValueError(
-                f"{bad} of {seen} records were damaged and passed over, more than a share of "
-                f"{options.most_bad_records}: the warnings above name them"
-            )
-        yield global_batch(mesh, B, rows, local)
-
-
-def check_finite(run: epath.Path, options: TrainOptions, step: int, scalars: dict, examples: jax.Array) -> None:
-    """Writes down which examples an update without a finite loss and gradient was made of.
-
-    Raises:
-        ValueError: there were too many such updates in a row.
-    """
-    bad = int(jax.device_get(scalars["bad_in_a_row"]))
-    if not bad:
-        return
-    numbers = sorted({int(n) for shard in examples.addressable_shards for n in np.asarray(shard.data)})
-    file = run / BAD_STEPS_FILE
-    with file.open("a") as out:
-        out.write(json.dumps({"step": step, "process": jax.process_index(), "examples": numbers}) + "\n")
-    if bad >= options.most_bad_steps:
-        raise ValueError(
-            f"the loss or its gradient was not finite in {bad} updates in a row, up to step {step}: the numbers of the "
-            f"examples are in {file}"
-        )

@@ -30,6 +30,10 @@ class TrainOptions:
         log_every: updates between lines of the log.
         save_every: updates between checkpoints.
         keep_last: newest checkpoints that are kept.
+        keep_best: best checkpoints that are kept beside them, by the task's score on its validation examples.
+        validation_examples: of each validation, which comes before each checkpoint; rounded up to whole batches.
+        pictures: predictions that are drawn at each validation.
+        profile: updates that are traced for TensorBoard's profiler.
         most_bad_steps: updates in a row without a finite loss and gradient, after which the training stops; each is
             skipped and counted.
         most_bad_records: share of damaged records among those read, beyond which the training stops.
@@ -54,6 +58,10 @@ class TrainOptions:
     log_every: int = 10
     save_every: int = 100
     keep_last: int = 2
+    keep_best: int = 1
+    validation_examples: int = 256
+    pictures: int = 4
+    profile: int = 0
     most_bad_steps: int = 10
     most_bad_records: float = 0.01
     threads: int = 2

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 # The exit status of a run that was asked to stop, has saved, and can go on: EX_TEMPFAIL of sysexits.h.
@@ -21,14 +22,22 @@ class Preempted(Exception):
 
 
 @contextlib.contextmanager
-def watch() -> Iterator[Callable[[int], bool]]:
-    """Gives the function that tells, before an update, whether to stop there.
+def watch(start: int) -> Iterator[Callable[[int], bool]]:
+    """Gives the function that tells, after an update, whether to stop there.
 
     Several hosts may be told at different moments; they agree on one step, so that they save the same state.
+
+    Args:
+        start: updates made before.
     """
     asked = []
     if jax.process_count() > 1:  # jax.distributed has taken over the signal
-        yield multihost_utils.reached_preemption_sync_point
+        # The hosts agree on the update behind the last one that any has named. Before one was named, that is update 1,
+        # which a resumed run never comes to.
+        early = multihost_utils.reached_preemption_sync_point(1)
+        multihost_utils.reached_preemption_sync_point(start)
+        early = multihost_utils.process_allgather(np.array(early)).any()
+        yield lambda step: early or multihost_utils.reached_preemption_sync_point(step)
         return
     before = signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
     try:

@@ -217,5 +217,7 @@ def _configs() -> list[_Config]:
             continue
         mixture = task if isinstance(task, Recipe) else getattr(task, "data", None)
         families = mixture.families if isinstance(mixture, Recipe | Mixture) else ()
-        configs.append(_Config(file.stem, tuple(name for family in families for name in family.datasets)))
+        names = [name for family in families for name in family.datasets]
+        names += [task.validation] if isinstance(task, Recipe) and task.validation else []
+        configs.append(_Config(file.stem, tuple(dict.fromkeys(names))))
     return configs
