@@ -1,0 +1,281 @@
+"""Anybody's masks of the entities in a picture: whatever segmented it, in any of the usual files (spec gella d)."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+
+from grounding_jax.data import files, masks
+from grounding_jax.data.id_maps import VOID, check_segments, label_folders, open_id_map, segment_files
+
+_KNOWN = (
+    "a COCO panoptic PNG or its json, an indexed PNG, a folder of binary PNGs, a json of COCO run lengths or polygons, "
+    "the json of SAM's automatic masks"
+)
+_PNG = b"\x89PNG\r\n\x1a\n"
+# No segmentation has as many segments, but a photograph taken for one has more colours.
+_MOST_SEGMENTS = 4096
+
+Size = tuple[int, int]
+
+
+class Entities(NamedTuple):
+    """The masks of one picture; they may overlap, be empty, and leave some of it out.
+
+    Attributes:
+        masks: bool [M, H, W].
+        ids: the number that each has in its file; its place, from 0, where the file has no numbers.
+        names: the category of each, or its file's name in a folder; its number where nothing is known.
+        scores: float32 [M]: the confidence, for SAM its predicted IoU; None if the file has none.
+        category_ids: the file's number of each category; None if it has no categories.
+    """
+
+    masks: np.ndarray
+    ids: tuple[int, ...]
+    names: tuple[str, ...]
+    scores: np.ndarray | None = None
+    category_ids: tuple[int, ...] | None = None
+
+
+def read_masks(
+    source: epath.PathLike, size: Size | None = None, image_id: int | str | None = None, name: str | None = None
+) -> Entities:
+    """Reads the masks of one picture; what kind of file it is follows from what is in it.
+
+    - A PNG in colours is COCO panoptic: segment R + 256 G + 65536 B, 0 is void. The json with its segments is used
+      where it lies as COCO's, under the PNG's name or that of its folder; it may also be given in the PNG's place.
+    - A PNG of one channel has the number of a mask in each pixel; 0 is background.
+    - A folder has a PNG for each mask, not 0 where it is, in the order of the numbers in their names.
+    - A json is a list of {"segmentation": ...}, or {"annotations": [...]} with it: COCO's run lengths and polygons, or
+      what SAM's automatic mask generator gives, where masks may be rows of true and false.
+
+    Crowds and void are left out.
+
+    Args:
+        source: the file or folder.
+        size: (H, W) of the picture, which the masks must have. Only polygons can't do without it.
+        image_id: which picture is meant, where a json is about several.
+        name: the same by the name of the picture's file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is of no known kind or damaged, has no mask, or masks of another size than the picture.
+    """
+    path = epath.Path(source)
+    if not path.exists():
+        raise FileNotFoundError(f"there are no masks '{path}'")
+    if path.is_dir():
+        entities = _read_folder(path, size)
+    else:
+        with path.open("rb") as stream:
+            head = stream.read(len(_PNG))
+        if head == _PNG or path.suffix.lower() == ".png":
+            entities = _read_png(path, size)
+        elif path.suffix.lower() == ".json" or head.lstrip()[:1] in (b"[", b"{"):
+            entities = _read_json(path, size, image_id, name)
+        else:
+            raise _unknown(path)
+    if not entities.ids:
+        raise ValueError(f"there is not one mask in '{path}'")
+    return entities
+
+
+def label_entities(found: np.ndarray, entries: Sequence[Mapping], names: Mapping[int, str], where: str) -> Entities:
+    """Masks with what COCO's annotations of them say.
+
+    Args:
+        found: bool [M, H, W].
+        entries: for each, a dict that may have "id", "score" or "predicted_iou", and "category_id".
+        names: of the categories.
+        where: what the entries are from, for errors.
+
+    Raises ValueError if some entries have one of these and others don't, or two have the same id.
+    """
+    ids = _column(entries, "id", where) or tuple(range(len(entries)))
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"{where} has several masks with the id {next(i for i in ids if ids.count(i) > 1)}")
+    scores = _column(entries, "score", where) or _column(entries, "predicted_iou", where)
+    category_ids = _column(entries, "category_id", where)
+    return Entities(
+        masks=found,
+        ids=ids,
+        names=tuple(names.get(number, str(number)) for number in category_ids) if category_ids else _as_texts(ids),
+        scores=None if scores is None else np.array(scores, np.float32),
+        category_ids=category_ids,
+    )
+
+
+def _column(entries: Sequence[Mapping], key: str, where: str) -> tuple | None:
+    """A value of every entry; None if they have none."""
+    values = tuple(entry[key] for entry in entries if entry.get(key) is not None)
+    if values and len(values) < len(entries):
+        raise ValueError(f"{where} has masks with '{key}' and masks without: all must have it, or none")
+    return values or None
+
+
+def _as_texts(numbers: Sequence[int]) -> tuple[str, ...]:
+    return tuple(map(str, numbers))
+
+
+def _unknown(path: epath.Path) -> ValueError:
+    return ValueError(f"cannot read masks from '{path}'; what can be read: {_KNOWN}")
+
+
+def _check_size(what: str, found: Size, size: Size | None) -> None:
+    """Raises ValueError if a mask is not of the picture's size."""
+    if size is not None and tuple(found) != tuple(size):
+        sizes = [" x ".join(map(str, shape)) for shape in (found, size)]
+        raise ValueError(f"{what} has {sizes[0]} pixels, but the picture has {sizes[1]}")
+
+
+def _read_folder(folder: epath.Path, size: Size | None) -> Entities:
+    pngs = sorted((file for file in folder.iterdir() if file.suffix.lower() == ".png"), key=_natural)
+    if not pngs:
+        raise ValueError(f"there is not one mask in '{folder}': it has no PNG")
+    found = []
+    for png in pngs:
+        ids = open_id_map(png)
+        _check_size(f"'{png}'", ids.shape, size)
+        size = ids.shape  # of the picture, or else of the first mask
+        if len(np.unique(ids[ids != 0])) > 1:
+            raise ValueError(f"'{png}' is not a binary mask: it has several values besides 0")
+        found.append(ids != 0)
+    return Entities(np.stack(found), tuple(range(len(pngs))), tuple(png.stem for png in pngs))
+
+
+def _natural(file: epath.Path) -> list[tuple[int, str]]:
+    """A key that puts 2.png before 10.png."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", file.stem)]
+
+
+def _read_png(png: epath.Path, size: Size | None) -> Entities:
+    for file in segment_files(png):
+        content = _as_coco(files.read_json(file)) if file.exists() else {}
+        if not _is_panoptic(content):
+            continue  # there is none, or it is about something else
+        own = [a for a in content["annotations"] if epath.Path(a.get("file_name", png.name)).name == png.name]
+        if len(own) != 1:
+            raise ValueError(f"{file} should have '{png.name}' once, but has it {len(own)} times")
+        return _read_segments(png, size, own[0]["segments_info"], _category_names(content, file), file)
+    ids = open_id_map(png)
+    _check_size(f"'{png}'", ids.shape, size)
+    numbers = np.unique(ids[ids != VOID])
+    if len(numbers) > _MOST_SEGMENTS:
+        raise ValueError(f"'{png}' is a picture, not masks: it has {len(numbers)} colours")
+    found = tuple(numbers.tolist())
+    return Entities(ids == numbers[:, None, None], found, _as_texts(found))
+
+
+def _read_segments(
+    png: epath.Path, size: Size | None, segments: list[dict[str, Any]], names: Mapping[int, str], file: epath.Path
+) -> Entities:
+    """The segments of a PNG that a json lists."""
+    ids = open_id_map(png)
+    _check_size(f"'{png}'", ids.shape, size)
+    if not _all_have(segments, "id"):
+        raise ValueError(f"{file} is not COCO's panoptic json: a segment of '{png.name}' has no 'id'")
+    check_segments(ids, [segment["id"] for segment in segments], png, str(file))
+    own = [segment for segment in segments if not segment.get("iscrowd")]
+    numbers = np.array([segment["id"] for segment in own], np.int32)
+    return label_entities(ids == numbers[:, None, None], own, names, str(file))
+
+
+def _read_json(file: epath.Path, size: Size | None, image_id: int | str | None, name: str | None) -> Entities:
+    content = _as_coco(files.read_json(file))
+    is_panoptic = _is_panoptic(content)
+    if not is_panoptic and not _all_have(content.get("annotations"), "segmentation"):
+        raise _unknown(file)
+    image, entries = _of_picture(content, image_id, name, file)
+    if "height" in image and "width" in image:
+        _check_size(f"'{file}'", (image["height"], image["width"]), size)
+        size = image["height"], image["width"]
+    names = _category_names(content, file)
+    if is_panoptic and entries:
+        png_name = epath.Path(entries[0].get("file_name", f"{file.stem}.png")).name
+        places = [folder / png_name for folder in label_folders(file)]
+        png = next((place for place in places if place.exists()), None)
+        if png is None:
+            raise FileNotFoundError(f"the PNG that belongs to '{file}' is missing: {' or '.join(map(str, places))}")
+        return _read_segments(png, size, entries[0]["segments_info"], names, file)
+    entries = [entry for entry in entries if not entry.get("iscrowd")]
+    found: list[np.ndarray] = []
+    for place, entry in enumerate(entries):
+        found.append(_decode(entry["segmentation"], size, f"mask {place} in '{file}'"))
+        size = found[0].shape
+    return label_entities(np.array(found, bool), entries, names, f"'{file}'")
+
+
+def _as_coco(content: Any) -> dict[str, Any]:
+    """A list of annotations, or a single one of a panoptic picture, in the form of COCO's files."""
+    if isinstance(content, dict):
+        return {"annotations": [content]} if "segments_info" in content else content
+    return {"annotations": content}
+
+
+def _all_have(entries: Any, key: str) -> bool:
+    return isinstance(entries, list) and all(isinstance(entry, dict) and key in entry for entry in entries)
+
+
+def _is_panoptic(content: Mapping[str, Any]) -> bool:
+    return bool(content.get("annotations")) and _all_have(content["annotations"], "segments_info")
+
+
+def _category_names(content: Mapping[str, Any], file: epath.Path) -> dict[int, str]:
+    categories = content.get("categories", [])
+    if not (_all_have(categories, "id") and _all_have(categories, "name")):
+        raise ValueError(f"'{file}' has categories that are not like COCO's: each needs an 'id' and a 'name'")
+    return {category["id"]: category["name"] for category in categories}
+
+
+def _of_picture(
+    content: Mapping[str, Any], image_id: int | str | None, name: str | None, file: epath.Path
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What a json says of one picture, and its annotations; the numbers of pictures may be texts.
+
+    SAM's json is about one picture, whose number it does not tell.
+    """
+    images = content.get("images") or ([content["image"]] if "image" in content else [])
+    if not isinstance(images, list) or not all(isinstance(image, dict) for image in images):
+        raise ValueError(f"'{file}' has 'images' that are not like COCO's: a list of dicts with 'id', 'file_name'")
+    listed = {str(image.get("id", image.get("image_id"))): image for image in images}
+    alone = next(iter(listed)) if len(listed) == 1 else ""
+    numbers = [str(annotation.get("image_id", alone)) for annotation in content["annotations"]]
+    pictures = {**dict.fromkeys(numbers, {}), **listed}
+    if set(pictures) <= {""}:
+        return {}, content["annotations"]
+    wanted = list(pictures)
+    if image_id is not None:
+        wanted = [number for number in pictures if number == str(image_id)]
+    elif name is not None and (listed or len(pictures) > 1):
+        wanted = [number for number, image in pictures.items() if _is_called(name, number, image)]
+    if not wanted:
+        raise ValueError(f"'{file}' has no picture '{name if image_id is None else image_id}'")
+    if len(wanted) > 1:
+        raise ValueError(f"'{file}' is about {len(wanted)} pictures: say by image_id or name which one is meant")
+    pairs = zip(content["annotations"], numbers, strict=True)
+    return pictures[wanted[0]], [annotation for annotation, number in pairs if number == wanted[0]]
+
+
+def _is_called(name: str, number: str, image: Mapping[str, Any]) -> bool:
+    """Whether a picture of a json has this file name, or else the number in it, as in COCO_val2014_000000000139.jpg."""
+    stem = epath.Path(name).stem
+    if "file_name" in image:
+        return epath.Path(image["file_name"]).stem == stem
+    return stem.rpartition("_")[2].lstrip("0") == number
+
+
+def _decode(segmentation: Any, size: Size | None, what: str) -> np.ndarray:
+    """bool [H, W], whatever it is encoded in."""
+    first = segmentation[0] if isinstance(segmentation, list) and segmentation else segmentation
+    is_rows = isinstance(first, list) and bool(first) and all(pixel in (0, 1) for pixel in first)
+    own = (len(segmentation), len(first)) if is_rows else first.get("size") if isinstance(first, dict) else None
+    if isinstance(own, list | tuple):
+        _check_size(what, own, size)
+    elif size is None:
+        raise ValueError(f"{what} does not tell its size, as polygons don't: that of the picture is needed")
+    try:
+        return np.array(segmentation, bool) if is_rows else masks.decode_mask(segmentation, tuple(size or own))
+    except (IndexError, TypeError, ValueError) as error:
+        raise ValueError(f"{what} is damaged: {error}") from error
