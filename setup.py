@@ -7,6 +7,6 @@ the wheel, so that the bare name of a config works after installation. A TOML ta
 from setuptools import find_packages, setup
 
 setup(
-    packages=[*find_packages(include=["grounding_jax*", "gsva_jax*"]), "grounding_jax.configs"],
+    packages=[*find_packages(include=["grounding_jax*", "gsva_jax*", "gella_jax*"]), "grounding_jax.configs"],
     package_dir={"grounding_jax.configs": "configs"},
 )
