@@ -7,10 +7,9 @@ meaning.
 
 from __future__ import annotations
 
-import dataclasses
-import re
 from collections.abc import Sequence
 
+from grounding_jax.language.conversation import PICTURE_LINE, Round, Template, defuse, one_line
 from grounding_jax.language.tokenizer import (
     EOS_TEXT,
     IM_END_TEXT,
@@ -20,40 +19,7 @@ from grounding_jax.language.tokenizer import (
     SEG_TEXT,
 )
 
-# A question and its answer.
-Round = tuple[str, str]
-
-
-@dataclasses.dataclass(frozen=True)
-class Template:
-    """How rounds of questions and answers become one text.
-
-    Attributes:
-        first: text before the first question.
-        later: text before every later question.
-        separator: text between a question and its answer; what follows it is learned.
-        end: text after an answer.
-    """
-
-    first: str
-    later: str
-    separator: str
-    end: str
-
-    def conversation(self, rounds: Sequence[Round]) -> str:
-        """The text of finished rounds, "<image>" put between its marks."""
-        text = "".join(
-            (self.later if number else self.first) + question + self.separator + answer + self.end
-            for number, (question, answer) in enumerate(rounds)
-        )
-        return text.replace(IMAGE_TEXT, IM_START_TEXT + IMAGE_TEXT + IM_END_TEXT)
-
-    def prompt(self, question: str, earlier: Sequence[Round] = ()) -> str:
-        """The text up to where the model starts to write, such as "... ASSISTANT:" (spec gsva a.12)."""
-        text = self.conversation([*earlier, (question, "")])
-        return text.removesuffix(self.separator + self.end) + self.separator.rstrip()
-
-
+_MARKED_PICTURE = IM_START_TEXT + IMAGE_TEXT + IM_END_TEXT
 _VICUNA_SYSTEM = (
     "A chat between a curious human and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the human's questions."
@@ -64,15 +30,13 @@ _LLAMA2_SYSTEM = (
     "and assist the user with a variety of tasks using natural language."
 )
 TEMPLATES = {
-    "llava_v1": Template(f"{_VICUNA_SYSTEM} USER: ", "USER: ", " ASSISTANT: ", EOS_TEXT),
+    "llava_v1": Template(f"{_VICUNA_SYSTEM} USER: ", "USER: ", " ASSISTANT: ", EOS_TEXT, _MARKED_PICTURE),
     "llava_llama_2": Template(
-        f"[INST] <<SYS>>\n{_LLAMA2_SYSTEM}\n<</SYS>>\n\n", "<s>[INST] ", " [/INST] ", f" {EOS_TEXT}"
+        f"[INST] <<SYS>>\n{_LLAMA2_SYSTEM}\n<</SYS>>\n\n", "<s>[INST] ", " [/INST] ", f" {EOS_TEXT}", _MARKED_PICTURE
     ),
     # Ours, for tiny models: a system prompt would be most of what they read.
-    "plain": Template("USER: ", "USER: ", " ASSISTANT: ", EOS_TEXT),
+    "plain": Template("USER: ", "USER: ", " ASSISTANT: ", EOS_TEXT, _MARKED_PICTURE),
 }
-
-_PICTURE = f"{IMAGE_TEXT}\n"
 
 LIST_QUESTIONS = (
     "Can you segment {} in this image?",
@@ -125,23 +89,6 @@ OFFICIAL_QUESTIONS = {
 GUIDED_QUESTION, GUIDED_ANSWER = 2, 1
 GUIDED_SHORT_QUESTION, GUIDED_SINGLE_ANSWER = 3, 2
 
-_TOKENS = re.compile(
-    r"\[(SEG\d*|REJ|PAD|/?INST)\]|<(/?s|unk|pad|image|im_start|im_end|im_patch)>|(?-i:(ASSISTANT):)",
-    re.IGNORECASE,
-)
-
-
-def defuse(text: str) -> str:
-    """Takes the meaning from what would be read as a special token or as the end of a question.
-
-    "[SEG]" becomes "SEG", "<image>" "image", "</s>" "/s", "ASSISTANT:" "ASSISTANT"; tokens in any case of
-    letters, because questions are lower-cased later.
-    """
-    before = None
-    while text != before:  # "[[SEG]]" takes two turns
-        before, text = text, _TOKENS.sub(lambda found: found[found.lastindex], text)
-    return text
-
 
 def clean_expression(text: str) -> str:
     """A user's expression as prompts take it: single spaces, no dots at the ends, `defuse`d.
@@ -149,7 +96,7 @@ def clean_expression(text: str) -> str:
     Raises:
         ValueError: nothing is left.
     """
-    cleaned = " ".join(defuse(text).split()).strip(" .")
+    cleaned = one_line(text)
     if not cleaned:
         raise ValueError(f"the expression {text!r} is empty: name what to look for, like 'the dog on the left'")
     return cleaned
@@ -162,7 +109,7 @@ def clean_sentence(text: str) -> str:
 
 def list_question(targets: Sequence[str], index: int) -> str:
     """Asks for several targets in the words `LIST_QUESTIONS[index]`; lower-cased (spec gsva c.3)."""
-    return _PICTURE + LIST_QUESTIONS[index].format(", ".join(targets).lower())
+    return PICTURE_LINE + LIST_QUESTIONS[index].format(", ".join(targets).lower())
 
 
 def list_answer(targets: Sequence[str], rejected: Sequence[bool], index: int, joiner: str = RES_JOINER) -> str:
@@ -187,13 +134,13 @@ def single_question(text: str, is_sentence: bool, index: int) -> str:
         index: of the wording.
     """
     if is_sentence:
-        return _PICTURE + LONG_QUESTIONS[index].format(text)
-    return _PICTURE + SHORT_QUESTIONS[index].format(text.lower())
+        return PICTURE_LINE + LONG_QUESTIONS[index].format(text)
+    return PICTURE_LINE + SHORT_QUESTIONS[index].format(text.lower())
 
 
 def explanatory_question(text: str, index: int | None) -> str:
     """Asks for one target and an explanation; the explanation alone if the index is None (spec gsva c.4)."""
-    return _PICTURE + (text if index is None else f"{text} {EXPLANATORY_REQUESTS[index]}")
+    return PICTURE_LINE + (text if index is None else f"{text} {EXPLANATORY_REQUESTS[index]}")
 
 
 def single_answer(index: int, explanation: str = "") -> str:
@@ -221,7 +168,7 @@ def vqa_rounds(turns: Sequence[dict[str, str]]) -> list[Round]:
 def _picture_first(text: str) -> str:
     if IMAGE_TEXT not in text:
         return defuse(text)
-    return (_PICTURE + defuse(text.replace(IMAGE_TEXT, "")).strip()).strip()
+    return (PICTURE_LINE + defuse(text.replace(IMAGE_TEXT, "")).strip()).strip()
 
 
 def official_list(sentences: Sequence[str], rejected: Sequence[bool], question: str = "what") -> Round:
@@ -236,14 +183,14 @@ def official_list(sentences: Sequence[str], rejected: Sequence[bool], question: 
     """
     sentences = [clean_sentence(sentence.lower()) for sentence in sentences]
     asked = OFFICIAL_QUESTIONS[question].format(", ".join(sentences))
-    return f"{_PICTURE} {asked}", f"Sure,{', '.join(_parts('{}:{}', sentences, rejected))}."
+    return f"{PICTURE_LINE} {asked}", f"Sure,{', '.join(_parts('{}:{}', sentences, rejected))}."
 
 
 def official_single(text: str, is_sentence: bool) -> Round:
     """The round of the release's evaluation on ReasonSeg (spec gsva c.6)."""
     text = defuse(text).strip()
     asked = text if is_sentence else f"What is {text} in this image?"
-    return f"{_PICTURE} {asked} Please output segmentation mask.", SEG_TEXT
+    return f"{PICTURE_LINE} {asked} Please output segmentation mask.", SEG_TEXT
 
 
 def official_class(name: str) -> Round:
@@ -251,7 +198,7 @@ def official_class(name: str) -> Round:
 
     No program of it was released: that "<image>" is followed as in the release's other evaluations is our reading.
     """
-    return f"{_PICTURE} What is {defuse(name)} in this image?", f"Sure, {SEG_TEXT}"
+    return f"{PICTURE_LINE} What is {defuse(name)} in this image?", f"Sure, {SEG_TEXT}"
 
 
 def guided_list(expressions: Sequence[str], rejected: Sequence[bool] | None = None) -> Round:
@@ -279,7 +226,7 @@ def free_question(text: str) -> str:
     cleaned = defuse(text).strip()
     if not cleaned:
         raise ValueError("the question is empty: ask something about the picture")
-    return _PICTURE + cleaned
+    return PICTURE_LINE + cleaned
 
 
 def _parts(part: str, targets: Sequence[str], rejected: Sequence[bool]) -> list[str]:
