@@ -11,7 +11,7 @@ import grain
 import numpy as np
 
 from grounding_jax.data.datasets import open_dataset
-from grounding_jax.data.pictures import open_picture, resize_longest, resized_size
+from grounding_jax.data.pictures import open_picture, resized_size
 from grounding_jax.data.semantic import always_labelled
 from grounding_jax.language.rows import encode_conversation, row_length
 from grounding_jax.language.tokenizer import Tokenizer
@@ -56,7 +56,7 @@ class Mixture:
         families: what is mixed. With a single dataset, an epoch walks over all its images once.
         max_targets: M, the most targets of a picture; the paper has 5.
         length: T, slots of a row.
-        canvas: side of the masks; a picture that is larger is made to fit.
+        canvas: side of the masks; those of a picture that is larger are made to fit.
         negative_share: see `samplers.sample_classes`.
         features: where SAM's features of the pictures are, if they are not computed in every step.
     """
@@ -127,13 +127,15 @@ class Mixture:
         if len(masks) and image.shape[:2] != masks.shape[1:]:
             sizes = [" x ".join(map(str, size)) for size in (image.shape[:2], masks.shape[1:])]
             raise ValueError(f"{sample.image} has {sizes[0]} pixels, but its annotation is for {sizes[1]}")
-        if max(image.shape[:2]) > self.canvas:
-            masks = resize_masks(masks, resized_size(image.shape[:2], self.canvas))
-            image = resize_longest(image, self.canvas)
+        size = image.shape[:2]
+        if max(size) > self.canvas:  # the towers see the picture as it is
+            size = resized_size(size, self.canvas)
+            masks = resize_masks(masks, size)
         conversations, masks = self.fitting(sample, masks)
         features = self.features.read(sample.image) if self.features else None
         return {
             **picture_arrays(self.model, image, features),
+            "original": np.array(size, np.int32),
             **conversation_row(self.model, self.tokenizer, conversations, self.length, self.max_targets),
             "masks": canvas_masks(masks, self.canvas, self.max_targets),
         }
