@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import typing
 
+from grounding_jax import json_config
 from grounding_jax.models.clip import ClipConfig
 from grounding_jax.models.llama import LlamaConfig
 from grounding_jax.models.sam import SamConfig
@@ -69,7 +68,7 @@ class GsvaConfig:
 
     def to_json(self) -> str:
         """As text for a model folder's config.json."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        return json_config.to_json(self)
 
     @classmethod
     def from_json(cls, text: str) -> GsvaConfig:
@@ -78,21 +77,4 @@ class GsvaConfig:
         Raises:
             ValueError: names the keys that are unknown or missing.
         """
-        return _build(cls, json.loads(text), "config.json")
-
-
-def _build(cls: type, values: dict, where: str):
-    """A dataclass from nested dicts, lists becoming tuples; names what does not fit."""
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    unknown = sorted(values.keys() - fields.keys())
-    required = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
-    missing = sorted(required - values.keys())
-    if unknown or missing:
-        raise ValueError(f"{where}: {cls.__name__} has unknown keys {unknown} and lacks {missing}")
-    types = typing.get_type_hints(cls)
-    built = {}
-    for name, value in values.items():
-        if dataclasses.is_dataclass(types[name]):
-            value = _build(types[name], value, f"{where}, {name}")
-        built[name] = tuple(value) if isinstance(value, list) else value
-    return cls(**built)
+        return json_config.from_json(cls, text)

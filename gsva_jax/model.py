@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from grounding_jax.data.pictures import normalize_clip, normalize_sam
 from grounding_jax.models import clip, llama, sam
 from grounding_jax.models.layers import Linear, Mlp
-from grounding_jax.models.llava import splice
+from grounding_jax.models.llava import read
 from gsva_jax.config import GsvaConfig
 
 
@@ -57,46 +57,6 @@ def encode_for_language(config: GsvaConfig, params: dict, images: jax.Array, dty
     pixels = normalize_clip(images).astype(dtype)
     features = clip.patch_features(config.clip, params["clip"], pixels, config.select_layer)
     return Linear(config.llama.width).apply({"params": params["projector"]}, features)
-
-
-def embed(params: dict, ids: jax.Array, patches: jax.Array) -> jax.Array:
-    """Embeds rows, the picture's patches in their slots (spec gsva a.7).
-
-    Args:
-        params: the whole tree.
-        ids: int32 ``[B, T]``.
-        patches: ``[B, P, D]`` from `encode_for_language`; their dtype is that of the result.
-
-    Returns:
-        ``[B, T, D]``.
-    """
-    embeddings = llama.embed(params["llama"], jnp.maximum(ids, 0)).astype(patches.dtype)
-    return splice(embeddings, ids, patches)
-
-
-def read(
-    config: GsvaConfig,
-    params: dict,
-    ids: jax.Array,
-    positions: jax.Array,
-    branch: jax.Array,
-    patches: jax.Array,
-    **options,
-) -> tuple[jax.Array, dict]:
-    """Runs the language model over rows.
-
-    Args:
-        config: sizes.
-        params: the whole tree.
-        ids, positions, branch: int32 ``[B, T]``.
-        patches: ``[B, P, D]`` from `encode_for_language`.
-        **options: cache and dropout, see `llama.Decoder`.
-
-    Returns:
-        ``(hidden [B, T, D] after the final norm, aux)``; see `llama.Decoder`.
-    """
-    x = embed(params, ids, patches)
-    return llama.decode(config.llama, params["llama"], x, positions, branch, **options)
 
 
 def make_prompts(config: GsvaConfig, params: dict, hidden: jax.Array) -> jax.Array:
@@ -155,7 +115,7 @@ def forward(
         image = encode_for_masks(config, params, batch["sam_images"], batch["resized"], dtype)
     patches = encode_for_language(config, params, batch["clip_images"], dtype)
     row = batch["ids"], batch["positions"], batch["branch"]
-    hidden, _ = read(config, params, *row, patches, dropout_keys=dropout_keys)
+    hidden, _ = read(config.llama, params["llama"], *row, patches, dropout_keys=dropout_keys)
     prompts = make_prompts(config, params, gather(hidden, batch["seg_positions"]))
     masks = decode_masks(config, params, prompts, image)
     silent = batch["target_rejected"] | (batch["seg_positions"] < 0)

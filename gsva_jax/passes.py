@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from grounding_jax.language.generation import Generation, empty_cache, generate
 from grounding_jax.language.rows import Row
-from grounding_jax.models import llama
+from grounding_jax.models import llama, llava
 from grounding_jax.sharding.mesh import BATCH
 from gsva_jax import model
 from gsva_jax.config import GsvaConfig
@@ -54,9 +54,9 @@ def read_rows(config: GsvaConfig, params: dict, row: Row, patches: jax.Array, me
     """Reads whole rows and keeps their cache."""
     B, T = row["ids"].shape
     cache = empty_cache(config.llama, B, T, patches.dtype, mesh)
-    hidden, aux = model.read(
-        config,
-        params,
+    hidden, aux = llava.read(
+        config.llama,
+        params["llama"],
         row["ids"],
         row["positions"],
         row["branch"],
@@ -81,7 +81,7 @@ def read_on(
     hidden, aux = llama.decode(
         config.llama,
         params["llama"],
-        cut(model.embed(params, row["ids"], patches)),  # the window may reach back into the picture
+        cut(llava.embed(params["llama"], row["ids"], patches)),  # the window may reach back into the picture
         cut(row["positions"]),
         cut(row["branch"]),
         cache=reading.cache,
@@ -108,7 +108,7 @@ def draw(config: GsvaConfig, params: dict, hidden: jax.Array, image: jax.Array) 
 @functools.partial(jax.jit, static_argnames=("config", "max_new", "eos", "suppressed", "temperature", "mesh"))
 def write(config: GsvaConfig, params: dict, row: Row, patches: jax.Array, keys: jax.Array, **options) -> Generation:
     """Continues prompts; see `generation.generate`."""
-    x = model.embed(params, row["ids"], patches)
+    x = llava.embed(params["llama"], row["ids"], patches)
     return generate(config.llama, params["llama"], x, row["positions"], row["branch"], keys=keys, **options)
 
 

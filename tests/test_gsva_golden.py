@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from grounding_jax.models import clip, llama, sam
+from grounding_jax.models import clip, llama, llava, sam
 from grounding_jax.models.clip import ClipConfig
 from grounding_jax.models.llama import LlamaConfig
 from grounding_jax.models.llava import IMAGE_TOKEN
@@ -60,7 +60,7 @@ def read(config, params, item):
 
     @jax.jit
     def run(params, ids, positions, patches):
-        hidden, aux = model.read(config, params, ids, positions, jnp.ones_like(ids), patches)
+        hidden, aux = llava.read(config.llama, params["llama"], ids, positions, jnp.ones_like(ids), patches)
         return hidden, aux["layers"], llama.logits(config.llama, params["llama"], hidden)
 
     def expanded(ids: np.ndarray):

@@ -11,7 +11,7 @@ import pytest
 import gsva_jax
 from grounding_jax.data.pictures import open_picture
 from grounding_jax.language.rows import encode_prompt
-from grounding_jax.models import llama
+from grounding_jax.models import llama, llava
 from gsva_jax import model, predict, prompts
 from gsva_jax.passes import see, write
 
@@ -55,7 +55,7 @@ def slow_decisions(gsva, texts: list[list[str]], patches) -> tuple[np.ndarray, n
 
     @jax.jit
     def pair(ids, branch, at):
-        hidden, _ = model.read(gsva.config, gsva.params, ids, row["positions"], branch, patches)
+        hidden, _ = llava.read(gsva.config.llama, gsva.params["llama"], ids, row["positions"], branch, patches)
         logits = llama.logits(gsva.config.llama, gsva.params["llama"], model.gather(hidden, at[:, None]))[:, 0]
         return logits[:, seg] - logits[:, rej]
 
@@ -88,7 +88,9 @@ def test_guided_choice_equals_choosing_token_by_token(gsva, pictures):
     pairs = zip(texts, expected, strict=True)
     whole = gsva.rows([[[prompts.guided_list(t, list(r[: len(t)]))]] for t, r in pairs], texts)
     np.testing.assert_array_equal(decided["ids"], whole["ids"])
-    hidden, _ = model.read(gsva.config, gsva.params, whole["ids"], whole["positions"], whole["branch"], patches)
+    hidden, _ = llava.read(
+        gsva.config.llama, gsva.params["llama"], whole["ids"], whole["positions"], whole["branch"], patches
+    )
     hidden = model.gather(hidden, whole["seg_positions"])
     np.testing.assert_allclose(
         np.where(row["target_valid"][..., None], reading.hidden, 0),
