@@ -1,0 +1,244 @@
+"""Masks of entities where nobody has any: from a class-agnostic Mask2Former, or from SAM asked at a grid of points.
+
+    proposals = non_overlapping(class_logits, mask_logits, matrices)      # disjoint, by CropFormer's rule
+    proposals = segment_everything(config, params, image)                 # parts and wholes, so they overlap
+
+Both give the best masks first, in the same form as masks that are read from files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from pycocotools import mask as coco
+
+from grounding_jax.data.entity_masks import Entities
+from grounding_jax.data.pictures import normalize_sam, sam_input
+from grounding_jax.models import sam
+from grounding_jax.models.mask_resize import mask_matrices, resize_masks
+from grounding_jax.models.sam import SamConfig
+from grounding_jax.models.sam.prompt_encoder import FOREGROUND
+
+MOST_QUERIES = 100  # that CropFormer paints
+
+
+class Proposals(NamedTuple):
+    """Masks that a model proposes for one picture.
+
+    Attributes:
+        entities: the masks, best first. Their ids are numbers of queries, or count from 0 where there are no queries.
+        left_out: how many masks the model gave that are not among them, by reason.
+        stability: float32 [M], the share of a mask that stays where SAM's threshold is moved; None without SAM.
+    """
+
+    entities: Entities
+    left_out: Mapping[str, int]
+    stability: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class PointGrid:
+    """Where SAM is asked, and which of its masks are kept.
+
+    The defaults are those of the automatic mask generator in Segment Anything's release (Kirillov et al. 2023,
+    arXiv:2304.02643).
+
+    Attributes:
+        side: points in a row and in a column.
+        batch: points that are answered at a time, three masks each.
+        min_iou: the predicted IoU must be above it.
+        min_stability: the stability must be at least that.
+        offset: how far the threshold of logits, 0, is moved up and down to see how stable a mask is.
+        max_box_iou: of masks whose boxes overlap by more than that, only the best one is kept.
+    """
+
+    side: int = 32
+    batch: int = 64
+    min_iou: float = 0.88
+    min_stability: float = 0.95
+    offset: float = 1.0
+    max_box_iou: float = 0.7
+
+
+def non_overlapping(
+    class_logits: np.ndarray,
+    mask_logits: np.ndarray,
+    matrices: tuple[np.ndarray, np.ndarray],
+    most: int = MOST_QUERIES,
+    legacy_scores: bool = False,
+) -> Proposals:
+    """Makes the queries of a class-agnostic Mask2Former disjoint, as CropFormer does (spec gella D0).
+
+    The most probable queries are painted over one another, the most probable last, so that it wins. Each keeps the
+    pixels that are still seen of it. Its score is its probability times the mean probability of its mask there.
+
+    Args:
+        class_logits: [Q, 2], entity and no entity.
+        mask_logits: [Q, h, w].
+        matrices: [H, h] and [W, w], from the logits to the picture: see `mask_matrices`.
+        most: queries that are painted at all.
+        legacy_scores: the release's scores, which take the sigmoid of a mask's logits twice.
+
+    Returns:
+        Proposals; left out are queries that are "improbable", not among the ``most``, and "unseen", empty or covered,
+        which the release returns as empty masks.
+
+    Raises ValueError if the shapes are wrong.
+    """
+    class_logits, mask_logits = np.asarray(class_logits, np.float64), np.asarray(mask_logits, np.float32)
+    if class_logits.ndim != 2 or class_logits.shape[1] != 2 or mask_logits.shape[:1] != class_logits.shape[:1]:
+        shapes = [list(logits.shape) for logits in (class_logits, mask_logits)]
+        raise ValueError(f"logits must be [Q, 2] for classes and [Q, h, w] for masks, got {shapes[0]} and {shapes[1]}")
+    margin = class_logits[:, 0] - class_logits[:, 1]  # unlike the probability, it is never rounded to 1
+    painted = np.argsort(-margin, kind="stable")[:most]
+    size = tuple(len(matrix) for matrix in matrices)
+    owner, seen = np.zeros(size, np.int32), np.zeros(size, np.float32)  # query + 1 and its logit, pixel by pixel
+    for query in painted[::-1]:
+        logits = resize_masks(mask_logits[query], *matrices)
+        inside = logits > 0
+        owner[inside], seen[inside] = query + 1, logits[inside]
+
+    weight = _sigmoid(_sigmoid(seen)) if legacy_scores else _sigmoid(seen)
+    area, total = (np.bincount(owner.ravel(), w, len(margin) + 1)[1:] for w in (None, weight.ravel()))
+    scores = _sigmoid(margin) * total / np.maximum(area, 1)
+    kept = painted[area[painted] > 0]
+    kept = kept[np.argsort(-scores[kept], kind="stable")]
+    left_out = {"improbable": len(margin) - len(painted), "unseen": len(painted) - len(kept)}
+    return Proposals(_entities(owner == kept[:, None, None] + 1, kept, scores[kept]), left_out)
+
+
+def segment_everything(
+    config: SamConfig, params: dict, image: np.ndarray, grid: PointGrid = PointGrid(), dtype=jnp.float32
+) -> Proposals:
+    """SAM's automatic masks: all that it sees at the points of a grid, without the unsure and the repeated ones.
+
+    Everything is computed at the picture's size, as in the release; crops of the picture are not looked at.
+
+    Args:
+        config: sizes.
+        params: of the SAM, whole.
+        image: uint8 [H, W, 3].
+        grid: where it is asked and what is kept.
+        dtype: of the computation.
+
+    Returns:
+        Proposals whose scores are predicted IoUs; left out are masks that are "poor", "unstable" or "repeated".
+    """
+    padded, resized = sam_input(image, config.image_size)
+    size = image.shape[:2]
+    matrices = mask_matrices(config.low_res, config.image_size, resized, size)
+    embedding = _see(config, params, padded[None], np.array([resized], np.int32), dtype)
+    found, left_out = [], {"poor": 0, "unstable": 0, "repeated": 0}
+    for logits, iou in _answers(config, params, embedding, grid_points(grid.side, resized), grid.batch):
+        good = iou > grid.min_iou
+        left_out["poor"] += int(np.count_nonzero(~good))
+        for low, score in zip(logits[good], iou[good], strict=True):
+            mask, steady = _at_picture_size(low, matrices, grid.offset)
+            if steady >= grid.min_stability and mask.any():
+                found.append((score, steady, box(mask), np.packbits(mask)))
+            else:
+                left_out["unstable"] += 1
+    found.sort(key=lambda candidate: -candidate[0])  # stable: of equals, the one of the earlier point is first
+    kept = suppress(np.array([candidate[2] for candidate in found], np.float64).reshape(-1, 4), grid.max_box_iou)
+    left_out["repeated"] = len(found) - len(kept)
+    masks = np.zeros((len(kept), *size), bool)
+    for mask, i in zip(masks, kept, strict=True):
+        mask[:] = np.unpackbits(found[i][3], count=mask.size).reshape(size)
+    scores, steady = (np.array([found[i][column] for i in kept], np.float32) for column in (0, 1))
+    return Proposals(_entities(masks, np.arange(len(kept)), scores), left_out, steady)
+
+
+def grid_points(side: int, resized: tuple[int, int]) -> np.ndarray:
+    """The centres of side x side cells, row by row: float32 [side * side, 2], x and y in pixels of SAM's frame."""
+    y, x = np.divmod(np.arange(side * side), side)
+    return ((np.stack([x, y], axis=1) + 0.5) / side * resized[::-1]).astype(np.float32)
+
+
+def stability(logits: np.ndarray, offset: float) -> float:
+    """The IoU of the masks [H, W] at a threshold above 0 by ``offset`` and one below; 0 where both are empty."""
+    return np.count_nonzero(logits > offset) / max(np.count_nonzero(logits > -offset), 1)
+
+
+def box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """x, y, width and height between the outermost pixels of a mask that is not empty, the last not counted.
+
+    So does the release, and the width of one pixel is 0.
+    """
+    rows, columns = (_span(mask.any(axis=axis)) for axis in (1, 0))
+    return columns.start, rows.start, columns.stop - 1 - columns.start, rows.stop - 1 - rows.start
+
+
+def suppress(boxes: np.ndarray, max_iou: float) -> list[int]:
+    """Which of the boxes float64 [M, 4] as x, y, width, height, best first, overlap no better one that is kept."""
+    kept: list[int] = []
+    overlaps = np.reshape(coco.iou(boxes, boxes, [False] * len(boxes)), (len(boxes), len(boxes))) > max_iou
+    for i, row in enumerate(overlaps):
+        if not row[kept].any():
+            kept.append(i)
+    return kept
+
+
+@functools.partial(jax.jit, static_argnames=("config", "dtype"))
+def _see(config: SamConfig, params: dict, padded: jax.Array, resized: jax.Array, dtype) -> jax.Array:
+    """The image embedding ``[1, h, w, C]`` of a picture uint8 ``[1, S, S, 3]``."""
+    return sam.encode_image(config, params, normalize_sam(padded, resized).astype(dtype))[0]
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _ask(config: SamConfig, params: dict, embedding: jax.Array, points: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Three masks a point ``[M, 2]``: float32 logits ``[3 M, 4h, 4w]`` and predicted IoUs ``[3 M]``."""
+    M = len(points)
+    image = jnp.broadcast_to(embedding, (M, *embedding.shape[1:]))
+    labels = jnp.full((M, 1), FOREGROUND)
+    logits, iou = sam.predict_masks(config, params, image, points=points[:, None], labels=labels, multimask=True)
+    return logits.astype(jnp.float32).reshape(-1, *logits.shape[2:]), iou.astype(jnp.float32).reshape(-1)
+
+
+def _answers(
+    config: SamConfig, params: dict, embedding: jax.Array, points: np.ndarray, batch: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """What `_ask` says of all points, a batch at a time; the last one is filled up, so that one program serves all."""
+    for start in range(0, len(points), batch):
+        chunk = points[start : start + batch]
+        filled = np.pad(chunk, ((0, batch - len(chunk)), (0, 0)), mode="edge")
+        logits, iou = _ask(config, params, embedding, filled)
+        own = len(chunk) * (len(iou) // batch)
+        yield np.asarray(logits)[:own], np.asarray(iou)[:own]
+
+
+def _at_picture_size(
+    low: np.ndarray, matrices: tuple[np.ndarray, np.ndarray], offset: float
+) -> tuple[np.ndarray, float]:
+    """A mask bool [H, W] and its stability, from logits float32 [low, low].
+
+    Only pixels near the mask are computed. The logits of the others are means of some that are below both thresholds.
+    """
+    near = low > -offset
+    rows, columns = (
+        _span(matrix[:, near.any(axis=axis)].any(axis=1)) for matrix, axis in zip(matrices, (1, 0), strict=True)
+    )
+    logits = resize_masks(low, matrices[0][rows], matrices[1][columns])
+    mask = np.zeros([len(matrix) for matrix in matrices], bool)
+    mask[rows, columns] = logits > 0
+    return mask, stability(logits, offset)
+
+
+def _span(flags: np.ndarray) -> slice:
+    """From the first to the last that is true."""
+    places = np.flatnonzero(flags)
+    return slice(places[0], places[-1] + 1) if len(places) else slice(0)
+
+
+def _entities(masks: np.ndarray, ids: np.ndarray, scores: np.ndarray) -> Entities:
+    return Entities(masks, tuple(ids.tolist()), tuple(map(str, ids)), scores.astype(np.float32))
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    """Without overflow, whatever the logits are."""
+    return 0.5 + 0.5 * np.tanh(0.5 * x)
