@@ -25,6 +25,7 @@ def get_config() -> Experiment:
         name="gsva_tiny_packed",
         task=Recipe(
             families=(Family(1, ("grefcoco|unc|train",)),),
+            validation="",
             max_targets=MAX_EXPRESSIONS,
             length=320,
             canvas=SIDE,

@@ -15,6 +15,7 @@ from etils import epath
 
 import grounding_jax
 from grounding_jax.language import tokenizer as tokenizers
+from grounding_jax.sharding import hosts
 from grounding_jax.sharding.mesh import MeshShape
 from grounding_jax.training import checkpoints
 from grounding_jax.training.loop import Task, absolute, open_run, train
@@ -244,9 +245,11 @@ def _load_starts(task: Task, starts: Sequence[epath.Path]) -> dict:
 
 
 def save_model(task: Task, params: dict, result: epath.Path, dtype: str) -> None:
-    """Writes what a task trained as a model folder, in a dtype."""
+    """Writes what a task trained as a model folder, in a dtype; all processes take part, the first one writes."""
     kept = {name: params[name] for name in task.kept if name in params}
-    kept = task.unload(kept) if isinstance(task, Training) else kept
-    leaves = folder.from_params(jax.tree.map(lambda leaf: np.asarray(leaf.astype(dtype)), kept))
-    tokenizer = getattr(task, "tokenizer", None)
-    folder.save(result, leaves, task.model.to_json(), tokenizer.save if tokenizer else None)
+    arrays = jax.tree.map(lambda leaf: hosts.gather(leaf.astype(dtype)), kept)
+    if hosts.is_first():
+        leaves = folder.from_params(task.unload(arrays) if isinstance(task, Training) else arrays)
+        tokenizer = getattr(task, "tokenizer", None)
+        folder.save(result, leaves, task.model.to_json(), tokenizer.save if tokenizer else None)
+    hosts.wait_for_all(f"{result} is written")

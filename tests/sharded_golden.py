@@ -2,7 +2,8 @@
 
     python -m tests.sharded_golden WEIGHTS_AND_NUMBERS OUT.json CASE...
 
-A case is data,fsdp,tensor,accumulate,dropout. In several processes, every one writes what it sees; see `hosts.start`.
+A case is data,fsdp,tensor,accumulate,dropout. In several processes, every one writes what it sees, and together they
+write the model that they started from as the folder CASE beside OUT; see `hosts.start`.
 """
 
 import dataclasses
@@ -21,6 +22,7 @@ from grounding_jax.training.loop import place
 from grounding_jax.training.state import init_state, partition, path_matcher, state_shardings
 from grounding_jax.training.step import make_update
 from grounding_jax.weights import folder
+from gsva_jax.experiment import save_model
 from gsva_jax.losses import LossWeights
 from gsva_jax.train import TRAINED, Training
 from gsva_jax.weights import open_official
@@ -30,7 +32,7 @@ STEPS = 2
 DROPOUT = 0.05
 
 
-def run(golden: Path, case: str) -> dict:
+def run(golden: Path, case: str, models: Path | None) -> dict:
     """Losses and gradient norms of some updates on a mesh, and how some arrays lie on it."""
     data, fsdp, tensor, accumulate, dropout = map(int, case.split(","))
     checkpoint = open_official(golden / "gsva-tiny-a.bin", golden / "tiny-llava", sizes=golden / "config.json")
@@ -47,6 +49,8 @@ def run(golden: Path, case: str) -> dict:
     task = Training(config, checkpoint.tokenizer, None, LossWeights(loss_group=4), dtype="float32")
     mesh = make_mesh(MeshShape(data, fsdp, tensor), jax.devices()[: data * fsdp * tensor])
     params = place(task, mesh, 0, task.load(folder.to_params(checkpoint.leaves)))
+    if models:
+        save_model(task, params, models / case, "float32")
     trained, frozen = partition(params, path_matcher(TRAINED))
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(3e-4, 0.9, 0.95, eps=1e-8, weight_decay=0.0))
     whole = jax.sharding.NamedSharding(mesh, WHOLE)
@@ -73,4 +77,5 @@ def run(golden: Path, case: str) -> dict:
 if __name__ == "__main__":
     hosts.start()
     golden, out, *cases = sys.argv[1:]
-    Path(out).write_text(json.dumps({case: run(Path(golden), case) for case in cases}))
+    models = Path(out).parent if jax.process_count() > 1 else None
+    Path(out).write_text(json.dumps({case: run(Path(golden), case, models) for case in cases}))

@@ -13,9 +13,11 @@ from jax.sharding import PartitionSpec as P
 
 from grounding_jax.sharding.mesh import MeshShape, check_batch, make_mesh
 from grounding_jax.sharding.rules import WHOLE, shardings
+from grounding_jax.weights.folder import open_folder
 from gsva_jax import model
 from gsva_jax.config import GsvaConfig
 from gsva_jax.sharding import table
+from gsva_jax.weights import open_official
 
 EIGHT = "--xla_force_host_platform_device_count=8"
 # data, fsdp, tensor, accumulate, dropout (see sharded_golden.py)
@@ -59,7 +61,7 @@ def two(gsva_golden, tmp_path_factory, eight) -> list[dict]:
     processes = [start(gsva_golden, out, IN_TWO, **shared, GROUNDING_PROCESS=str(i)) for i, out in enumerate(outs)]
     for process in processes:
         finish(process)
-    return [json.loads(out.read_text()) for out in outs]
+    return [{**json.loads(out.read_text()), "models": folder} for out in outs]
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +91,17 @@ def test_two_processes_give_the_numbers_of_one(two, eight, released):
     for case in IN_TWO:
         assert first[case]["trajectory"] == second[case]["trajectory"]
         assert sorted(first[case]["rows"] + second[case]["rows"]) == list(range(8)), "each host loads its own rows"
+
+
+def test_two_processes_write_one_model(two, gsva_golden):
+    """Though each has only a part of every array: bit for bit what they started from."""
+    paths = gsva_golden / "gsva-tiny-a.bin", gsva_golden / "tiny-llava"
+    expected = open_official(*paths, sizes=gsva_golden / "config.json").leaves
+    for case in IN_TWO:
+        written = open_folder(two[0]["models"] / case)
+        assert written.keys() == expected.keys()
+        for path, leaf in expected.items():
+            np.testing.assert_array_equal(written[path].read(), leaf.read().astype(np.float32), err_msg=path)
 
 
 def test_parameters_and_moments_lie_as_the_table_says(eight):

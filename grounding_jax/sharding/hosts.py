@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 # Set by launch scripts where the platform does not tell (GPUs without Slurm or MPI, and tests).
@@ -41,6 +42,12 @@ def _on_a_pod() -> bool:
 def is_first() -> bool:
     """Whether this process is the one that prints and writes what is written once."""
     return jax.process_index() == 0
+
+
+def gather(array: jax.Array) -> np.ndarray | None:
+    """An array that is spread over the hosts, whole in the first process, None in the others; all must call it."""
+    whole = array if array.is_fully_addressable else multihost_utils.process_allgather(array, tiled=True)
+    return np.asarray(whole) if is_first() else None
 
 
 def wait_for_all(what: str) -> None:
