@@ -27,7 +27,7 @@ SAFETENSORS_DTYPES = {
     "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
 }
-_TORCH_SUFFIXES = (".bin", ".pth", ".pt")
+_TORCH_SUFFIXES = (".bin", ".pth", ".pt", ".pkl")
 _FOLDER_FILES = (
     "model.safetensors.index.json",
     "model.safetensors",
@@ -39,8 +39,8 @@ _FOLDER_FILES = (
 def open_weights(path: epath.PathLike) -> dict[str, LazyTensor]:
     """The tensors of a checkpoint by name, none of them read yet.
 
-    `path` is a `.safetensors`, `.bin`, `.pth` or `.pt` file, an `.index.json` with its shards beside it, or a
-    folder with one of these under its public name. Raises FileNotFoundError or CheckpointError.
+    `path` is a `.safetensors`, `.bin`, `.pth`, `.pt` or (detectron2's) `.pkl` file, an `.index.json` with its shards
+    beside it, or a folder with one of these under its public name. Raises FileNotFoundError or CheckpointError.
     """
     path = epath.Path(path)
     if path.is_dir():
@@ -53,7 +53,7 @@ def open_weights(path: epath.PathLike) -> dict[str, LazyTensor]:
         return read_torch(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
-    raise CheckpointError(f"{path}: not a checkpoint file; expected .safetensors, .bin, .pth, .pt or .index.json")
+    raise CheckpointError(f"{path}: not a checkpoint file; expected .safetensors, .bin, .pth, .pt, .pkl or .index.json")
 
 
 def read_json(path: epath.PathLike) -> dict:

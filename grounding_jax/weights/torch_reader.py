@@ -2,7 +2,8 @@
 
 A torch file is a pickle of small descriptions (which storage, offset, shape, strides) next to the raw
 storages. The pickle is read by an unpickler that knows the handful of names a state dict needs and refuses
-every other one before it could be called; the storages are memory-mapped.
+every other one before it could be called; the storages are memory-mapped. detectron2's files are a pickle of
+NumPy arrays and nothing else: those are in memory.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 from etils import epath
 
 from grounding_jax.weights.files import FileBytes, file_tensor
+from grounding_jax.weights.pickled_arrays import STAND_INS, PickledArray
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor
 
 STORAGE_DTYPES = {
@@ -52,9 +54,10 @@ class _Storage:
 def read_torch(path: epath.PathLike) -> dict[str, LazyTensor]:
     """The tensors of a `.bin`, `.pth` or `.pt` file by name, lazily; also of the format before torch 1.6.
 
-    A state dict may be wrapped in one of the usual keys (`state_dict`, `model`, `module`,
-    `model_state_dict`). Raises FileNotFoundError, or CheckpointError for damaged files, other formats, and
-    pickles that want to call anything which a state dict does not need (spec gsva b).
+    Those of detectron2's `.pkl`, too, except that its arrays are read at once (spec gella g). A state dict may
+    be wrapped in one of the usual keys (`state_dict`, `model`, `module`, `model_state_dict`). Raises
+    FileNotFoundError, or CheckpointError for damaged files, other formats, and pickles that want to call
+    anything which a state dict does not need (spec gsva b).
     """
     source = FileBytes(path)
     start = bytes(source.read(0, min(4, source.size)))
@@ -123,7 +126,10 @@ def _read_legacy(source: FileBytes) -> Any:
             numels[key] = (dtype, numel)
             return _Storage(source, 0, dtype, numel)
 
-        if _unpickle(reader, source, note) != _LEGACY_MAGIC:
+        first = _unpickle(reader, source, note)
+        if isinstance(first, Mapping) and not numels:  # all of detectron2's file: arrays, no storages
+            return first
+        if first != _LEGACY_MAGIC:
             raise CheckpointError(f"{source.path}: a plain pickle, not a checkpoint written by torch.save")
         if _unpickle(reader, source, note) != _LEGACY_PROTOCOL:
             raise CheckpointError(f"{source.path}: an unknown version of the older torch format; re-save it with torch")
@@ -201,6 +207,8 @@ class _StateDictUnpickler(pickle.Unpickler):
             return _rebuild_parameter
         if module == "torch" and name in STORAGE_DTYPES:
             return STORAGE_DTYPES[name]
+        if (module, name) in STAND_INS:
+            return STAND_INS[module, name]
         raise CheckpointError(
             f"{self.where}: refused, it asks for {module}.{name}, which is not part of a state dict "
             "(nothing of the file was run); save only the state dict"
@@ -241,7 +249,8 @@ def _state_dict(content: Any, path: epath.PathLike) -> dict[str, LazyTensor]:
             break
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a dict of tensors")
+    content = {key: value.tensor if isinstance(value, PickledArray) else value for key, value in content.items()}
     strangers = [str(key) for key, value in content.items() if not isinstance(value, LazyTensor)]
     if strangers:
         raise CheckpointError(f"{path}: {len(strangers)} entries are not tensors: {', '.join(strangers[:10])}")
-    return dict(content)
+    return content
