@@ -8,9 +8,10 @@ from typing import Any
 
 from grounding_jax.models.clip import ClipConfig
 from grounding_jax.weights.readers import check_public
+from grounding_jax.weights.rules import layer, norm
 from grounding_jax.weights.table import Rule, Table
 from grounding_jax.weights.tensors import LazyTensor
-from grounding_jax.weights.transforms import LINEAR, PATCH
+from grounding_jax.weights.transforms import PATCH
 
 # Head width of every CLIP vision tower by OpenAI and LAION, for weights that come without a config.json.
 _HEAD_WIDTH = 64
@@ -22,15 +23,15 @@ def table() -> Table:
         Rule("embeddings.class_embedding", "class_embed"),
         Rule("embeddings.patch_embedding.weight", "patch_embed/kernel", PATCH),
         Rule("embeddings.position_embedding.weight", "pos_embed"),
-        *_norm("pre_layrnorm", "pre_norm"),
-        *_norm("post_layernorm", "post_norm"),
-        *_norm("encoder.layers.{i}.layer_norm1", "layers/norm1"),
-        *_norm("encoder.layers.{i}.layer_norm2", "layers/norm2"),
-        *_linear("encoder.layers.{i}.mlp.fc1", "layers/mlp/fc1"),
-        *_linear("encoder.layers.{i}.mlp.fc2", "layers/mlp/fc2"),
+        *norm("pre_layrnorm", "pre_norm"),
+        *norm("post_layernorm", "post_norm"),
+        *norm("encoder.layers.{i}.layer_norm1", "layers/norm1"),
+        *norm("encoder.layers.{i}.layer_norm2", "layers/norm2"),
+        *layer("encoder.layers.{i}.mlp.fc1", "layers/mlp/fc1"),
+        *layer("encoder.layers.{i}.mlp.fc2", "layers/mlp/fc2"),
     ]
     for name, torch in (("q", "q_proj"), ("k", "k_proj"), ("v", "v_proj"), ("o", "out_proj")):
-        rules += _linear(f"encoder.layers.{{i}}.self_attn.{torch}", f"layers/attn/{name}")
+        rules += layer(f"encoder.layers.{{i}}.self_attn.{torch}", f"layers/attn/{name}")
     vision = Table(tuple(rules), ignored=("embeddings.position_ids",)).prefixed("vision_model.", "")
     text_side = ("text_model.*", "text_projection.weight", "visual_projection.weight", "logit_scale")
     return vision + Table((), ignored=text_side)
@@ -60,11 +61,3 @@ def config(leaves: Mapping[str, LazyTensor], public: Mapping[str, Any], where: s
     values["heads"] = max(1, width // _HEAD_WIDTH)
     values |= {field: public[name] for field, name in names.items() if name in public}
     return ClipConfig(**(values | sizes))
-
-
-def _norm(torch: str, ours: str) -> list[Rule]:
-    return [Rule(f"{torch}.weight", f"{ours}/scale"), Rule(f"{torch}.bias", f"{ours}/bias")]
-
-
-def _linear(torch: str, ours: str) -> list[Rule]:
-    return [Rule(f"{torch}.weight", f"{ours}/kernel", LINEAR), Rule(f"{torch}.bias", f"{ours}/bias")]

@@ -7,17 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from grounding_jax.models.sam import SamConfig
+from grounding_jax.weights.rules import layer, norm
 from grounding_jax.weights.table import Rule, Table
 from grounding_jax.weights.tensors import LazyTensor
 from grounding_jax.weights.transforms import (
     CONV,
     CONV_1X1,
     CONV_2X2,
-    LINEAR,
     PATCH,
     SQUEEZE,
     UPCONV_2X2,
-    Transform,
 )
 
 _ATTENTIONS = {
@@ -75,19 +74,19 @@ def config(leaves: Mapping[str, LazyTensor], **sizes: Any) -> SamConfig:
 def _image_encoder() -> Table:
     rules = [
         Rule("pos_embed", "pos_embed", SQUEEZE),
-        *_layer("patch_embed.proj", "patch_embed", PATCH),
+        *layer("patch_embed.proj", "patch_embed", PATCH),
         Rule("neck.0.weight", "neck/conv1/kernel", CONV_1X1),
-        *_norm("neck.1", "neck/norm1"),
+        *norm("neck.1", "neck/norm1"),
         Rule("neck.2.weight", "neck/conv2/kernel", CONV),
-        *_norm("neck.3", "neck/norm2"),
-        *_norm("blocks.{i}.norm1", "blocks_{i}/norm1"),
-        *_norm("blocks.{i}.norm2", "blocks_{i}/norm2"),
-        *_layer("blocks.{i}.attn.qkv", "blocks_{i}/attn/qkv"),
-        *_layer("blocks.{i}.attn.proj", "blocks_{i}/attn/proj"),
+        *norm("neck.3", "neck/norm2"),
+        *norm("blocks.{i}.norm1", "blocks_{i}/norm1"),
+        *norm("blocks.{i}.norm2", "blocks_{i}/norm2"),
+        *layer("blocks.{i}.attn.qkv", "blocks_{i}/attn/qkv"),
+        *layer("blocks.{i}.attn.proj", "blocks_{i}/attn/proj"),
         Rule("blocks.{i}.attn.rel_pos_h", "blocks_{i}/attn/rel_pos_h"),
         Rule("blocks.{i}.attn.rel_pos_w", "blocks_{i}/attn/rel_pos_w"),
-        *_layer("blocks.{i}.mlp.lin1", "blocks_{i}/mlp/fc1"),
-        *_layer("blocks.{i}.mlp.lin2", "blocks_{i}/mlp/fc2"),
+        *layer("blocks.{i}.mlp.lin1", "blocks_{i}/mlp/fc1"),
+        *layer("blocks.{i}.mlp.lin2", "blocks_{i}/mlp/fc2"),
     ]
     return Table(tuple(rules))
 
@@ -98,11 +97,11 @@ def _prompt_encoder() -> Table:
         Rule("point_embeddings.{i}.weight", "point_embed", SQUEEZE),
         Rule("not_a_point_embed.weight", "not_a_point", SQUEEZE),
         Rule("no_mask_embed.weight", "no_mask", SQUEEZE),
-        *_layer("mask_downscaling.0", "mask_downscaling/conv1", CONV_2X2),
-        *_norm("mask_downscaling.1", "mask_downscaling/norm1"),
-        *_layer("mask_downscaling.3", "mask_downscaling/conv2", CONV_2X2),
-        *_norm("mask_downscaling.4", "mask_downscaling/norm2"),
-        *_layer("mask_downscaling.6", "mask_downscaling/conv3", CONV_1X1),
+        *layer("mask_downscaling.0", "mask_downscaling/conv1", CONV_2X2),
+        *norm("mask_downscaling.1", "mask_downscaling/norm1"),
+        *layer("mask_downscaling.3", "mask_downscaling/conv2", CONV_2X2),
+        *norm("mask_downscaling.4", "mask_downscaling/norm2"),
+        *layer("mask_downscaling.6", "mask_downscaling/conv3", CONV_1X1),
     ]
     return Table(tuple(rules))
 
@@ -112,30 +111,22 @@ def _mask_decoder() -> Table:
         Rule("iou_token.weight", "iou_token"),
         Rule("mask_tokens.weight", "mask_tokens"),
         *_attention("transformer.final_attn_token_to_image", "transformer/final_attn"),
-        *_norm("transformer.norm_final_attn", "transformer/norm_final"),
-        *_layer("transformer.layers.{i}.mlp.lin1", "transformer/layers_{i}/mlp/fc1"),
-        *_layer("transformer.layers.{i}.mlp.lin2", "transformer/layers_{i}/mlp/fc2"),
-        *_layer("output_upscaling.0", "upscale/conv1", UPCONV_2X2),
-        *_norm("output_upscaling.1", "upscale/norm"),
-        *_layer("output_upscaling.3", "upscale/conv2", UPCONV_2X2),
-        *_layer("output_hypernetworks_mlps.{m}.layers.{j}", "hypernetworks/layers_{j}"),
-        *_layer("iou_prediction_head.layers.{j}", "iou_head/layers_{j}"),
+        *norm("transformer.norm_final_attn", "transformer/norm_final"),
+        *layer("transformer.layers.{i}.mlp.lin1", "transformer/layers_{i}/mlp/fc1"),
+        *layer("transformer.layers.{i}.mlp.lin2", "transformer/layers_{i}/mlp/fc2"),
+        *layer("output_upscaling.0", "upscale/conv1", UPCONV_2X2),
+        *norm("output_upscaling.1", "upscale/norm"),
+        *layer("output_upscaling.3", "upscale/conv2", UPCONV_2X2),
+        *layer("output_hypernetworks_mlps.{m}.layers.{j}", "hypernetworks/layers_{j}"),
+        *layer("iou_prediction_head.layers.{j}", "iou_head/layers_{j}"),
     ]
     for torch, ours in _ATTENTIONS.items():
         rules += _attention(f"transformer.layers.{{i}}.{torch}", f"transformer/layers_{{i}}/{ours}")
     for number in (1, 2, 3, 4):
-        rules += _norm(f"transformer.layers.{{i}}.norm{number}", f"transformer/layers_{{i}}/norm{number}")
+        rules += norm(f"transformer.layers.{{i}}.norm{number}", f"transformer/layers_{{i}}/norm{number}")
     return Table(tuple(rules))
 
 
 def _attention(torch: str, ours: str) -> list[Rule]:
     names = (("q", "q_proj"), ("k", "k_proj"), ("v", "v_proj"), ("o", "out_proj"))
-    return [rule for name, projection in names for rule in _layer(f"{torch}.{projection}", f"{ours}/{name}")]
-
-
-def _layer(torch: str, ours: str, transform: Transform = LINEAR) -> list[Rule]:
-    return [Rule(f"{torch}.weight", f"{ours}/kernel", transform), Rule(f"{torch}.bias", f"{ours}/bias")]
-
-
-def _norm(torch: str, ours: str) -> list[Rule]:
-    return [Rule(f"{torch}.weight", f"{ours}/scale"), Rule(f"{torch}.bias", f"{ours}/bias")]
+    return [rule for name, projection in names for rule in layer(f"{torch}.{projection}", f"{ours}/{name}")]
