@@ -1,0 +1,98 @@
+"""What a GELLA is made of: sizes of its parts, and how they are wired."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from gella_jax.association import AssociationConfig
+from gella_jax.resoblend import ResoBlendConfig
+from grounding_jax import json_config
+from grounding_jax.models.clip import ClipConfig
+from grounding_jax.models.llama import LlamaConfig
+from grounding_jax.models.mask2former import Mask2FormerConfig
+from grounding_jax.models.mobilenet import MobileNetConfig
+from grounding_jax.models.swin import SwinConfig
+
+# Vicuna v1.5: its vocabulary and [SEG], and a context of 4,096 tokens.
+_LLAVA_15 = dict(vocab_size=32001, max_positions=4096, eps=1e-5)
+_CHOICES = {"projector": ("linear", "mlp2x_gelu"), "seg_state": ("at", "predicting")}
+_BACKBONES = {
+    "swin_t": (SwinConfig.tiny(), (96, 192, 384, 768)),
+    "swin_l": (SwinConfig.large(), (192, 384, 768, 1536)),
+    "mobilenet_v2": (MobileNetConfig.torchvision(), (24, 32, 96, 320)),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class GellaConfig:
+    """A whole GELLA (spec gella a).
+
+    Attributes:
+        llama, clip, backbone, blend, mask2former, association: sizes of the parts.
+        projector: from CLIP's patches to the language model, see `llava.projector`.
+        vision_layer: which of CLIP's hidden states the language model and ResoBlend see; the projector and the language
+            model of LLaVA-1.5 fit -2 only.
+        seg_state: which state of the language model stands for a noun: that "at" its [SEG], or the one "predicting" it.
+        side: S, of the square colormap in pixels; the paper does not tell it.
+        template: conversation template, one of `prompts.TEMPLATES`.
+        model_max_length: context length in tokens, image patches included.
+    """
+
+    llama: LlamaConfig
+    clip: ClipConfig
+    backbone: SwinConfig | MobileNetConfig
+    blend: ResoBlendConfig
+    mask2former: Mask2FormerConfig
+    association: AssociationConfig
+    projector: str = "mlp2x_gelu"
+    vision_layer: int = -2
+    seg_state: str = "at"
+    side: int = 800
+    template: str = "vicuna_v1"
+    model_max_length: int = 4096
+
+    def __post_init__(self):
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, should be {' or '.join(choices)}")
+        if self.blend.channels != self.mask2former.channels:
+            raise ValueError(
+                f"ResoBlend gives maps of {self.blend.channels} channels, but Mask2Former takes "
+                f"{self.mask2former.channels}"
+            )
+
+    @classmethod
+    def gella_7b(cls, backbone: str = "swin_t", **changes) -> GellaConfig:
+        """GELLA-7B: LLaVA-1.5-7B, whose CLIP sees 336 pixels, and a Swin-T; or "swin_l", "mobilenet_v2"."""
+        return cls._published(LlamaConfig.vicuna_7b(**_LLAVA_15), backbone, changes)
+
+    @classmethod
+    def gella_13b(cls, backbone: str = "swin_t", **changes) -> GellaConfig:
+        """GELLA-13B: LLaVA-1.5-13B."""
+        return cls._published(LlamaConfig.vicuna_13b(**_LLAVA_15), backbone, changes)
+
+    @classmethod
+    def _published(cls, llama: LlamaConfig, backbone: str, changes: dict) -> GellaConfig:
+        sizes, channels = _BACKBONES[backbone]
+        parts = {
+            "llama": llama,
+            "clip": ClipConfig.vit_l14(image_size=336),
+            "backbone": sizes,
+            "blend": ResoBlendConfig.skip(channels),
+            "mask2former": Mask2FormerConfig.entity(channels=channels),
+            "association": AssociationConfig(text_width=llama.width),
+        }
+        return cls(**{**parts, **changes})
+
+    def to_json(self) -> str:
+        """As text for a model folder's config.json."""
+        return json_config.to_json(self)
+
+    @classmethod
+    def from_json(cls, text: str) -> GellaConfig:
+        """Inverse of `to_json`.
+
+        Raises:
+            ValueError: names the keys that are unknown or missing.
+        """
+        return json_config.from_json(cls, text)

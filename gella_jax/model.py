@@ -1,0 +1,130 @@
+"""GELLA: a language model names the nouns of a picture, a mask branch describes its entities, dot products pair them.
+
+Pure functions over plain nested dicts of parameters: ``llama``, ``clip``, ``projector``, ``backbone``, ``blend``,
+``mask2former``, ``association``. The two branches share CLIP's features and meet in the association only: the language
+model never sees the masks, and the masks never see the text (spec gella 0).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gella_jax import association, resoblend
+from gella_jax.colormap import normalize_colormap
+from gella_jax.config import GellaConfig
+from grounding_jax.data.pictures import normalize_clip
+from grounding_jax.models import clip, llama, llava, mask2former, mobilenet, swin
+from grounding_jax.models.mask2former import Prediction
+from grounding_jax.models.swin import SwinConfig
+
+
+class Entities(NamedTuple):
+    """What the mask branch says of a colormap.
+
+    Attributes:
+        last: queries, classes ("entity", "none") and mask logits after the last layer of the decoder.
+        earlier: after the layers before, for auxiliary losses.
+    """
+
+    last: Prediction
+    earlier: tuple[Prediction, ...]
+
+
+def init(config: GellaConfig, key: jax.Array) -> dict:
+    """Random parameters of the whole model, float32."""
+    keys = jax.random.split(key, 7)
+    backbone = swin if isinstance(config.backbone, SwinConfig) else mobilenet
+    patches = jnp.zeros((1, config.clip.width))
+    return {
+        "llama": llama.init(config.llama, keys[0]),
+        "clip": clip.init(config.clip, keys[1]),
+        "projector": llava.projector(config.projector, config.llama.width).init(keys[2], patches)["params"],
+        "backbone": backbone.init(config.backbone, keys[3]),
+        "blend": resoblend.init(config.blend, keys[4]),
+        "mask2former": mask2former.init(config.mask2former, keys[5]),
+        "association": association.init(config.association, keys[6]),
+    }
+
+
+def see(config: GellaConfig, params: dict, images: jax.Array, dtype) -> jax.Array:
+    """CLIP's features of pictures, Z_v: uint8 ``[B, H, W, 3] -> [B, P, C]``."""
+    pixels = normalize_clip(images).astype(dtype)
+    return clip.patch_features(config.clip, params["clip"], pixels, config.vision_layer)
+
+
+def project(config: GellaConfig, params: dict, features: jax.Array) -> jax.Array:
+    """Z_v as the language model takes it: ``[B, P, C] -> [B, P, D]``."""
+    module = llava.projector(config.projector, config.llama.width)
+    return module.apply({"params": params["projector"]}, features)
+
+
+def segment(config: GellaConfig, params: dict, features: jax.Array, colormaps: jax.Array) -> Entities:
+    """The mask branch: blends a colormap with the picture and decodes entities (spec gella A2, A4 - A7).
+
+    Args:
+        config: sizes.
+        params: the whole tree.
+        features: Z_v, ``[B, P, C]``; their dtype is that of the computation.
+        colormaps: uint8 ``[B, S, S, 3]`` from `colormap.paint`.
+    """
+    backbone = swin if isinstance(config.backbone, SwinConfig) else mobilenet
+    pixels = normalize_colormap(colormaps).astype(features.dtype)
+    maps = backbone.pyramid(config.backbone, params["backbone"], pixels)
+    blended = resoblend.blend(config.blend, params["blend"], features, maps)
+    return Entities(*mask2former.predict(config.mask2former, params["mask2former"], blended))
+
+
+def noun_states(config: GellaConfig, hidden: jax.Array, seg_positions: jax.Array) -> jax.Array:
+    """E_vl, the states that stand for nouns (spec gella A9).
+
+    Args:
+        config: says which.
+        hidden: of the language model, ``[B, T, D]``.
+        seg_positions: int32 ``[B, M]``, the slots that predict [SEG]; those below 0 read slot 0.
+
+    Returns:
+        ``[B, M, D]``.
+    """
+    slots = seg_positions + (config.seg_state == "at")
+    slots = jnp.clip(jnp.where(seg_positions < 0, 0, slots), 0, hidden.shape[1] - 1)
+    return jnp.take_along_axis(hidden, slots[..., None], axis=1)
+
+
+def associate(config: GellaConfig, params: dict, nouns: jax.Array, entities: Entities) -> jax.Array:
+    """How much each noun means each query: ``[B, M, D] -> float32 [B, M, Q]``, logits."""
+    return association.associate(config.association, params["association"], nouns, entities.last.queries)
+
+
+def forward(
+    config: GellaConfig,
+    params: dict,
+    batch: dict[str, jax.Array],
+    dtype=jnp.float32,
+    dropout_keys: jax.Array | None = None,
+) -> dict:
+    """The training forward pass (spec gella 0).
+
+    Args:
+        config: sizes.
+        params: the whole tree.
+        batch: the row arrays ``ids, positions, branch`` int32 ``[B, T]`` and ``seg_positions`` ``[B, M]``, and the
+            pictures ``clip_images`` uint8 ``[B, H, W, 3]`` and ``colormaps`` uint8 ``[B, S, S, 3]``.
+        dtype: of the computation.
+        dropout_keys: see `llama.Decoder`.
+
+    Returns:
+        ``logits`` float32 ``[B, T, V]``; ``entities``; ``association`` float32 ``[B, M, Q]``.
+    """
+    features = see(config, params, batch["clip_images"], dtype)
+    row = batch["ids"], batch["positions"], batch["branch"]
+    patches = project(config, params, features)
+    hidden, _ = llava.read(config.llama, params["llama"], *row, patches, dropout_keys=dropout_keys)
+    entities = segment(config, params, features, batch["colormaps"])
+    return {
+        "logits": llama.logits(config.llama, params["llama"], hidden),
+        "entities": entities,
+        "association": associate(config, params, noun_states(config, hidden, batch["seg_positions"]), entities),
+    }
