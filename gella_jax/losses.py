@@ -1,0 +1,164 @@
+"""GELLA's losses (spec gella b): L_seg, that of Mask2Former.
+
+    counts = segmentation_counts(weights, targets.valid, Q)      # known from the data alone
+    sums, query_of_target = segmentation_sums(weights, (*earlier, last), targets, points)
+    loss, terms = segmentation_loss(weights, sums, *(row_weights(count, rows) for count in counts))
+
+A term is the sum over the pictures of a batch over that of their counts. The counts are known before a batch is cut up,
+so the number does not depend on how pictures are spread over devices or accumulation steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gella_jax.matching import (
+    Points,
+    SegmentationWeights,
+    Targets,
+    assign,
+    costs,
+    draw_points,
+    sample_own_points,
+    uncertain_points,
+)
+from grounding_jax.models.mask2former import Prediction
+
+
+class SegmentationSums(NamedTuple):
+    """Terms of the loss of every layer and picture, summed over queries or masks and not weighted yet, ``[L, B]``."""
+
+    classes: jax.Array
+    mask: jax.Array
+    dice: jax.Array
+
+
+def layer_points(weights: SegmentationWeights, keys: jax.Array, layers: int, masks: int) -> list[Points]:
+    """Random points for every layer: ``keys [B]``, one for each picture, L layers, M masks."""
+    layer_keys = [jax.vmap(jax.random.fold_in, (0, None))(keys, layer) for layer in range(layers)]
+    return [draw_points(weights, keys, masks) for keys in layer_keys]
+
+
+def class_sum(
+    weights: SegmentationWeights, logits: jax.Array, classes: jax.Array, query_of_target: jax.Array
+) -> jax.Array:
+    """Weighted cross entropy of the classes, summed over queries; those without a mask are "no object".
+
+    Args:
+        weights: says how much those count.
+        logits: ``[B, Q, C + 1]``.
+        classes: int32 ``[B, M]``.
+        query_of_target: int32 ``[B, M]``, -1 for none.
+
+    Returns:
+        float32 ``[B]``; see `segmentation_counts` for what to divide it by.
+    """
+    nothing = logits.shape[2] - 1
+    given = query_of_target[..., None] == jnp.arange(logits.shape[1])
+    labels = nothing + jnp.where(given, classes[..., None] - nothing, 0).sum(1)
+    terms = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
+    return (terms * jnp.where(labels == nothing, weights.no_object, 1.0)).sum(1)
+
+
+def mask_sums(
+    logits: jax.Array, masks: jax.Array, query_of_target: jax.Array, points: Points
+) -> tuple[jax.Array, jax.Array]:
+    """BCE and dice of masks and their queries at the points where these are uncertain, summed over masks.
+
+    Args:
+        logits: ``[B, Q, h, w]``.
+        masks: bool ``[B, M, H, W]``.
+        query_of_target: int32 ``[B, M]``; masks without one, -1, have no say.
+        points: see `Points`.
+
+    Returns:
+        ``(bce [B], dice [B])``, float32: the mean over points, and 1 - dice with 1 added to both sides of the fraction.
+    """
+    logits = jnp.take_along_axis(logits, jnp.maximum(query_of_target, 0)[..., None, None], axis=1)
+    places = uncertain_points(logits, points)
+    logits, truth = sample_own_points(logits, places), sample_own_points(masks, places)
+    bce = optax.sigmoid_binary_cross_entropy(logits, truth).mean(2)
+    p = jax.nn.sigmoid(logits)
+    dice = 1 - (2 * (p * truth).sum(2) + 1) / (p.sum(2) + truth.sum(2) + 1)
+    bce, dice = (jnp.where(query_of_target >= 0, term, 0.0).sum(1) for term in (bce, dice))
+    return bce, dice
+
+
+def segmentation_sums(
+    weights: SegmentationWeights, predictions: Sequence[Prediction], targets: Targets, points: Sequence[Points]
+) -> tuple[SegmentationSums, jax.Array]:
+    """The terms of L_seg; every layer is matched by itself.
+
+    Args:
+        weights: see `SegmentationWeights`.
+        predictions: of the L layers, the last one last.
+        targets: M masks, padding included.
+        points: for each of the layers, as `layer_points` draws them.
+
+    Returns:
+        ``(sums, query_of_target)``: the latter int32 ``[L, B, M]``; the association wants that of the last layer.
+    """
+    layers = list(zip(predictions, points, strict=True))
+    # One assignment for the costs of all layers: it is a loop of small steps, and takes them all at once.
+    layer_costs = jnp.stack([costs(weights, prediction, targets, places.matching) for prediction, places in layers])
+    matches = assign(layer_costs, jnp.broadcast_to(targets.valid, (len(layers), *targets.valid.shape)))
+    terms = [
+        (
+            class_sum(weights, prediction.class_logits, targets.classes, queries),
+            *mask_sums(prediction.mask_logits, targets.masks, queries, places),
+        )
+        for (prediction, places), queries in zip(layers, matches, strict=True)
+    ]
+    return SegmentationSums(*map(jnp.stack, zip(*terms, strict=True))), matches
+
+
+def segmentation_counts(weights: SegmentationWeights, valid: jax.Array, queries: int) -> tuple[jax.Array, jax.Array]:
+    """What the sums of pictures are divided by: ``valid bool [B, M]``, Q queries.
+
+    Returns:
+        ``(classes [B], masks [B])``, float32: the weights of all queries, and how many masks there are, also those that
+        no query is left for.
+    """
+    masks = valid.sum(1)
+    matched = jnp.minimum(masks, queries)
+    return matched + weights.no_object * (queries - matched), masks.astype(jnp.float32)
+
+
+def row_weights(counts: jax.Array, rows: jax.Array) -> jax.Array:
+    """What a picture's sum is multiplied with, so that the mean over a batch is (sum of sums / sum of counts).
+
+    Args:
+        counts: float32 ``[B]``, for the whole batch, before it is cut into micro-batches.
+        rows: bool ``[B]``, the pictures that count.
+
+    Returns:
+        float32 ``[B]``; 0 where nothing counts.
+    """
+    total = jnp.where(rows, counts, 0.0).sum()
+    return jnp.where(rows & (total > 0), len(counts) / jnp.where(total > 0, total, 1.0), 0.0)
+
+
+def segmentation_loss(
+    weights: SegmentationWeights, sums: SegmentationSums, class_weight: jax.Array, mask_weight: jax.Array
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """L_seg of a batch, or of a part of it: the mean over equal parts is that of the whole.
+
+    Args:
+        weights: of the terms.
+        sums: see `segmentation_sums`.
+        class_weight, mask_weight: `row_weights` of the two `segmentation_counts`, ``[B]``.
+
+    Returns:
+        ``(loss, {"classes", "mask", "dice"})``, the terms already weighted and summed over layers.
+    """
+    terms = {
+        "classes": weights.classes * (class_weight * sums.classes).mean(1).sum(),
+        "mask": weights.mask * (mask_weight * sums.mask).mean(1).sum(),
+        "dice": weights.dice * (mask_weight * sums.dice).mean(1).sum(),
+    }
+    return sum(terms.values()), terms
