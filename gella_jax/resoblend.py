@@ -17,9 +17,8 @@ from einops import rearrange
 from flax import linen as nn
 
 from grounding_jax.models.attention import attention
-from grounding_jax.models.layers import LayerNorm, Linear, Mlp, merge_heads, split_heads
+from grounding_jax.models.layers import Conv3x3, LayerNorm, Linear, Mlp, merge_heads, split_heads
 from grounding_jax.models.mask2former.positions import sine_positions
-from grounding_jax.models.sam.image_encoder import Conv3x3
 
 EPS = 1e-5  # of all norms, PyTorch's default
 BLOCK = 2**22  # logits of a picture that exist at a time, 16 MiB in float32

@@ -66,6 +66,20 @@ def drop(x: jax.Array, keys: jax.Array, rate: float) -> jax.Array:
     return jnp.where(keep, x / (1 - rate), 0)
 
 
+class Conv3x3(nn.Module):
+    """3x3 convolution with padding 1 and no bias."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """``[B, h, w, C] -> [B, h, w, features]``."""
+        kernel = self.param("kernel", LECUN, (3, 3, x.shape[-1], self.features))
+        return jax.lax.conv_general_dilated(
+            x, kernel.astype(x.dtype), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+
 class Mlp(nn.Module):
     """Two linear layers with an activation between them: ``fc2(activation(fc1(x)))``."""
 

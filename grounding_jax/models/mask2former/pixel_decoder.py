@@ -8,11 +8,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from grounding_jax.models.layers import LayerNorm, Linear, Mlp
+from grounding_jax.models.layers import Conv3x3, LayerNorm, Linear, Mlp
 from grounding_jax.models.mask2former.config import Mask2FormerConfig
 from grounding_jax.models.mask2former.deformable import DeformableAttention, Sizes
 from grounding_jax.models.mask2former.positions import sine_positions
-from grounding_jax.models.sam.image_encoder import Conv3x3
 
 EPS = 1e-5  # of all norms, PyTorch's default
 GROUPS = 32

@@ -8,7 +8,16 @@ import numpy as np
 from flax import linen as nn
 
 from grounding_jax.models.attention import attention
-from grounding_jax.models.layers import LECUN, LayerNorm, Linear, Mlp, merge_heads, patchify, split_heads, unpatchify
+from grounding_jax.models.layers import (
+    Conv3x3,
+    LayerNorm,
+    Linear,
+    Mlp,
+    merge_heads,
+    patchify,
+    split_heads,
+    unpatchify,
+)
 from grounding_jax.models.sam.config import SamConfig
 
 # The most queries that attend at a time: the 4096 x 4096 logits of one picture at 1024 px are 1 GiB in float32 for 16
@@ -129,20 +138,6 @@ class Neck(nn.Module):
         x = LayerNorm(c.eps, name="norm1")(x)
         x = Conv3x3(c.prompt_width, name="conv2")(x)
         return LayerNorm(c.eps, name="norm2")(x)
-
-
-class Conv3x3(nn.Module):
-    """3x3 convolution with padding 1 and no bias."""
-
-    features: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """``[B, h, w, C] -> [B, h, w, features]``."""
-        kernel = self.param("kernel", LECUN, (3, 3, x.shape[-1], self.features))
-        return jax.lax.conv_general_dilated(
-            x, kernel.astype(x.dtype), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
 
 
 class ImageEncoder(nn.Module):

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from grounding_jax.models.attention import attention
 from grounding_jax.models.layers import (
     LECUN,
     LayerNorm,
@@ -14,29 +13,12 @@ from grounding_jax.models.layers import (
     Mlp,
     gelu,
     matmul,
-    merge_heads,
-    split_heads,
     unpatchify,
 )
+from grounding_jax.models.multihead import MultiHeadAttention
 from grounding_jax.models.sam.config import SamConfig
 
 NORM_EPS = 1e-5  # of the transformer's norms, PyTorch's default
-
-
-class Attention(nn.Module):
-    """Attention between two sets of tokens, inside ``width`` channels."""
-
-    width: int
-    heads: int
-
-    @nn.compact
-    def __call__(self, q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-        """``q [M, T, C], k and v [M, S, C] -> [M, T, C]``."""
-        C = q.shape[-1]
-        q, k, v = (
-            split_heads(Linear(self.width, name=name)(x), self.heads) for name, x in (("q", q), ("k", k), ("v", v))
-        )
-        return Linear(C, name="o")(merge_heads(attention(q, k, v)))
 
 
 class TwoWayBlock(nn.Module):
@@ -52,7 +34,7 @@ class TwoWayBlock(nn.Module):
         """``tokens [M, T, C], image [M, h * w, C]`` -> the same, updated."""
         c = self.config
         C = c.prompt_width
-        self_attn = Attention(C, c.decoder_heads, name="self_attn")
+        self_attn = MultiHeadAttention(C, c.decoder_heads, name="self_attn")
         if self.first:  # no positions and no residual: the tokens are their own positions
             tokens = self_attn(tokens, tokens, tokens)
         else:
@@ -60,12 +42,12 @@ class TwoWayBlock(nn.Module):
             tokens = tokens + self_attn(q, q, tokens)
         tokens = LayerNorm(NORM_EPS, name="norm1")(tokens)
         q, k = tokens + token_positions, image + image_positions
-        tokens = tokens + Attention(C // 2, c.decoder_heads, name="cross_token_to_image")(q, k, image)
+        tokens = tokens + MultiHeadAttention(C // 2, c.decoder_heads, name="cross_token_to_image")(q, k, image)
         tokens = LayerNorm(NORM_EPS, name="norm2")(tokens)
         tokens = tokens + Mlp(c.decoder_hidden, C, "relu", name="mlp")(tokens)
         tokens = LayerNorm(NORM_EPS, name="norm3")(tokens)
         q, k = tokens + token_positions, image + image_positions
-        image = image + Attention(C // 2, c.decoder_heads, name="cross_image_to_token")(k, q, tokens)
+        image = image + MultiHeadAttention(C // 2, c.decoder_heads, name="cross_image_to_token")(k, q, tokens)
         return tokens, LayerNorm(NORM_EPS, name="norm4")(image)
 
 
@@ -83,7 +65,7 @@ class TwoWayTransformer(nn.Module):
             block = TwoWayBlock(c, first=i == 0, name=f"layers_{i}")
             tokens, image = block(tokens, image, token_positions, image_positions)
         q, k = tokens + token_positions, image + image_positions
-        tokens = tokens + Attention(c.prompt_width // 2, c.decoder_heads, name="final_attn")(q, k, image)
+        tokens = tokens + MultiHeadAttention(c.prompt_width // 2, c.decoder_heads, name="final_attn")(q, k, image)
         return LayerNorm(NORM_EPS, name="norm_final")(tokens), image
 
 
