@@ -71,7 +71,6 @@ def non_overlapping(
     mask_logits: np.ndarray,
     matrices: tuple[np.ndarray, np.ndarray],
     most: int = MOST_QUERIES,
-    legacy_scores: bool = False,
 ) -> Proposals:
     """Makes the queries of a class-agnostic Mask2Former disjoint, as CropFormer does (spec gella D0).
 
@@ -83,7 +82,6 @@ def non_overlapping(
         mask_logits: [Q, h, w].
         matrices: [H, h] and [W, w], from the logits to the picture: see `mask_matrices`.
         most: queries that are painted at all.
-        legacy_scores: the release's scores, which take the sigmoid of a mask's logits twice.
 
     Returns:
         Proposals; left out are queries that are "improbable", not among the ``most``, and "unseen", empty or covered,
@@ -104,8 +102,8 @@ def non_overlapping(
         inside = logits > 0
         owner[inside], seen[inside] = query + 1, logits[inside]
 
-    weight = _sigmoid(_sigmoid(seen)) if legacy_scores else _sigmoid(seen)
-    area, total = (np.bincount(owner.ravel(), w, len(margin) + 1)[1:] for w in (None, weight.ravel()))
+    # Once: the release takes the sigmoid twice here, which only rescales the scores.
+    area, total = (np.bincount(owner.ravel(), w, len(margin) + 1)[1:] for w in (None, _sigmoid(seen).ravel()))
     scores = _sigmoid(margin) * total / np.maximum(area, 1)
     kept = painted[area[painted] > 0]
     kept = kept[np.argsort(-scores[kept], kind="stable")]

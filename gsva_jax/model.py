@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from grounding_jax.data.pictures import normalize_clip, normalize_sam
+from grounding_jax.language.tokenizer import Tokenizer
 from grounding_jax.models import clip, llama, sam
 from grounding_jax.models.layers import Linear, Mlp
 from grounding_jax.models.llava import read
@@ -85,6 +86,14 @@ def decode_masks(config: GsvaConfig, params: dict, prompts: jax.Array, image: ja
 def gather(hidden: jax.Array, seg_positions: jax.Array) -> jax.Array:
     """Hidden states at given slots: ``[B, T, D], int32 [B, M] -> [B, M, D]``; slots below 0 read slot 0."""
     return jnp.take_along_axis(hidden, jnp.maximum(seg_positions, 0)[..., None], axis=1)
+
+
+def seg_probability(tokenizer: Tokenizer, logits: jax.Array) -> jax.Array:
+    """Probability of [SEG] against [REJ]: float32 ``[..., V] -> [...]``; 1 for a model without [REJ]."""
+    if tokenizer.rej is None:
+        return jnp.ones(logits.shape[:-1], jnp.float32)
+    seg = jax.nn.logsumexp(logits[..., jnp.array(tokenizer.seg)], axis=-1)
+    return jax.nn.sigmoid(seg - logits[..., tokenizer.rej])
 
 
 def forward(

@@ -377,11 +377,8 @@ class Gsva:
             reading = self.reread(row, patches, reading, int(slots.min()))
 
     def score(self, logits: jax.Array) -> np.ndarray:
-        """Probability of [SEG] against [REJ]: float32 ``[..., V] -> [...]``; 1 for a model without [REJ]."""
-        if self.tokenizer.rej is None:
-            return np.ones(logits.shape[:-1], np.float32)
-        seg = jax.nn.logsumexp(logits[..., list(self.tokenizer.seg)], axis=-1)
-        return np.asarray(jax.nn.sigmoid(seg - logits[..., self.tokenizer.rej]))
+        """`model.seg_probability` on the host."""
+        return np.asarray(model.seg_probability(self.tokenizer, logits))
 
     def full_size(self, low: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """Mask logits at the size of the picture: ``[..., l, l] -> float32 [..., H, W]``."""

@@ -42,7 +42,7 @@ def measure(
         low-resolution ``masks`` ``[B, M, l, l]`` and ``scores`` ``[B, M]``, the probabilities of [SEG].
     """
     states = model.gather(outputs["hidden"], batch["seg_positions"])
-    scores = seg_probability(tokenizer, llama.logits(config.llama, params["llama"], states))
+    scores = model.seg_probability(tokenizer, llama.logits(config.llama, params["llama"], states))
     refused, absent, valid = scores < 0.5, batch["target_rejected"], batch["target_valid"]
     there = valid & ~absent
     masks = jnp.where(refused[..., None, None], -1.0, outputs["masks"])
@@ -58,14 +58,6 @@ def measure(
         "T_acc": over(~refused, there),
     }
     return sums, {"masks": masks, "scores": scores}
-
-
-def seg_probability(tokenizer: Tokenizer, logits: jax.Array) -> jax.Array:
-    """Probability of [SEG] against [REJ]: float32 ``[..., V] -> [...]``; 1 for a model without [REJ]."""
-    if tokenizer.rej is None:
-        return jnp.ones(logits.shape[:-1], jnp.float32)
-    seg = jax.nn.logsumexp(logits[..., jnp.array(tokenizer.seg)], axis=-1)
-    return jax.nn.sigmoid(seg - logits[..., tokenizer.rej])
 
 
 def draw(config: GsvaConfig, tokenizer: Tokenizer, batch: dict, shown: dict) -> list[np.ndarray]:

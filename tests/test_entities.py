@@ -32,10 +32,9 @@ def draw_queries(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("legacy", [False, True])
-def test_every_pixel_goes_to_the_most_probable_query_that_has_it(seed, legacy):
+def test_every_pixel_goes_to_the_most_probable_query_that_has_it(seed):
     classes, masks = draw_queries(seed)
-    (found, *rest), left_out, stability = non_overlapping(classes, masks, MATRICES, most=9, legacy_scores=legacy)
+    (found, *rest), left_out, stability = non_overlapping(classes, masks, MATRICES, most=9)
     ids, _, scores, _ = rest
     probability = np.exp(classes[:, 0]) / np.exp(classes).sum(1)
     logits = resize_masks(masks, *MATRICES)
@@ -48,8 +47,7 @@ def test_every_pixel_goes_to_the_most_probable_query_that_has_it(seed, legacy):
     assert set(ids) == set(owner[owner >= 0])
     for query, mask, score in zip(ids, found, scores, strict=True):
         np.testing.assert_array_equal(mask, owner == query)
-        sure = sigmoid(sigmoid(logits[query])) if legacy else sigmoid(logits[query])
-        np.testing.assert_allclose(score, probability[query] * sure[mask].mean(), rtol=1e-5)
+        np.testing.assert_allclose(score, probability[query] * sigmoid(logits[query])[mask].mean(), rtol=1e-5)
     assert (np.diff(scores) <= 0).all()
     assert left_out == {"improbable": 3, "unseen": 9 - len(ids)}
     assert stability is None
