@@ -26,10 +26,9 @@ import gsva_jax
 from grounding_jax.data.scene_files import write_scenes
 from grounding_jax.sharding.hosts import ADDRESS, COUNT, INDEX
 from grounding_jax.training.preemption import EXIT_PREEMPTED
-from grounding_jax.training.run_folder import LOG_FILE
+from grounding_jax.training.run_folder import LOG_FILE, RESULT
 from gsva_jax.evaluate import evaluate
 from gsva_jax.experiment import load_config
-from gsva_jax.predict import RESULT
 
 CONFIG = "gsva_tiny_packed"
 PROCESSES = 2
@@ -50,7 +49,7 @@ class Options:
     """
 
     runs: Path = Path("runs")
-    scenes: int = 8000
+    scenes: int = 25600
     tests: int = 500
     seed: int = 5
 

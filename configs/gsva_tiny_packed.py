@@ -1,6 +1,6 @@
 """Tiny GSVA by the way of the large ones: packed scenes, the paper's loss, no helpers (docs/tiny.md).
 
-    gsva data scenes --out SCENES --num 8000 --seed 5 --split train --size 144
+    gsva data scenes --out SCENES --num 25600 --seed 5 --split train --size 144
     gsva data prepare SCENES PACKED
     gsva train gsva_tiny_packed --data PACKED
 
@@ -34,7 +34,7 @@ def get_config() -> Experiment:
             trainable=("llama", "projector", "prompt_mlp", "sam/mask_decoder", *encoders),
         ),
         options=TrainOptions(
-            steps=1000,
+            steps=1600,
             batch_size=16,
             accumulate=2,
             learning_rate=8e-4,

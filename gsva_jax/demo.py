@@ -7,7 +7,8 @@ import time
 import tyro
 from etils import epath
 
-from gsva_jax.cli.terminal import load_model, say, working
+from grounding_jax.terminal import prepare_folder, say, working
+from gsva_jax.cli.loading import load_model
 
 ASSETS = epath.Path(__file__).parent / "assets"
 SCENE = ASSETS / "scenes/refer_seg/images/mscoco/images/train2014/COCO_train2014_000020000004.jpg"
@@ -25,7 +26,7 @@ def demo(out: str = "out/demo", checkpoint: str = "tiny") -> None:
         checkpoint: a model folder, or the name of a shipped model.
     """
     from grounding_jax.data.pictures import open_picture
-    from gsva_jax.results import OVERLAY_FILE, describe, prepare_folder, save_results
+    from gsva_jax.results import OVERLAY_FILE, describe, save_results
 
     folders = {name: prepare_folder(epath.Path(out) / name) for name in PICTURES}
     gsva = load_model(checkpoint)

@@ -26,17 +26,17 @@ from grounding_jax.data.pictures import open_picture
 from grounding_jax.data.reasonseg import ReasonRecord, ReasonSegSource
 from grounding_jax.data.refer import REFER_DATASETS, ReferSource
 from grounding_jax.data.semantic import ClassRecord, LabelMapSource
+from grounding_jax.language.batching import bucket
 from grounding_jax.metrics.gres import GresTotals, grefcoco_metrics, refzom_metrics
 from grounding_jax.metrics.outcomes import Outcome, compare_masks
 from grounding_jax.metrics.res import ResTotals, res_metrics
 from grounding_jax.metrics.semantic import ClassTotals, semantic_metrics
+from grounding_jax.unfinished import Unfinished
 from gsva_jax.gallery import gallery_page
-from gsva_jax.passes import bucket
 from gsva_jax.predict import Gsva
 from gsva_jax.prompts import OFFICIAL_QUESTIONS
 from gsva_jax.protocols import PROTOCOLS, Asked, Prediction, PresentClasses, Request, predict, prepare
 from gsva_jax.published import markdown_table
-from gsva_jax.unfinished import Unfinished
 
 # The datasets with absent targets, which the release evaluates in another way (spec gsva f.2), and their metrics.
 _WITH_ABSENT = {"grefcoco": grefcoco_metrics, "refzom": refzom_metrics, "jsonl": grefcoco_metrics}
@@ -158,7 +158,7 @@ def _question(gsva: Gsva, dataset: str, protocol: str, question: str) -> dict[st
 def _answer(gsva: Gsva, source: _Source, unfinished: Unfinished, batch_size: int, options: dict) -> None:
     """Asks about all of this process's pictures that are not done, batch by batch."""
     todo = [index for index in unfinished.own if index not in unfinished.done]
-    size = bucket(min(batch_size, len(todo)), gsva.batch_multiple)
+    size = bucket(min(batch_size, len(todo)), gsva.batcher.multiple)
     asked = (options["protocol"], options.get("question", "what"))
     requests = (prepare(gsva, asked[0], index, _record(source, index), asked[1]) for index in todo)
     with Progress(*_COLUMNS, console=Console(stderr=True)) as progress:

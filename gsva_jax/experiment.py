@@ -20,11 +20,12 @@ from grounding_jax.sharding.mesh import MeshShape
 from grounding_jax.training import checkpoints
 from grounding_jax.training.loop import Task, absolute, open_run, train
 from grounding_jax.training.options import TrainOptions
+from grounding_jax.training.run_folder import RESULT
 from grounding_jax.training.state import check_fits, combine
 from grounding_jax.weights import folder
 from gsva_jax.config import GsvaConfig
 from gsva_jax.mixture import Family
-from gsva_jax.predict import ASSETS, RESULT, find_checkpoint
+from gsva_jax.predict import ASSETS, find_checkpoint
 from gsva_jax.train import Recipe, Training
 
 CONFIG_COPY = "config.py"  # in a run folder

@@ -15,9 +15,9 @@ from PIL import Image
 
 from grounding_jax.data.masks import decode_mask
 from grounding_jax.data.pictures import open_picture
+from grounding_jax.drawing.legend import colour
+from grounding_jax.drawing.overlay import draw_targets
 from grounding_jax.metrics.outcomes import Outcome
-from gsva_jax.legend import colour
-from gsva_jax.overlay import draw_targets
 from gsva_jax.predict import Target
 from gsva_jax.protocols import Asked
 from gsva_jax.published import main_metrics

@@ -1,4 +1,4 @@
-"""The compiled passes of prediction: see a picture, read a row, read on where it changed, draw, write.
+"""The compiled passes of prediction: see a picture, read a row, read on where it changed, draw.
 
 Each is a jitted pure function of (config, parameters, arrays). Rows are padded to a few lengths, so that few programs
 are compiled.
@@ -13,15 +13,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
-from grounding_jax.language.generation import Generation, empty_cache, generate
+from grounding_jax.language.batching import SLOTS, doubling
+from grounding_jax.language.generation import empty_cache
 from grounding_jax.language.rows import Row
 from grounding_jax.models import llama, llava
 from grounding_jax.sharding.mesh import BATCH
 from gsva_jax import model
 from gsva_jax.config import GsvaConfig
-
-# Slots and targets of a row are padded to multiples of these.
-SLOTS, TARGETS = 64, 8
 
 
 class Reading(NamedTuple):
@@ -103,23 +101,6 @@ def read_on(
 def draw(config: GsvaConfig, params: dict, hidden: jax.Array, image: jax.Array) -> jax.Array:
     """Low-resolution mask logits ``[B, M, l, l]`` from hidden states ``[B, M, D]``."""
     return model.decode_masks(config, params, model.make_prompts(config, params, hidden), image)
-
-
-@functools.partial(jax.jit, static_argnames=("config", "max_new", "eos", "suppressed", "temperature", "mesh"))
-def write(config: GsvaConfig, params: dict, row: Row, patches: jax.Array, keys: jax.Array, **options) -> Generation:
-    """Continues prompts; see `generation.generate`."""
-    x = llava.embed(params["llama"], row["ids"], patches)
-    return generate(config.llama, params["llama"], x, row["positions"], row["branch"], keys=keys, **options)
-
-
-def bucket(size: int, step: int) -> int:
-    """The next multiple of ``step`` that is at least ``size``, and at least ``step``."""
-    return max(-(-size // step), 1) * step
-
-
-def doubling(size: int, step: int) -> int:
-    """The first of ``step``, 2 ``step``, 4 ``step``, ... that is at least ``size``: fewer sizes than `bucket` has."""
-    return step << max(-(-size // step) - 1, 0).bit_length()
 
 
 def reread(config: GsvaConfig, params: dict, row: Row, patches: jax.Array, reading: Reading, first: int) -> Reading:

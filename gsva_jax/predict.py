@@ -22,31 +22,22 @@ from jax.sharding import Mesh, NamedSharding
 from grounding_jax.data.pictures import resized_size
 from grounding_jax.language.answers import Answer as ReadAnswer
 from grounding_jax.language.answers import phrases, read_answer
-from grounding_jax.language.rows import (
-    Conversation,
-    Row,
-    check_length,
-    encode_conversation,
-    encode_prompt,
-    pack_row,
-    row_length,
-    stack_rows,
-)
-from grounding_jax.language.tokenizer import EOS_TEXT, Tokenizer
+from grounding_jax.language.batching import TARGETS, Batcher, bucket, filled
+from grounding_jax.language.generation import write
+from grounding_jax.language.rows import Conversation, Row
+from grounding_jax.language.tokenizer import Tokenizer
 from grounding_jax.models import llama
 from grounding_jax.models.mask_resize import mask_matrices, resize_masks
-from grounding_jax.sharding.mesh import BATCH, MeshShape, make_mesh
-from grounding_jax.sharding.rules import shardings
-from grounding_jax.training.run_folder import BEST, IDENTITY_FILE
-from grounding_jax.weights.folder import CONFIG_FILE
+from grounding_jax.sharding.mesh import BATCH, MeshShape, num_rows
+from grounding_jax.sharding.placement import place
+from grounding_jax.training.run_folder import BEST, IDENTITY_FILE, find_folder
 from gsva_jax import model, prompts, weights
 from gsva_jax.config import GsvaConfig
 from gsva_jax.data import picture_arrays
-from gsva_jax.passes import SLOTS, TARGETS, Reading, bucket, draw, read_rows, reread, see, write
+from gsva_jax.passes import Reading, draw, read_rows, reread, see
 from gsva_jax.sharding import table
 
 ASSETS = epath.Path(__file__).parent / "assets"
-RESULT = "model"  # the folder inside a run that holds what was trained
 
 _T = TypeVar("_T")
 
@@ -121,12 +112,20 @@ class Gsva:
         dtype: of the computation.
         mesh: the devices that the parameters are spread over; None where all is on one. Batches are then split over
             ``data`` and ``fsdp``, and filled up with their first row where they don't divide.
+        batcher: makes rows of conversations.
     """
 
     def __init__(
         self, config: GsvaConfig, params: dict, tokenizer: Tokenizer, dtype=jnp.float32, mesh: Mesh | None = None
     ):
         self.config, self.params, self.tokenizer, self.dtype, self.mesh = config, params, tokenizer, dtype, mesh
+        self.batcher = Batcher(
+            tokenizer,
+            prompts.TEMPLATES[config.template],
+            config.clip.num_patches,
+            config.model_max_length,
+            1 if mesh is None else num_rows(mesh),
+        )
 
     def segment(self, image: np.ndarray, expressions: Sequence[str], threshold: float = 0.5) -> Answer:
         """Masks for expressions, in the guided protocol.
@@ -154,9 +153,9 @@ class Gsva:
         if not all(cleaned):
             raise ValueError("there is no expression: name what to look for, like 'the dog on the left'")
         if self.tokenizer.rej is None:  # LISA answers one expression a conversation: each becomes a branch
-            row = self.rows([[[prompts.guided_single(text)] for text in texts] for texts in cleaned], cleaned)
+            row = self.batcher.rows([[[prompts.guided_single(text)] for text in texts] for texts in cleaned], cleaned)
         else:
-            row = self.rows([[[prompts.guided_list(texts)]] for texts in cleaned], cleaned)
+            row = self.batcher.rows([[[prompts.guided_list(texts)]] for texts in cleaned], cleaned)
         image, patches = self.see([picture for picture, _ in requests])
         row, reading, score = self.decide(row, patches, threshold)
         low = np.asarray(draw(self.config, self.params, reading.hidden, image))
@@ -165,7 +164,7 @@ class Gsva:
             rejected = row["target_rejected"][b, : len(cleaned[b])]
             # One after the other: as logits, many masks of a large picture would not fit into memory.
             masks = [self.full_size(one, picture.shape[:2]) > 0 for one in low[b, : len(cleaned[b])]]
-            text = self.text_of(row["ids"][b], row["branch"][b])
+            text = self.batcher.text_of(row["ids"][b], row["branch"][b])
             answers.append(Answer(text, _targets(texts, rejected, masks, score[b])))
         return answers
 
@@ -213,10 +212,8 @@ class Gsva:
         asked = []
         counts = num_expressions or [None] * len(requests)
         for (_, question), count in zip(requests, counts, strict=True):
-            text = self.encode_prompt(question)
-            length = self.length([text])
-            check_length(self.tokenizer, [question], length + 1, self.config.model_max_length)
-            asked.append(Prompt(text, min(max_new, self.config.model_max_length - length), count))
+            text = self.batcher.encode_prompt(question)
+            asked.append(Prompt(text, min(max_new, self.batcher.room(question, text)), count))
         image, patches = self.see([picture for picture, _ in requests])
         return self.complete(asked, image, patches, [picture.shape[:2] for picture, _ in requests], temperature, seed)
 
@@ -237,11 +234,11 @@ class Gsva:
             sizes: the pictures' heights and widths.
             temperature, seed: see `ask`.
         """
-        row = self.pack([[prompt.text] for prompt in asked], 0)
+        row = self.batcher.pack([[prompt.text] for prompt in asked], 0)
         keys = jnp.repeat(jax.random.key(seed)[None], len(row["ids"]))  # what is drawn does not depend on the batch
         most = max(prompt.max_new for prompt in asked)
         options = dict(max_new=most, eos=self.tokenizer.eos, temperature=temperature, mesh=self.mesh)
-        result = write(self.config, self.params, self.split(row), patches, keys, **options)
+        result = write(self.config.llama, self.params["llama"], self.split(row), patches, keys, **options)
         ids = np.asarray(result.ids)
         # Each is cut at its own limit: what a row may write does not depend on the other rows.
         read = [
@@ -278,7 +275,7 @@ class Gsva:
 
     def see(self, pictures: Sequence[np.ndarray]) -> tuple[jax.Array, jax.Array]:
         """`see` for pictures of any sizes."""
-        arrays = self._filled([picture_arrays(self.config, picture) for picture in pictures])
+        arrays = filled([picture_arrays(self.config, picture) for picture in pictures], self.batcher.multiple)
         batch = {name: np.stack([array[name] for array in arrays]) for name in ("sam_images", "resized", "clip_images")}
         return see(self.config, self.params, self.split(batch), self.dtype, self.mesh)
 
@@ -290,57 +287,9 @@ class Gsva:
         """`passes.reread` for rows on the host."""
         return reread(self.config, self.params, self.split(row), patches, reading, first)
 
-    @property
-    def batch_multiple(self) -> int:
-        """A batch has a multiple of so many rows."""
-        return 1 if self.mesh is None else self.mesh.shape["data"] * self.mesh.shape["fsdp"]
-
     def split(self, batch: _T) -> _T:
         """The arrays of a batch, split over the mesh."""
         return batch if self.mesh is None else jax.device_put(batch, NamedSharding(self.mesh, BATCH))
-
-    def _filled(self, batch: Sequence[_T]) -> list[_T]:
-        """The rows of a batch, and the first one again until they divide over the mesh."""
-        return [*batch, *batch[:1] * (-len(batch) % self.batch_multiple)]
-
-    def rows(self, conversations: Sequence[list[list[prompts.Round]]], expressions: Sequence[Sequence[str]]) -> Row:
-        """Rows padded to buckets, as a batch.
-
-        Args:
-            conversations: for each picture its conversations, each a list of rounds.
-            expressions: for each picture what it is asked for, to name what is too long.
-
-        Raises:
-            ValueError: a conversation is longer than the model's context.
-        """
-        encoded = [self.encode(several) for several in conversations]
-        for texts, several in zip(expressions, encoded, strict=True):
-            longest = max(self.length([one]) for one in several)
-            check_length(self.tokenizer, texts, longest, self.config.model_max_length)
-        return self.pack(encoded, max(len(texts) for texts in expressions))
-
-    def encode(self, conversations: Sequence[list[prompts.Round]]) -> list[Conversation]:
-        """The conversations about one picture, each a list of rounds, as ids."""
-        template = prompts.TEMPLATES[self.config.template]
-        texts = [template.conversation(rounds) for rounds in conversations]
-        return [encode_conversation(self.tokenizer, text, template.separator) for text in texts]
-
-    def encode_prompt(self, question: str) -> Conversation:
-        """A question, up to where the model starts to write, as ids."""
-        return encode_prompt(self.tokenizer, prompts.TEMPLATES[self.config.template].prompt(question))
-
-    def length(self, conversations: Sequence[Conversation]) -> int:
-        """Slots that the conversations about one picture need."""
-        return row_length(self.tokenizer, conversations, self.config.clip.num_patches)
-
-    def pack(self, encoded: Sequence[Sequence[Conversation]], num_targets: int) -> Row:
-        """Rows for the conversations of each picture, with up to ``num_targets`` targets, padded, as a batch."""
-        shape = dict(
-            num_patches=self.config.clip.num_patches,
-            length=bucket(max(self.length(several) for several in encoded), SLOTS),
-            max_targets=bucket(num_targets, TARGETS),
-        )
-        return stack_rows(self._filled([pack_row(self.tokenizer, several, **shape) for several in encoded]))
 
     def decide(self, row: Row, patches: jax.Array, threshold: float) -> tuple[Row, Reading, np.ndarray]:
         """Chooses [SEG] or [REJ] for every target, each knowing the choices before it.
@@ -385,12 +334,6 @@ class Gsva:
         sam = self.config.sam
         return resize_masks(low, *mask_matrices(sam.low_res, sam.image_size, resized_size(size, sam.image_size), size))
 
-    def text_of(self, ids: np.ndarray, branch: np.ndarray) -> str:
-        """The answers that stand in a row: int32 ``[T]``, int32 ``[T]``; those of several conversations in turn."""
-        separator = prompts.TEMPLATES[self.config.template].separator.strip()
-        texts = [self.tokenizer.decode(ids[branch == number]) for number in range(1, branch.max() + 1)]
-        return " ".join(text.rsplit(separator, 1)[1].split(EOS_TEXT, 1)[0].strip() for text in texts)
-
 
 def _targets(
     names: Sequence[str], rejected: np.ndarray, masks: Sequence[np.ndarray], scores: np.ndarray
@@ -415,23 +358,9 @@ def load(checkpoint: epath.PathLike, dtype=None, mesh: MeshShape | None = None) 
     Raises:
         FileNotFoundError, ValueError: in one line, what is missing or does not fit.
     """
-    if dtype is None:
-        dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
-    dtype = np.dtype(dtype)
     config, params, tokenizer = weights.load(find_checkpoint(checkpoint))  # mapped files, nothing is read
-    if mesh is None:
-        return Gsva(config, jax.tree.map(lambda leaf: _put(leaf, dtype), params), tokenizer, dtype)
-    devices = make_mesh(mesh, jax.local_devices())
-    vocabulary = bucket(config.llama.vocab_size, devices.shape["tensor"])
-    params = {**params, "llama": llama.resize_vocabulary(params["llama"], vocabulary)}
-    layout = shardings(devices, table(config), params)
-    params = jax.tree.map(lambda leaf, where: _put(leaf, dtype, where), params, layout)
-    return Gsva(config, params, tokenizer, dtype, devices)
-
-
-def _put(leaf: np.ndarray, dtype, where: NamedSharding | None = None) -> jax.Array:
-    """An array on its devices; returns when it is there, so that the host holds one at a time."""
-    return jax.device_put(np.asarray(leaf, dtype), where).block_until_ready()
+    placed = place(params, table(config), dtype, mesh)
+    return Gsva(config, placed.params, tokenizer, placed.dtype, placed.mesh)
 
 
 def find_checkpoint(name: epath.PathLike) -> epath.Path:
@@ -445,10 +374,4 @@ def find_checkpoint(name: epath.PathLike) -> epath.Path:
         from gsva_jax.experiment import model_at  # what only training needs is not imported for a model folder
 
         return model_at(run, int(step) if step.isdigit() else None)
-    path = epath.Path(name)
-    if (path / RESULT / CONFIG_FILE).exists():
-        return path / RESULT
-    if (path / IDENTITY_FILE).exists():
-        raise FileNotFoundError(f"{path}: this run has not finished; name one of its steps, as in {path}@STEP")
-    shipped = ASSETS / path.name
-    return shipped if not path.exists() and str(name) == path.name and (shipped / CONFIG_FILE).exists() else path
+    return find_folder(name, ASSETS)

@@ -22,10 +22,11 @@ from etils import epath
 from grounding_jax.data.reasonseg import ReasonRecord
 from grounding_jax.data.refer import Record
 from grounding_jax.data.semantic import ClassRecord
+from grounding_jax.language.batching import SLOTS, TARGETS, bucket, doubling
 from grounding_jax.language.rows import Conversation, Row
 from grounding_jax.language.tokenizer import IMAGE_TEXT, Tokenizer
 from gsva_jax import prompts
-from gsva_jax.passes import SLOTS, TARGETS, bucket, doubling, draw
+from gsva_jax.passes import draw
 from gsva_jax.predict import Gsva, Prompt
 
 # For ReasonSeg's sentences, the wording that its evaluation has too.
@@ -151,12 +152,12 @@ def prepare(gsva: Gsva, protocol: str, index: int, record: Asked, question: str 
     if protocol == "generated":
         count = num if len(rounds) == 1 else 1
         texts = [_prompt(gsva, turn, count) for turn in rounds]
-        lengths = [gsva.length([prompt.text]) for prompt in texts]
+        lengths = [gsva.batcher.length([prompt.text]) for prompt in texts]
         shape = bucket(max(lengths), SLOTS), max(prompt.max_new for prompt in texts)
     else:
-        texts = gsva.encode([[turn] for turn in rounds])
-        lengths = [gsva.length([text]) for text in texts]
-        shape = bucket(gsva.length(texts), SLOTS), bucket(num, TARGETS)
+        texts = gsva.batcher.encode([[turn] for turn in rounds])
+        lengths = [gsva.batcher.length([text]) for text in texts]
+        shape = bucket(gsva.batcher.length(texts), SLOTS), bucket(num, TARGETS)
     return Request(index, record, texts, num, max(lengths) > gsva.config.model_max_length, shape)
 
 
@@ -217,7 +218,7 @@ def official_decisions(tokenizer: Tokenizer, argmax: np.ndarray, rejected: np.nd
 def _official(
     gsva: Gsva, requests: Sequence[Request], image: jax.Array, patches: jax.Array, with_absent: bool
 ) -> list[Prediction]:
-    row = gsva.pack([request.texts for request in requests], max(request.num_targets for request in requests))
+    row = gsva.batcher.pack([request.texts for request in requests], max(request.num_targets for request in requests))
     forced = teacher_force(gsva, row, patches, second_pass=with_absent)
     low = np.asarray(draw(gsva.config, gsva.params, forced.hidden, image))
     predictions = []
@@ -233,7 +234,7 @@ def _official(
 def _guided(
     gsva: Gsva, requests: Sequence[Request], image: jax.Array, patches: jax.Array, with_absent: bool
 ) -> list[Prediction]:
-    row = gsva.pack([request.texts for request in requests], max(request.num_targets for request in requests))
+    row = gsva.batcher.pack([request.texts for request in requests], max(request.num_targets for request in requests))
     row, reading, scores = gsva.decide(row, patches, threshold=0.5)
     low = np.asarray(draw(gsva.config, gsva.params, reading.hidden, image))
     predictions = []
@@ -306,4 +307,4 @@ def _prompt(gsva: Gsva, turn: prompts.Round, num_expressions: int) -> Prompt:
     """A question, and how much may be written: sizes that double, so that few programs are compiled."""
     question, answer = turn
     limit = _ANSWER_FACTOR * len(gsva.tokenizer.encode(answer)) + _ANSWER_EXTRA
-    return Prompt(gsva.encode_prompt(question), doubling(limit, SLOTS), num_expressions)
+    return Prompt(gsva.batcher.encode_prompt(question), doubling(limit, SLOTS), num_expressions)

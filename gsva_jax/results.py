@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,27 +13,10 @@ from PIL import Image
 from rich.text import Text
 
 from grounding_jax.data.masks import mask_record
-from gsva_jax.legend import Shown, colour, verdict
-from gsva_jax.overlay import draw_overlay
+from grounding_jax.drawing.legend import Shown, colour, verdict
+from grounding_jax.drawing.overlay import draw_overlay
 
 OVERLAY_FILE, MASKS_FILE = "overlay.png", "masks.json"
-
-
-def prepare_folder(path: epath.PathLike) -> epath.Path:
-    """Makes a folder and tries it out, so that nobody waits for results that can't be kept.
-
-    Raises:
-        ValueError: nothing can be written there.
-    """
-    folder = epath.Path(path)
-    probe = folder / f".{os.getpid()}.probe"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_text("")
-        probe.unlink()
-    except OSError as error:
-        raise ValueError(f"can't write to the folder {folder}: {error.strerror or error}") from error
-    return folder
 
 
 def save_results(

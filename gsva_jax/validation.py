@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from grounding_jax.drawing.overlay import draw_overlay
 from grounding_jax.language.answers import phrases
 from grounding_jax.language.tokenizer import Tokenizer
 from grounding_jax.models import llama
 from grounding_jax.models.mask_resize import mask_matrices, resize_masks
 from gsva_jax import losses, model
 from gsva_jax.config import GsvaConfig
-from gsva_jax.overlay import draw_overlay
 from gsva_jax.predict import Target
 from gsva_jax.prompts import TEMPLATES
 

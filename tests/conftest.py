@@ -48,6 +48,6 @@ def picture(tmp_path) -> Path:
 @pytest.fixture
 def no_kept_programs(monkeypatch):
     """Tests leave no compiled programs on the machine."""
-    from gsva_jax.cli import terminal
+    from grounding_jax import terminal
 
     monkeypatch.setattr(terminal, "keep_compiled_programs", lambda: None)

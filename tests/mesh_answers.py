@@ -37,7 +37,8 @@ def answer(case: str, out: Path) -> None:
     gsva, records = load(case), list(open_dataset(SCENES, DATASET))[:ROWS]
     texts = [record.expressions for record in records]
     image, patches = gsva.see([open_picture(record.image) for record in records])
-    row, reading, score = gsva.decide(gsva.rows([[[prompts.guided_list(some)]] for some in texts], texts), patches, 0.5)
+    row = gsva.batcher.rows([[[prompts.guided_list(some)]] for some in texts], texts)
+    row, reading, score = gsva.decide(row, patches, 0.5)
     low = passes.draw(gsva.config, gsva.params, reading.hidden, image)
     np.savez(out / f"{case}.npz", low=np.asarray(low), score=score, rejected=row["target_rejected"])
     reports = [

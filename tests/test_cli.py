@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from grounding_jax import terminal
 from grounding_jax.data.masks import decode_mask
 from grounding_jax.weights.readers import open_weights
 from grounding_jax.weights.writers import write_torch
 from gsva_jax import demo
-from gsva_jax.cli import COMMANDS, _parse, main, terminal
+from gsva_jax.cli import COMMANDS, _parse, main
 from tests.command_line import failed, import_words, records, write_picture
 
 pytestmark = pytest.mark.usefixtures("no_kept_programs")

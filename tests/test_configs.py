@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from grounding_jax.data.datasets import KNOWN_DATASETS
+from grounding_jax.training.run_folder import RESULT
 from grounding_jax.training.state import partition, path_matcher
 from gsva_jax.experiment import CONFIG_FOLDERS, changed, debugged, find_config, load_config, run, task_of
 from gsva_jax.mixture import REASONING, SEMANTIC, Family
-from gsva_jax.predict import ASSETS, RESULT, find_checkpoint
+from gsva_jax.predict import ASSETS, find_checkpoint
 from gsva_jax.train import Recipe
 
 CONFIGS = sorted(path.stem for path in CONFIG_FOLDERS[0].glob("*.py"))

@@ -76,7 +76,8 @@ def test_official_items_are_those_of_the_release(gsva, source, name):
         numbers = [start, min(start + 1, len(records) - 1)]
         requests = [prepare(gsva, "official", i, records[i]) for i in numbers]
         items = [dict(np.load(source / f"eval_{name}_{i}.npz")) for i in numbers]
-        row = gsva.pack([request.texts for request in requests], max(request.num_targets for request in requests))
+        most = max(request.num_targets for request in requests)
+        row = gsva.batcher.pack([request.texts for request in requests], most)
         image, patches = gsva.see([open_picture(records[i].image) for i in numbers])
         forced = teacher_force(gsva, row, patches, second_pass=with_absent)
         low = passes.draw(gsva.config, gsva.params, forced.hidden, image)
@@ -104,7 +105,7 @@ def _ignored(record) -> np.ndarray:
 
 def test_reading_again_may_reach_back_into_the_picture(gsva, source):
     record = open_dataset(source / "data", GREFCOCO)[2]
-    row = gsva.pack([prepare(gsva, "official", 2, record).texts] * 2, len(record.expressions))
+    row = gsva.batcher.pack([prepare(gsva, "official", 2, record).texts] * 2, len(record.expressions))
     _, patches = gsva.see([open_picture(record.image)] * 2)
     expected = passes.read_rows(gsva.config, gsva.params, row, patches)
     other = {**row, "ids": np.where(row["ids"] == gsva.tokenizer.rej, gsva.tokenizer.seg[0], row["ids"])}
@@ -164,7 +165,7 @@ def always_writes(text: str, tokenizer):
     def write(config, params, row, patches, keys, max_new, eos, temperature, mesh):
         ids = tokenizer.encode(text)
         ids = np.tile([*ids, *[eos] * (max_new - len(ids))], (len(row["ids"]), 1))
-        return Generation(jnp.asarray(ids), jnp.zeros((*ids.shape, config.llama.width)), None)
+        return Generation(jnp.asarray(ids), jnp.zeros((*ids.shape, config.width)), None)
 
     return write
 
@@ -288,7 +289,8 @@ def test_forms_of_the_question(gsva, lisa, source, tmp_path, monkeypatch):
     }
     for question, words in forms.items():
         (text,) = prepare(gsva, "official", 1, record, question).texts
-        expected = gsva.encode([[(f"<image>\n {words}", f"Sure,{name}:{'[REJ]' if record.rejected[0] else '[SEG]'}.")]])
+        answer = f"Sure,{name}:{'[REJ]' if record.rejected[0] else '[SEG]'}."
+        expected = gsva.batcher.encode([[(f"<image>\n {words}", answer)]])
         np.testing.assert_array_equal(text.ids, expected[0].ids)
     assert len({*forms.values()}) == 4
 

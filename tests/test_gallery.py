@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from grounding_jax.data.datasets import open_dataset
+from grounding_jax.drawing.legend import COLOURS
+from grounding_jax.drawing.overlay import draw_overlay, draw_targets
 from grounding_jax.metrics.outcomes import Outcome
 from gsva_jax import evaluate as evaluation
 from gsva_jax import predict
 from gsva_jax.gallery import SHOWN, choose, picture_iou
-from gsva_jax.legend import COLOURS
-from gsva_jax.overlay import draw_overlay, draw_targets
 from gsva_jax.protocols import Prediction
 
 SCENES, DATASET = predict.ASSETS / "scenes", "grefcoco|unc|testA"

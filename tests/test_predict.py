@@ -10,10 +10,11 @@ import pytest
 
 import gsva_jax
 from grounding_jax.data.pictures import open_picture
+from grounding_jax.language.generation import write
 from grounding_jax.language.rows import encode_prompt
 from grounding_jax.models import llama, llava
 from gsva_jax import model, predict, prompts
-from gsva_jax.passes import see, write
+from gsva_jax.passes import see
 
 WORDS = ["dog", "cat", "apple", "man", "chair", "tree", "left", "right", "top", "small", "red", "of", "the", "with"]
 
@@ -35,10 +36,10 @@ def test_greedy_ids_are_those_of_the_release(gsva, gsva_golden):
     for case, prompt in zip(cases, asked, strict=True):
         np.testing.assert_array_equal(prompt.ids, case["prompt_ids"])
     _, patches = gsva.see([open_picture(gsva_golden / "data" / case["image"]) for case in cases])
-    rows = gsva.pack([[prompt] for prompt in asked], 0)
+    rows = gsva.batcher.pack([[prompt] for prompt in asked], 0)
     decisions = (*gsva.tokenizer.seg, gsva.tokenizer.rej)
     options = dict(max_new=24, eos=gsva.tokenizer.eos, suppressed=decisions, temperature=0.0)
-    written = write(gsva.config, gsva.params, rows, patches, None, **options)
+    written = write(gsva.config.llama, gsva.params["llama"], rows, patches, None, **options)
     for ids, case in zip(written.ids, cases, strict=True):
         np.testing.assert_array_equal(ids, case["greedy_ids"])
 
@@ -50,7 +51,7 @@ def random_requests(num: int, seed: int) -> list[list[str]]:
 
 def slow_decisions(gsva, texts: list[list[str]], patches) -> tuple[np.ndarray, np.ndarray]:
     """Chooses token by token, without a cache: reads every row up to the slot before a target, writes, starts over."""
-    row = gsva.rows([[[prompts.guided_list(expressions)]] for expressions in texts], texts)
+    row = gsva.batcher.rows([[[prompts.guided_list(expressions)]] for expressions in texts], texts)
     seg, rej = gsva.tokenizer.seg[0], gsva.tokenizer.rej
 
     @jax.jit
@@ -76,7 +77,7 @@ def test_guided_choice_equals_choosing_token_by_token(gsva, pictures):
     images = [pictures[i % len(pictures)] for i in range(len(texts))]
     _, patches = gsva.see(images)
     expected, margins = slow_decisions(gsva, texts, patches)
-    row = gsva.rows([[[prompts.guided_list(expressions)]] for expressions in texts], texts)
+    row = gsva.batcher.rows([[[prompts.guided_list(expressions)]] for expressions in texts], texts)
     decided, reading, score = gsva.decide(row, patches, 0.5)
     M = expected.shape[1]
     np.testing.assert_array_equal(decided["target_rejected"][:, :M], expected)
@@ -86,7 +87,7 @@ def test_guided_choice_equals_choosing_token_by_token(gsva, pictures):
     assert mixed >= 50, f"only {mixed} of the 200 prompts have both kinds of decisions: the test says little"
     # The states that masks are made of are those of the text as decided, not of a pass before.
     pairs = zip(texts, expected, strict=True)
-    whole = gsva.rows([[[prompts.guided_list(t, list(r[: len(t)]))]] for t, r in pairs], texts)
+    whole = gsva.batcher.rows([[[prompts.guided_list(t, list(r[: len(t)]))]] for t, r in pairs], texts)
     np.testing.assert_array_equal(decided["ids"], whole["ids"])
     hidden, _ = llava.read(
         gsva.config.llama, gsva.params["llama"], whole["ids"], whole["positions"], whole["branch"], patches

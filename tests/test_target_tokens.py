@@ -129,7 +129,7 @@ def test_the_second_reading_of_the_official_protocol_has_their_own_tokens(gsva):
     things = ["the dog", "the turtle", "the banana"]
 
     def row(rejected):
-        return gsva.pack([gsva.encode([[prompts.official_list(things, rejected)]])], 3)
+        return gsva.batcher.pack([gsva.batcher.encode([[prompts.official_list(things, rejected)]])], 3)
 
     twice = protocols.teacher_force(gsva, row([False, True, True]), patches, second_pass=True)
     once = protocols.teacher_force(gsva, row([False] * 3), patches, second_pass=True)

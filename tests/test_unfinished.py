@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gsva_jax.unfinished import Unfinished
+from grounding_jax.unfinished import Unfinished
 
 IDENTITY = {"model": "a", "dataset": "grefcoco|unc|val"}
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from grounding_jax.models import llama
+from grounding_jax.language.rows import Row
+from grounding_jax.models import llama, llava
 from grounding_jax.models.llama import LlamaConfig
 from grounding_jax.sharding.mesh import BATCH
 
@@ -53,6 +55,13 @@ def empty_cache(config: LlamaConfig, batch: int, length: int, dtype, mesh: Mesh 
     """`llama.empty_cache`, laid out over a mesh where there is one."""
     cache = llama.empty_cache(config, batch, length, dtype)
     return cache if mesh is None else jax.lax.with_sharding_constraint(cache, NamedSharding(mesh, CACHE))
+
+
+@functools.partial(jax.jit, static_argnames=("config", "max_new", "eos", "suppressed", "temperature", "mesh"))
+def write(config: LlamaConfig, params: dict, row: Row, patches: jax.Array, keys: jax.Array, **options) -> Generation:
+    """Continues the prompts of a batch of rows about pictures; for all but ``patches [B, P, D]`` see `generate`."""
+    x = llava.embed(params, row["ids"], patches)
+    return generate(config, params, x, row["positions"], row["branch"], keys=keys, **options)
 
 
 def generate(

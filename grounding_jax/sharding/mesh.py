@@ -74,9 +74,14 @@ def make_mesh(shape: MeshShape, devices: Sequence[jax.Device] | None = None) -> 
     return Mesh(array, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
+def num_rows(mesh: Mesh) -> int:
+    """Over how many devices the rows of a batch are split."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
 def check_batch(mesh: Mesh, batch_size: int, parts: int = 1) -> None:
     """Raises ValueError unless a batch, cut into ``parts`` micro-batches, divides over ``data`` and ``fsdp``."""
-    rows = mesh.shape["data"] * mesh.shape["fsdp"]
+    rows = num_rows(mesh)
     if batch_size % (rows * parts):
         parted = f" in {parts} micro-batches" if parts > 1 else ""
         raise ValueError(

@@ -12,11 +12,11 @@ from typing import Annotated
 
 import tyro
 
+from grounding_jax.terminal import one_line
 from gsva_jax.cli.answering import Ask, Segment
 from gsva_jax.cli.checkpoints import Export, Import
 from gsva_jax.cli.data import Data
 from gsva_jax.cli.experiments import Evaluate, Train
-from gsva_jax.cli.terminal import one_line
 
 COMMANDS = {
     "segment": Segment,

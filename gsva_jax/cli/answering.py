@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 from etils import epath
 from tyro.conf import Positional, arg
 
+from grounding_jax.terminal import Dtype, note, one_line, optional, prepare_folder, say, tracked, working
+from gsva_jax.cli.loading import load_model
 from gsva_jax.cli.requests import Request, folder_requests, is_many, jsonl_requests
-from gsva_jax.cli.terminal import Dtype, load_model, note, one_line, optional, say, tracked, working
 
 if TYPE_CHECKING:
     import numpy as np
@@ -169,7 +170,7 @@ def _open(picture: epath.Path) -> np.ndarray:
 
 def _prepare(requests: Sequence[Request], out: epath.Path) -> None:
     """Finds out before the model runs whether results can be written, and that they replace no picture."""
-    from gsva_jax.results import OVERLAY_FILE, prepare_folder
+    from gsva_jax.results import OVERLAY_FILE
 
     for request in requests:
         if request.picture == request.folder / OVERLAY_FILE:
@@ -178,7 +179,7 @@ def _prepare(requests: Sequence[Request], out: epath.Path) -> None:
 
 
 def _save(answer: Answer, folder: epath.Path, image: np.ndarray, caption: Sequence[str] = ()) -> None:
-    from gsva_jax.lettering import undrawable
+    from grounding_jax.drawing.lettering import undrawable
     from gsva_jax.results import save_results
 
     folder.mkdir(parents=True, exist_ok=True)

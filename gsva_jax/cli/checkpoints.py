@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from etils import epath
 from tyro.conf import Positional, arg
 
-from gsva_jax.cli.terminal import copying, optional, say
+from grounding_jax.terminal import copying, optional, say
 
 if TYPE_CHECKING:
     from gsva_jax.weights import Checkpoint

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
 
-from gsva_jax.cli.terminal import counting, one_line, say, working
+from grounding_jax.terminal import counting, one_line, say, working
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 from etils import epath
 from tyro.conf import Positional, Suppress, arg
 
-from gsva_jax.cli.terminal import Dtype, load_model, note, optional, say
+from grounding_jax.terminal import Dtype, note, optional, prepare_folder, say
+from gsva_jax.cli.loading import load_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +75,6 @@ class Evaluate:
         from grounding_jax.sharding.mesh import MeshShape
         from gsva_jax.evaluate import check_dataset, evaluate
         from gsva_jax.published import markdown_table
-        from gsva_jax.results import prepare_folder
 
         hosts.start()
         check_dataset(self.dataset, self.protocol, self.question)

@@ -1,4 +1,4 @@
-"""What the commands show while they work, where JAX keeps its compiled programs, and loading a model."""
+"""What the commands show while they work, and where they and JAX may keep their files."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
+from etils import epath
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -22,10 +23,6 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from tyro.conf import arg
-
-if TYPE_CHECKING:
-    from grounding_jax.sharding.mesh import MeshShape
-    from gsva_jax.predict import Gsva
 
 T = TypeVar("T")
 
@@ -122,13 +119,28 @@ def keep_compiled_programs() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)  # a small model has small programs
 
 
-def load_model(checkpoint: str, dtype: str | None = None, mesh: MeshShape | None = None) -> Gsva:
-    """Loads a model; see `gsva_jax.load`."""
+@contextlib.contextmanager
+def loading(checkpoint: str) -> Iterator[None]:
+    """Around loading a model: shows what is being done, and says how long it took."""
     begin = time.perf_counter()
     with working(f"loading {checkpoint}"):
-        from gsva_jax.predict import load
-
         keep_compiled_programs()
-        gsva = load(checkpoint, dtype, mesh)
+        yield
     note(f"loaded {checkpoint} in {time.perf_counter() - begin:.1f} s")
-    return gsva
+
+
+def prepare_folder(path: epath.PathLike) -> epath.Path:
+    """Makes a folder and tries it out, so that nobody waits for results that can't be kept.
+
+    Raises:
+        ValueError: nothing can be written there.
+    """
+    folder = epath.Path(path)
+    probe = folder / f".{os.getpid()}.probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(f"can't write to the folder {folder}: {error.strerror or error}") from error
+    return folder

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image, ImageDraw
 
-from gsva_jax.lettering import Lettering
+from grounding_jax.drawing.lettering import Lettering
 
 # Light enough for dark numbers on top, in an order that keeps neighbours far apart.
 COLOURS = (
@@ -34,7 +34,7 @@ _MAX_COLUMNS, _SINGLE_COLUMN_UP_TO, _CROWDED = 3, 3, 12
 
 
 class Shown(Protocol):
-    """What is drawn of a target; `predict.Target` is one."""
+    """What is drawn of a target."""
 
     expression: str
     rejected: bool

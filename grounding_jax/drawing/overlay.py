@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageColor, ImageFilter
 
-from gsva_jax.legend import BACKGROUND, Shown, colour, draw_badge, draw_legend
+from grounding_jax.drawing.legend import BACKGROUND, Shown, colour, draw_badge, draw_legend
 
 # Small pictures are drawn larger, at most so many times, so that the legend can be read; huge ones smaller.
 MIN_SIDE, MAX_SIDE, MAX_SCALE = 960, 2048, 10

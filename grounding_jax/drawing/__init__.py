@@ -1,0 +1,1 @@
+"""Masks and captions as pictures that people look at."""
