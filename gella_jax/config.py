@@ -15,8 +15,12 @@ from grounding_jax.models.swin import SwinConfig
 
 # Vicuna v1.5: its vocabulary and [SEG], and a context of 4,096 tokens.
 _LLAVA_15 = dict(vocab_size=32001, max_positions=4096, eps=1e-5)
-_CHOICES = {"projector": ("linear", "mlp2x_gelu"), "seg_state": ("at", "predicting")}
-_BACKBONES = {
+_CHOICES = {
+    "projector": ("linear", "mlp2x_gelu"),
+    "seg_state": ("at", "predicting"),
+    "colours": ("random", "location"),
+}
+BACKBONES = {
     "swin_t": (SwinConfig.tiny(), (96, 192, 384, 768)),
     "swin_l": (SwinConfig.large(), (192, 384, 768, 1536)),
     "mobilenet_v2": (MobileNetConfig.torchvision(), (24, 32, 96, 320)),
@@ -34,6 +38,7 @@ class GellaConfig:
             model of LLaVA-1.5 fit -2 only.
         seg_state: which state of the language model stands for a noun: that "at" its [SEG], or the one "predicting" it.
         side: S, of the square colormap in pixels; the paper does not tell it.
+        colours: of the colormap, see `colormap.choose_colours` (Table 5b).
         template: conversation template, one of `prompts.TEMPLATES`.
         model_max_length: context length in tokens, image patches included.
     """
@@ -48,6 +53,7 @@ class GellaConfig:
     vision_layer: int = -2
     seg_state: str = "at"
     side: int = 800
+    colours: str = "random"
     template: str = "vicuna_v1"
     model_max_length: int = 4096
 
@@ -73,7 +79,7 @@ class GellaConfig:
 
     @classmethod
     def _published(cls, llama: LlamaConfig, backbone: str, changes: dict) -> GellaConfig:
-        sizes, channels = _BACKBONES[backbone]
+        sizes, channels = BACKBONES[backbone]
         parts = {
             "llama": llama,
             "clip": ClipConfig.vit_l14(image_size=336),

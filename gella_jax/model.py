@@ -49,9 +49,20 @@ def init(config: GellaConfig, key: jax.Array) -> dict:
     }
 
 
-def see(config: GellaConfig, params: dict, images: jax.Array, dtype) -> jax.Array:
-    """CLIP's features of pictures, Z_v: uint8 ``[B, H, W, 3] -> [B, P, C]``."""
-    pixels = normalize_clip(images).astype(dtype)
+def see(config: GellaConfig, params: dict, images: jax.Array, resized: jax.Array, dtype) -> jax.Array:
+    """CLIP's features of pictures, Z_v.
+
+    Args:
+        config: sizes.
+        params: the whole tree.
+        images: uint8 ``[B, H, W, 3]``, padded.
+        resized: int32 ``[B, 2]``, what a picture takes up of it.
+        dtype: of the computation.
+
+    Returns:
+        ``[B, P, C]``.
+    """
+    pixels = normalize_clip(images, resized).astype(dtype)
     return clip.patch_features(config.clip, params["clip"], pixels, config.vision_layer)
 
 
@@ -93,9 +104,9 @@ def noun_states(config: GellaConfig, hidden: jax.Array, seg_positions: jax.Array
     return jnp.take_along_axis(hidden, slots[..., None], axis=1)
 
 
-def associate(config: GellaConfig, params: dict, nouns: jax.Array, entities: Entities) -> jax.Array:
-    """How much each noun means each query: ``[B, M, D] -> float32 [B, M, Q]``, logits."""
-    return association.associate(config.association, params["association"], nouns, entities.last.queries)
+def associate(config: GellaConfig, params: dict, nouns: jax.Array, queries: jax.Array) -> jax.Array:
+    """How much each noun means each query: ``[B, M, D], [B, Q, C] -> float32 [B, M, Q]``, logits."""
+    return association.associate(config.association, params["association"], nouns, queries)
 
 
 def forward(
@@ -111,20 +122,22 @@ def forward(
         config: sizes.
         params: the whole tree.
         batch: the row arrays ``ids, positions, branch`` int32 ``[B, T]`` and ``seg_positions`` ``[B, M]``, and the
-            pictures ``clip_images`` uint8 ``[B, H, W, 3]`` and ``colormaps`` uint8 ``[B, S, S, 3]``.
+            pictures ``clip_images`` uint8 ``[B, H, W, 3]``, ``clip_resized`` int32 ``[B, 2]`` and ``colormaps`` uint8
+            ``[B, S, S, 3]``.
         dtype: of the computation.
         dropout_keys: see `llama.Decoder`.
 
     Returns:
         ``logits`` float32 ``[B, T, V]``; ``entities``; ``association`` float32 ``[B, M, Q]``.
     """
-    features = see(config, params, batch["clip_images"], dtype)
+    features = see(config, params, batch["clip_images"], batch["clip_resized"], dtype)
     row = batch["ids"], batch["positions"], batch["branch"]
     patches = project(config, params, features)
     hidden, _ = llava.read(config.llama, params["llama"], *row, patches, dropout_keys=dropout_keys)
     entities = segment(config, params, features, batch["colormaps"])
+    nouns = noun_states(config, hidden, batch["seg_positions"])
     return {
         "logits": llama.logits(config.llama, params["llama"], hidden),
         "entities": entities,
-        "association": associate(config, params, noun_states(config, hidden, batch["seg_positions"]), entities),
+        "association": associate(config, params, nouns, entities.last.queries),
     }

@@ -43,6 +43,7 @@ def make_batch(seed: int = 0) -> dict[str, np.ndarray]:
         "branch": np.ones((2, T), np.int32),
         "seg_positions": np.array([[6, 8, -1]] * 2, np.int32),
         "clip_images": rng.integers(0, 256, (2, 28, 28, 3), np.uint8),
+        "clip_resized": np.full((2, 2), 28, np.int32),
         "colormaps": rng.integers(0, 256, (2, 64, 64, 3), np.uint8),
     }
 
@@ -112,6 +113,7 @@ def test_published_sizes(size, backbone):
     batch |= {
         "seg_positions": jax.ShapeDtypeStruct((1, 21), np.int32),
         "clip_images": jax.ShapeDtypeStruct((1, 336, 336, 3), np.uint8),
+        "clip_resized": jax.ShapeDtypeStruct((1, 2), np.int32),
         "colormaps": jax.ShapeDtypeStruct((1, 800, 800, 3), np.uint8),
     }
     outputs = jax.eval_shape(lambda params, batch: model.forward(config, params, batch), shapes, batch)

@@ -85,19 +85,29 @@ def resized_size(size: tuple[int, int], side: int) -> tuple[int, int]:
     return height, width
 
 
-def resize_longest(image: np.ndarray, side: int) -> np.ndarray:
-    """Resizes uint8 [H, W, 3] so that its longest side is `side`: Pillow's antialiased bilinear filter."""
+def resize_longest(
+    image: np.ndarray, side: int, resample: Image.Resampling = Image.Resampling.BILINEAR
+) -> np.ndarray:
+    """Resizes uint8 [H, W, 3] so that its longest side is `side`, with Pillow's antialiased filters."""
     _check_image(image)
     height, width = resized_size(image.shape[:2], side)
-    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+    return np.array(Image.fromarray(image).resize((width, height), resample))
 
 
 def sam_input(image: np.ndarray, side: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """Resizes uint8 [H, W, 3] for SAM and pads it with zeros at the right and the bottom (spec gsva c.1).
+    """Resizes uint8 [H, W, 3] for SAM, bilinear, and pads it with zeros at the right and the bottom (spec gsva c.1).
 
     Returns the padded uint8 [side, side, 3] and the (height, width) that the picture takes up in it.
     """
-    resized = resize_longest(image, side)
+    return _padded(resize_longest(image, side), side)
+
+
+def clip_input(image: np.ndarray, side: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """The same for CLIP where it is to see the whole picture, bicubic (spec gella A8)."""
+    return _padded(resize_longest(image, side, Image.Resampling.BICUBIC), side)
+
+
+def _padded(resized: np.ndarray, side: int) -> tuple[np.ndarray, tuple[int, int]]:
     height, width = resized.shape[:2]
     padded = np.zeros((side, side, 3), np.uint8)
     padded[:height, :width] = resized
@@ -131,15 +141,23 @@ def normalize_sam(padded: jax.Array, resized: jax.Array) -> jax.Array:
 
     Pixels outside the picture are zero after normalisation, as the release pads last (spec gsva c.1).
     """
-    values = (padded.astype(jnp.float32) - jnp.array(SAM_MEAN)) / jnp.array(SAM_STD)
-    rows = jnp.arange(padded.shape[1])[None, :] < resized[:, :1]
-    columns = jnp.arange(padded.shape[2])[None, :] < resized[:, 1:]
+    return _only_inside((padded.astype(jnp.float32) - jnp.array(SAM_MEAN)) / jnp.array(SAM_STD), resized)
+
+
+def normalize_clip(image: jax.Array, resized: jax.Array | None = None) -> jax.Array:
+    """Normalises CLIP's input: uint8 [..., 3] -> float32 of the same shape (spec gsva c.1).
+
+    Where a batch [B, S, S, 3] comes with inside sizes, int [B, 2], the pixels outside are zero (spec gella A8).
+    """
+    values = (image.astype(jnp.float32) / 255.0 - jnp.array(CLIP_MEAN)) / jnp.array(CLIP_STD)
+    return values if resized is None else _only_inside(values, resized)
+
+
+def _only_inside(values: jax.Array, resized: jax.Array) -> jax.Array:
+    """Zeros outside of the pictures: float32 [B, S, S, 3], int [B, 2] -> float32 [B, S, S, 3]."""
+    rows = jnp.arange(values.shape[1])[None, :] < resized[:, :1]
+    columns = jnp.arange(values.shape[2])[None, :] < resized[:, 1:]
     return jnp.where((rows[:, :, None] & columns[:, None, :])[..., None], values, 0.0)
-
-
-def normalize_clip(image: jax.Array) -> jax.Array:
-    """Normalises CLIP's input: uint8 [..., 3] -> float32 of the same shape (spec gsva c.1)."""
-    return (image.astype(jnp.float32) / 255.0 - jnp.array(CLIP_MEAN)) / jnp.array(CLIP_STD)
 
 
 def _read(source: epath.PathLike | PackedFile | bytes) -> tuple[bytes, str]:

@@ -56,3 +56,12 @@ SAM: tuple[Rule, ...] = (
     ),
     ("(prompt_encoder|mask_decoder)/.*", WHOLE),
 )
+
+# The heads of a stage, 3 in the first one of Swin-T, seldom divide over ``tensor``.
+SWIN: tuple[Rule, ...] = (
+    (r"stages_\d+/blocks/(attn/[qkvo]|mlp/fc[12])/kernel", P(None, "fsdp", None)),
+    (r"stages_\d+/blocks/(attn/([qkvo]/bias|relative_bias)|mlp/fc[12]/bias|norm[12]/(scale|bias))", WHOLE),
+    (r"stages_\d+/merge/reduction/kernel", P("fsdp", None)),
+    (r"(stages_\d+/merge/norm|norm\d|patch_norm)/(scale|bias)", WHOLE),
+    ("patch_embed/(kernel|bias)", WHOLE),
+)

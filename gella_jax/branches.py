@@ -1,0 +1,218 @@
+"""The two branches of a GELLA in memory, a batch at a time: one reads and writes, the other finds entities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from gella_jax import prompts
+from gella_jax.config import GellaConfig
+from gella_jax.data import Drawn, draw, picture_arrays
+from gella_jax.passes import find, match, pair, read_nouns, see
+from grounding_jax.data.entity_masks import Entities
+from grounding_jax.data.pictures import resized_size
+from grounding_jax.language.answers import read_answer
+from grounding_jax.language.batching import TARGETS, Batcher, bucket, doubling, filled
+from grounding_jax.language.conversation import defuse
+from grounding_jax.language.generation import write
+from grounding_jax.language.tokenizer import SEG_TEXT, Tokenizer
+from grounding_jax.models.mask2former import Prediction
+from grounding_jax.models.mask_resize import mask_matrices, resize_masks
+from grounding_jax.sharding.mesh import BATCH, num_rows
+
+MOST_NEW = 512  # tokens that an answer may have
+_MASKS = 16  # the number of masks is padded to this, doubled as often as needed
+
+
+class Question(NamedTuple):
+    """A question in the model's own format, and the user's text in it, which errors name."""
+
+    text: str
+    caption: str
+
+
+class Written(NamedTuple):
+    """An answer, read: its text, its nouns, and for each the state ``[D]`` that stands for it, ``[M, D]``."""
+
+    text: str
+    nouns: tuple[str, ...]
+    states: jax.Array
+
+
+class Scene(NamedTuple):
+    """What the mask branch makes of a batch of pictures.
+
+    Attributes:
+        drawn: what was drawn of each.
+        prediction: what the decoder says of them.
+        queries: int32 ``[B, E]``, the query that stands for each mask; -1 where there is none.
+    """
+
+    drawn: list[Drawn]
+    prediction: Prediction
+    queries: np.ndarray
+
+    def query_of_mask(self, b: int) -> np.ndarray:
+        """int32 ``[E]``, the query of each mask of a picture; -1 where it has none."""
+        return self.queries[b, : len(self.drawn[b].map.visible)]
+
+    def by_mask(self, b: int, by_query: np.ndarray) -> np.ndarray:
+        """Numbers of the masks of a picture, 0 without a query: float32 ``[M, Q] -> [M, E]``."""
+        query = self.query_of_mask(b)
+        return np.where(query >= 0, by_query[:, query], np.float32(0))
+
+    def entity_probability(self, b: int) -> np.ndarray:
+        """How probable it is that each query is an entity at all: float32 ``[Q]``."""
+        return np.asarray(jax.nn.softmax(self.prediction.class_logits[b]))[:, 0]
+
+    def left_out(self, b: int) -> dict[str, int]:
+        """How many masks have no query: "hidden", of which nothing is seen, and "surplus", beyond the queries."""
+        drawn = self.drawn[b]
+        hidden = ~drawn.map.visible & ~drawn.surplus
+        return {"hidden": int(hidden.sum()), "surplus": int(drawn.surplus.sum())}
+
+
+class Branches:
+    """A model in memory, and what its parts do; `predict.Gella` makes tasks of it.
+
+    Attributes:
+        config: sizes.
+        params: nested dict of arrays.
+        tokenizer: the vocabulary.
+        dtype: of the computation.
+        mesh: the devices that the parameters are spread over; None where all is on one. Batches are then split over
+            ``data`` and ``fsdp``, and filled up with their first row where they don't divide.
+        batcher: makes rows of conversations.
+    """
+
+    def __init__(
+        self, config: GellaConfig, params: dict, tokenizer: Tokenizer, dtype=jnp.float32, mesh: Mesh | None = None
+    ):
+        self.config, self.params, self.tokenizer, self.dtype, self.mesh = config, params, tokenizer, dtype, mesh
+        self.batcher = Batcher(
+            tokenizer,
+            prompts.TEMPLATES[config.template],
+            config.clip.num_patches,
+            config.model_max_length,
+            1 if mesh is None else num_rows(mesh),
+        )
+
+    def see(self, images: Sequence[np.ndarray]) -> tuple[jax.Array, jax.Array]:
+        """`passes.see` for pictures of any sizes."""
+        arrays = filled([picture_arrays(self.config, image) for image in images], self.batcher.multiple)
+        batch = {name: np.stack([array[name] for array in arrays]) for name in arrays[0]}
+        seen = self.split((batch["clip_images"], batch["clip_resized"]))
+        return see(self.config, self.params, *seen, self.dtype, self.mesh)
+
+    def find(self, features: jax.Array, entities: Sequence[Entities], image_ids: Sequence[str]) -> Scene:
+        """Draws the masks of a batch of pictures, and finds the queries that stand for them.
+
+        Args:
+            features: see `see`.
+            entities: of each picture.
+            image_ids: what the pictures are called; random colours depend on it.
+        """
+        drawn = [draw(self.config, masks, name) for masks, name in zip(entities, image_ids, strict=True)]
+        E = doubling(max(len(masks.masks) for masks in entities), _MASKS)
+        rows = filled(drawn, self.batcher.multiple)
+        visible = np.zeros((len(rows), E), bool)
+        for b, one in enumerate(rows):
+            visible[b, : len(one.map.visible)] = one.map.visible
+        prediction = find(self.config, self.params, features, self.split(np.stack([one.colormap for one in rows])))
+        index = self.split((np.stack([one.map.index for one in rows]), visible))
+        return Scene(drawn, prediction, np.asarray(match(prediction, *index)))
+
+    def read(self, questions: Sequence[Question], nouns: Sequence[Sequence[str]], patches: jax.Array) -> list[Written]:
+        """Reads answers that name given nouns.
+
+        Args:
+            questions: about the pictures.
+            nouns: of each answer.
+            patches: see `see`.
+
+        Raises:
+            ValueError: a conversation is longer than the model's context, or a noun is empty.
+        """
+        answers = [prompts.nouns_answer(some) for some in nouns]
+        rounds = [(question.text, answer) for question, answer in zip(questions, answers, strict=True)]
+        encoded = [self.batcher.encode([[turn]]) for turn in rounds]
+        for question, conversation in zip(questions, encoded, strict=True):
+            self._check_length(question.caption, self.batcher.length(conversation))
+        row = self.batcher.pack(encoded, max(len(some) for some in nouns))
+        states = read_nouns(self.config, self.params, self.split(row), patches)
+        return [
+            Written(answer, tuple(some), states[b, : len(some)])
+            for b, (answer, some) in enumerate(zip(answers, nouns, strict=True))
+        ]
+
+    def write(self, questions: Sequence[Question], patches: jax.Array, max_new: int = MOST_NEW) -> list[Written]:
+        """Lets the model answer, and reads the answers.
+
+        Args:
+            questions: about the pictures.
+            patches: see `see`.
+            max_new: the most tokens to write.
+
+        Raises:
+            ValueError: a question is longer than the model's context; says where it would be cut.
+        """
+        asked = [self.batcher.encode_prompt(question.text) for question in questions]
+        lengths = [self.batcher.length([prompt]) for prompt in asked]
+        for question, length in zip(questions, lengths, strict=True):
+            self._check_length(question.caption, length + 1)
+        row = self.batcher.pack([[prompt] for prompt in asked], 0)
+        # One more than is read: the state *at* a [SEG] is that from which the next token is chosen.
+        options = dict(max_new=max_new + 1, eos=self.tokenizer.eos, mesh=self.mesh)
+        result = write(self.config.llama, self.params["llama"], self.split(row), patches, None, **options)
+        ids = np.asarray(result.ids)
+        limits = [min(max_new, self.config.model_max_length - length) for length in lengths]
+        return [self._read_answer(ids[b, :limit], result.states[b]) for b, limit in enumerate(limits)]
+
+    def _read_answer(self, ids: np.ndarray, states: jax.Array) -> Written:
+        """What was written, int32 ``[N]``, and the states from which each token and one more was chosen."""
+        answer = read_answer(self.tokenizer, ids)
+        at = [decision.index for decision in answer.decisions]
+        # By ids, so that text that only looks like the token is none.
+        starts = [0, *(k + 1 for k in at)]
+        pieces = [defuse(self.tokenizer.decode(ids[start:end])) for start, end in zip(starts, at, strict=False)]
+        nouns = prompts.read_nouns("".join(f" {piece} {SEG_TEXT}" for piece in pieces))
+        slots = np.zeros(bucket(len(at), TARGETS), np.int32)
+        slots[: len(at)] = np.array(at, np.int32) + (self.config.seg_state == "at")
+        return Written(answer.text, tuple(nouns), states[slots][: len(at)])
+
+    def pair(self, answers: Sequence[Written], scene: Scene) -> list[np.ndarray]:
+        """How probable it is that each noun means each query: float32 ``[M, Q]`` for each picture."""
+        M = bucket(max(len(answer.nouns) for answer in answers), TARGETS)
+        states = [jnp.pad(answer.states, ((0, M - len(answer.nouns)), (0, 0))) for answer in answers]
+        states = self.split(jnp.stack(filled(states, self.batcher.multiple)))
+        by_query = np.asarray(pair(self.config, self.params, states, scene.prediction.queries))
+        return [one[: len(answer.nouns)] for one, answer in zip(by_query, answers, strict=False)]
+
+    def split(self, batch):
+        """The arrays of a batch, split over the mesh."""
+        return batch if self.mesh is None else jax.device_put(batch, NamedSharding(self.mesh, BATCH))
+
+    def full_size(self, scene: Scene, b: int, size: tuple[int, int]) -> Callable[[int], np.ndarray]:
+        """A function from a query to its mask logits at the size of the picture, float32 ``[H, W]``."""
+        low = np.asarray(scene.prediction.mask_logits[b])
+        side = self.config.side
+        matrices = mask_matrices(low.shape[-1], side, resized_size(size, side), size)
+        return lambda query: resize_masks(low[query], *matrices)
+
+    def _check_length(self, caption: str, needed: int) -> None:
+        """Raises ValueError where a conversation about a caption is longer than the context."""
+        limit = self.config.model_max_length
+        if needed <= limit:
+            return
+        ids = self.tokenizer.encode(caption)
+        kept = self.tokenizer.decode(ids[: max(len(ids) - (needed - limit), 0)])
+        where = f"it would be cut after '...{kept[-40:]}'" if kept else "nothing of it would be left"
+        raise ValueError(
+            f"the caption with its question and answer needs {needed} tokens, picture included, but the model takes "
+            f"{limit}: {where}"
+        )

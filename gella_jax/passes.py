@@ -1,0 +1,65 @@
+"""The compiled passes of prediction: see a picture, find its entities, read a row, pair nouns with entities.
+
+Each is a jitted pure function of (config, parameters, arrays).
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+
+from gella_jax import matching, model
+from gella_jax.config import GellaConfig
+from gella_jax.matching import SegmentationWeights
+from grounding_jax.language.rows import Row
+from grounding_jax.models import llava
+from grounding_jax.models.mask2former import Prediction
+from grounding_jax.sharding.mesh import BATCH
+
+
+@functools.partial(jax.jit, static_argnames=("config", "dtype", "mesh"))
+def see(
+    config: GellaConfig, params: dict, images: jax.Array, resized: jax.Array, dtype, mesh: Mesh | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """CLIP, once a picture: ``([B, P, C] for the masks, [B, P, D] for the language model)``; see `model.see`."""
+    features = model.see(config, params, images, resized, dtype)
+    seen = features, model.project(config, params, features)
+    return seen if mesh is None else jax.lax.with_sharding_constraint(seen, NamedSharding(mesh, BATCH))
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def find(config: GellaConfig, params: dict, features: jax.Array, colormaps: jax.Array) -> Prediction:
+    """The mask branch: what its decoder says in the end, in float32; ``[B, P, C]``, uint8 ``[B, S, S, 3]``."""
+    last = model.segment(config, params, features, colormaps).last
+    return jax.tree.map(lambda x: x.astype(jnp.float32), last)
+
+
+@jax.jit
+def match(prediction: Prediction, index: jax.Array, visible: jax.Array) -> jax.Array:
+    """Which query stands for which mask (spec gella D0).
+
+    Args:
+        prediction: see `find`.
+        index: int32 ``[B, S, S]``, the masks of the colormaps, from 1 on.
+        visible: bool ``[B, E]``; false for padding.
+
+    Returns:
+        int32 ``[B, E]``; -1 for masks that have no query.
+    """
+    return matching.match(SegmentationWeights(), prediction, matching.entity_targets(index, visible))
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def read_nouns(config: GellaConfig, params: dict, row: Row, patches: jax.Array) -> jax.Array:
+    """The states of the nouns of finished answers: ``[B, M, D]``, see `model.noun_states`."""
+    hidden, _ = llava.read(config.llama, params["llama"], row["ids"], row["positions"], row["branch"], patches)
+    return model.noun_states(config, hidden, row["seg_positions"])
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def pair(config: GellaConfig, params: dict, nouns: jax.Array, queries: jax.Array) -> jax.Array:
+    """How probable it is that a noun means a query: ``[B, M, D], [B, Q, D] -> float32 [B, M, Q]``."""
+    return jax.nn.sigmoid(model.associate(config, params, nouns, queries))

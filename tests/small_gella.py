@@ -1,0 +1,69 @@
+"""A GELLA of random weights that fits into a test: one vocabulary, one model, and a picture with masks."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import numpy as np
+
+from gella_jax import model, prompts
+from gella_jax.association import AssociationConfig
+from gella_jax.config import GellaConfig
+from gella_jax.predict import Gella
+from gella_jax.resoblend import ResoBlendConfig
+from grounding_jax.language import tokenizer
+from grounding_jax.language.tokenizer import SEG_TEXT, Tokenizer
+from grounding_jax.models.clip import ClipConfig
+from grounding_jax.models.llama import LlamaConfig
+from grounding_jax.models.mask2former import Mask2FormerConfig
+from grounding_jax.models.swin import SwinConfig
+
+CHANNELS = (16, 32, 64, 128)
+CAPTION = "A dog and two cats lie on the couch."
+
+
+@functools.cache
+def small_tokenizer() -> Tokenizer:
+    """Every word of the prompts and of `CAPTION` is a token."""
+    rounds = [(prompts.nouns_question(CAPTION), prompts.nouns_answer(["A dog", "two cats", "the couch"]))]
+    return tokenizer.train([prompts.TEMPLATES["plain"].conversation(rounds), "one three four five"], (SEG_TEXT,))
+
+
+def small_config(**changes) -> GellaConfig:
+    """Sizes in which one compiled pass takes a second or two."""
+    parts = dict(
+        llama=LlamaConfig(
+            vocab_size=small_tokenizer().vocab_size, width=32, hidden=48, layers=2, heads=2, kv_heads=2, eps=1e-5
+        ),
+        clip=ClipConfig(image_size=28, patch_size=14, width=32, hidden=64, layers=2, heads=2),
+        backbone=SwinConfig(width=16, depths=(1, 1, 1, 1), heads=(1, 2, 4, 8), window=4),
+        blend=ResoBlendConfig.skip(CHANNELS, image_width=32, width=16, hidden=32, heads=2),
+        mask2former=Mask2FormerConfig.entity(
+            channels=CHANNELS, queries=6, width=32, heads=2, encoder_layers=1, encoder_hidden=32, decoder_layers=3,
+            decoder_hidden=32,
+        ),
+        association=AssociationConfig(text_width=32, query_width=32, width=16),
+        side=64,
+        template="plain",
+        model_max_length=256,
+    )  # fmt: skip
+    return GellaConfig(**{**parts, **changes})
+
+
+@functools.cache
+def small_gella() -> Gella:
+    """The model."""
+    config = small_config()
+    params = jax.jit(model.init, static_argnums=0)(config, jax.random.key(3))
+    # As they are drawn, all nouns and queries are alike, and pixels are all inside of a mask or all outside.
+    params["association"] = jax.tree.map(lambda leaf: 4 * leaf, params["association"])
+    return Gella(config, params, small_tokenizer())
+
+
+def small_picture(seed: int = 0, size: tuple[int, int] = (50, 70)) -> tuple[np.ndarray, np.ndarray]:
+    """A picture uint8 ``[H, W, 3]`` and four masks bool ``[4, H, W]``, two of which overlap."""
+    rng = np.random.default_rng(seed)
+    masks = np.zeros((4, *size), bool)
+    masks[0, :20, :30], masks[1, 10:30, 20:50], masks[2, 30:, :25], masks[3, 35:, 40:] = True, True, True, True
+    return rng.integers(0, 256, (*size, 3), np.uint8), masks

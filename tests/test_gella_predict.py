@@ -1,0 +1,200 @@
+"""GELLA's tasks with random weights: what the answers must be like, whatever the model knows."""
+
+import jax
+import numpy as np
+import pytest
+
+from gella_jax import branches, model, prompts
+from gella_jax.data import draw
+from gella_jax.predict import Request, as_entities, meant
+from grounding_jax.data.panoptic_classes import Category
+from grounding_jax.language.generation import Generation
+from grounding_jax.models import llava
+from tests.small_gella import CAPTION, small_gella, small_picture
+
+NOUNS = ["A dog", "two cats", "the couch"]
+
+
+@pytest.fixture(scope="module")
+def gella():
+    return small_gella()
+
+
+@pytest.fixture(scope="module")
+def given(gella):
+    image, masks = small_picture()
+    return gella.ground(image, CAPTION, masks, NOUNS)
+
+
+def writes(gella, text):
+    """A stand-in for `generation.write` in which the model writes a given text, with the states it would have."""
+
+    def write(config, params, row, patches, keys, *, max_new, eos, mesh):
+        ids = np.tile(gella.tokenizer.encode(text) + [eos] * max_new, (len(row["ids"]), 1))[:, :max_new]
+        B, T = row["ids"].shape
+        lengths = (row["branch"] >= 0).sum(1)
+        whole = {name: np.full((B, T + max_new), filler, np.int32) for name, filler in (("ids", 0), ("branch", -1))}
+        for b, length in enumerate(lengths):
+            whole["ids"][b, : length + max_new] = [*row["ids"][b, :length], *ids[b]]
+            whole["branch"][b, : length + max_new] = 1
+        positions = np.tile(np.arange(T + max_new, dtype=np.int32), (B, 1))
+        hidden, _ = llava.read(config, params, whole["ids"], positions, whole["branch"], patches)
+        states = np.stack([hidden[b, length - 1 : length - 1 + max_new] for b, length in enumerate(lengths)])
+        return Generation(ids, states, np.zeros(ids.shape))
+
+    return write
+
+
+def test_given_nouns_are_found_in_the_caption(given):
+    assert [noun.text for noun in given.nouns] == NOUNS
+    assert [CAPTION[slice(*noun.span)] for noun in given.nouns] == NOUNS
+    assert given.text == prompts.nouns_answer(NOUNS)
+    assert given.left_out == {"hidden": 0, "surplus": 0}
+    for noun in given.nouns:
+        assert noun.masks and noun.mask.any() and noun.scores.shape == (4,)
+        assert set(noun.masks) == set(np.flatnonzero(noun.scores > 0.5)) or len(noun.masks) == 1
+
+
+def test_given_nouns_equal_one_plain_forward_pass(gella, given):
+    """Spec gella (l): gathering the states and queries of `model.forward` gives the same scores."""
+    image, masks = small_picture()
+    drawn = draw(gella.config, as_entities(masks), "")
+    row = gella.batcher.rows([[[(prompts.nouns_question(CAPTION), prompts.nouns_answer(NOUNS))]]], [[CAPTION]])
+    batch = {**row, **{name: array[None] for name, array in branches.picture_arrays(gella.config, image).items()}}
+    outputs = jax.jit(model.forward, static_argnums=0)(
+        gella.config, gella.params, {**batch, "colormaps": drawn.colormap[None]}
+    )
+    scene = gella.find(gella.see([image])[0], [as_entities(masks)], [""])
+    expected = np.asarray(jax.nn.sigmoid(outputs["association"]))[0, :3][:, scene.query_of_mask(0)]
+    np.testing.assert_allclose([noun.scores for noun in given.nouns], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_generated_nouns_have_the_states_of_a_plain_forward_pass(gella, given, monkeypatch):
+    """Whatever was written, reading it again gives the same: the state at [SEG] is the one behind it."""
+    image, masks = small_picture()
+    monkeypatch.setattr(branches, "write", writes(gella, prompts.nouns_answer(NOUNS)))
+    written = gella.ground(image, CAPTION, masks)
+    assert [noun.text for noun in written.nouns] == NOUNS and written.text == given.text
+    for a, b in zip(written.nouns, given.nouns, strict=True):
+        np.testing.assert_allclose(a.scores, b.scores, rtol=1e-4, atol=1e-5)
+        assert a.masks == b.masks
+
+
+def test_permuting_the_masks_permutes_the_answer(gella, given, monkeypatch):
+    """Spec gella (l), the colours following their masks."""
+    image, masks = small_picture()
+    order = np.array([2, 0, 3, 1])
+    choose = branches.draw.__globals__["choose_colours"]
+    monkeypatch.setitem(branches.draw.__globals__, "choose_colours", lambda *args: choose(*args)[order])
+    other = gella.ground(image, CAPTION, masks[order], NOUNS)
+    for a, b in zip(other.nouns, given.nouns, strict=True):
+        np.testing.assert_allclose(a.scores, b.scores[order], rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(a.mask, b.mask)
+
+
+def test_a_batch_answers_as_each_alone(gella, given):
+    image, masks = small_picture()
+    other, its_masks = small_picture(1, (70, 50))
+    requests = [
+        Request(image, CAPTION, as_entities(masks), NOUNS),
+        Request(other, "the dog.", as_entities(its_masks), ["dog"]),
+    ]
+    both = gella.ground_many(requests)
+    for a, b in zip(both[0].nouns, given.nouns, strict=True):
+        np.testing.assert_allclose(a.scores, b.scores, rtol=1e-4, atol=1e-5)
+    assert len(both[1].nouns) == 1 and both[1].nouns[0].mask.shape == (70, 50)
+
+
+def test_decoded_masks(gella):
+    image, masks = small_picture()
+    decoded = gella.ground(image, CAPTION, masks, NOUNS, output_masks="decoded")
+    assert decoded.entities.masks.shape == masks.shape and not np.array_equal(decoded.entities.masks, masks)
+    for noun in decoded.nouns:
+        np.testing.assert_array_equal(noun.mask, decoded.entities.masks[list(noun.masks)].any(0))
+    with pytest.raises(ValueError, match="output_masks is 'both', should be input or decoded"):
+        gella.ground(image, CAPTION, masks, NOUNS, output_masks="both")
+
+
+def test_which_masks_a_noun_means():
+    scores = np.array([0.3, 0.6, 0.0, 0.9, 0.05])
+    assert meant(scores, 0.5) == (3, 1)
+    assert meant(scores, 0.95) == (3,)  # none reaches the threshold: the best one
+    assert meant(scores, 0.5, plural=False) == (3,)
+    assert meant(scores, 0.5, plural=True) == (3, 1, 0)  # above 0.1
+    assert meant(np.zeros(3), 0.5) == ()  # no mask has a query
+
+
+def test_a_referring_expression_has_one_mask(gella, monkeypatch):
+    image, masks = small_picture()
+    monkeypatch.setattr(branches, "write", writes(gella, "There is one semantic noun: the couch [SEG]."))
+    reference = gella.refer(image, "the couch", masks)
+    assert reference.nouns == ("the couch",)
+    np.testing.assert_array_equal(reference.mask, masks[reference.place])
+    grounding = gella.ground(image, "the couch", masks, ["the couch"])
+    assert reference.place == grounding.nouns[0].scores.argmax()
+    np.testing.assert_allclose(reference.score, grounding.nouns[0].scores.max(), rtol=1e-4)
+
+
+def test_an_expression_without_nouns_stands_for_itself(gella, monkeypatch):
+    image, masks = small_picture()
+    monkeypatch.setattr(branches, "write", writes(gella, "There are no semantic nouns."))
+    reference = gella.refer(image, "the couch", masks)
+    assert reference.nouns == ("the couch",) and reference.text == "There are no semantic nouns."
+    np.testing.assert_array_equal(reference.mask, masks[reference.place])
+
+
+def test_a_panoptic_map_has_one_segment_a_pixel(gella):
+    image, masks = small_picture()
+    vocabulary = [Category(7, "dog", True), Category(9, "couch", False), "cats"]
+    result = gella.panoptic(image, masks, vocabulary)
+    assert result.ids.shape == (50, 70)
+    assert set(np.unique(result.ids)) - {0} == {segment.id for segment in result.segments}
+    assert not result.ids[~masks.any(0)].any()
+    with pytest.raises(ValueError, match="the vocabulary has 'cat' more than once"):
+        gella.panoptic(image, masks, ["cat", "dog", "Cat"])
+
+
+def test_free_answers_end(gella):
+    """Random weights write anything, within the limit."""
+    image, _ = small_picture()
+    assert isinstance(gella.describe(image, max_new=8), str)
+    answer = gella.nouns(image, CAPTION, max_new=8)
+    assert len(answer.nouns) == len(answer.spans) == answer.text.count("[SEG]")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"entities": np.zeros((0, 50, 70), bool)}, "there are no masks"),
+        ({"entities": np.zeros((2, 40, 70), bool)}, "the masks have 40 x 70 pixels, but the picture has 50 x 70"),
+        ({"entities": np.zeros((50, 70), bool)}, r"masks must be \[E, H, W\]"),
+        ({"caption": " . "}, "the sentence ' . ' is empty"),
+        ({"nouns": ["dog", " "]}, "noun 2 of 2 is ' '"),
+        ({"caption": "a dog " * 200}, "takes 256: it would be cut after '.*a dog"),
+    ],
+)
+def test_bad_input_gets_one_line(gella, change, message):
+    image, masks = small_picture()
+    with pytest.raises(ValueError, match=message):
+        gella.ground(image, **{"caption": CAPTION, "entities": masks, "nouns": NOUNS, **change})
+
+
+def test_masks_that_are_not_seen_or_too_many_are_counted(gella):
+    image, _ = small_picture()
+    masks = np.zeros((12, 50, 70), bool)
+    for k in range(10):
+        masks[k, :, 7 * k : 7 * k + 3 + k % 4] = True
+    masks[10, :, 0:3] = True  # as large as the first, and painted over by it
+    grounding = gella.ground(image, CAPTION, masks, NOUNS)  # the last one is empty; six queries
+    assert grounding.left_out == {"hidden": 2, "surplus": 4}
+    assert all((noun.scores > 0).sum() == 6 for noun in grounding.nouns)
+
+
+def test_five_hundred_masks(gella):
+    image, _ = small_picture()
+    rows, columns = np.divmod(np.arange(500), 25)
+    masks = np.zeros((500, 50, 70), bool)
+    masks[np.arange(500), 2 * rows, 2 * columns] = True
+    grounding = gella.ground(image, CAPTION, masks, NOUNS)
+    assert grounding.left_out["surplus"] + grounding.left_out["hidden"] == 500 - 6
+    assert len(grounding.nouns[0].scores) == 500
