@@ -200,9 +200,22 @@ class Branches:
     def full_size(self, scene: Scene, b: int, size: tuple[int, int]) -> Callable[[int], np.ndarray]:
         """A function from a query to its mask logits at the size of the picture, float32 ``[H, W]``."""
         low = np.asarray(scene.prediction.mask_logits[b])
-        side = self.config.side
-        matrices = mask_matrices(low.shape[-1], side, resized_size(size, side), size)
+        matrices = self.matrices(scene, size)
         return lambda query: resize_masks(low[query], *matrices)
+
+    def matrices(self, scene: Scene, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """From mask logits to a picture of a size, see `mask_matrices`."""
+        side = self.config.side
+        return mask_matrices(scene.prediction.mask_logits.shape[-1], side, resized_size(size, side), size)
+
+    def fits(self, caption: str, nouns: Sequence[str] | None = None) -> bool:
+        """Whether the question about a caption, and the answer where nouns are given, fit into the context."""
+        question = prompts.nouns_question(caption)
+        if nouns is None:
+            conversation, answer = self.batcher.encode_prompt(question), 1
+        else:
+            (conversation,), answer = self.batcher.encode([[(question, prompts.nouns_answer(nouns))]]), 0
+        return self.batcher.length([conversation]) + answer <= self.config.model_max_length
 
     def _check_length(self, caption: str, needed: int) -> None:
         """Raises ValueError where a conversation about a caption is longer than the context."""

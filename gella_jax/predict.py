@@ -25,6 +25,7 @@ from grounding_jax.data.entity_masks import Entities
 from grounding_jax.data.narratives import Span
 from grounding_jax.data.panoptic_classes import COCO_PANOPTIC, Category
 from grounding_jax.language.batching import filled
+from grounding_jax.proposals import non_overlapping
 from grounding_jax.sharding.mesh import MeshShape
 from grounding_jax.sharding.placement import place
 from grounding_jax.training.run_folder import find_folder
@@ -274,16 +275,28 @@ class Gella(Branches):
             merged.append(merge(scores, [categories[i] for i in best], probability, request.image.shape[:2]))
         return merged
 
+    def entities_many(self, requests: Sequence[Request]) -> list[Entities]:
+        """What the mask branch makes of masks, without overlaps and best first; captions are not looked at."""
+        scene, _ = self._see(requests)
+        found = []
+        for b, request in enumerate(requests):
+            logits = (np.asarray(array[b]) for array in (scene.prediction.class_logits, scene.prediction.mask_logits))
+            found.append(non_overlapping(*logits, self.matrices(scene, request.image.shape[:2])).entities)
+        return found
+
     def _begin(self, requests: Sequence[Request], output_masks: str) -> tuple[Scene, jax.Array, list[Question]]:
-        """Checks the requests; what the mask branch makes of them, the patches, and the questions for their nouns."""
+        """What the mask branch makes of requests, the patches, and the questions for their nouns."""
         if output_masks not in OUTPUTS:
             raise ValueError(f"output_masks is {output_masks!r}, should be {' or '.join(OUTPUTS)}")
+        questions = [Question(prompts.nouns_question(request.caption), request.caption) for request in requests]
+        return (*self._see(requests), questions)
+
+    def _see(self, requests: Sequence[Request]) -> tuple[Scene, jax.Array]:
+        """What the mask branch makes of requests, and the patches."""
         for request in requests:
             _check_masks(request.image, request.entities)
-        questions = [Question(prompts.nouns_question(request.caption), request.caption) for request in requests]
         features, patches = self.see([request.image for request in requests])
-        scene = self.find(features, [one.entities for one in requests], [one.image_id for one in requests])
-        return scene, patches, questions
+        return self.find(features, [one.entities for one in requests], [one.image_id for one in requests]), patches
 
     def _candidates(
         self, scene: Scene, b: int, request: Request, output_masks: str

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -31,7 +30,7 @@ from grounding_jax.metrics.gres import GresTotals, grefcoco_metrics, refzom_metr
 from grounding_jax.metrics.outcomes import Outcome, compare_masks
 from grounding_jax.metrics.res import ResTotals, res_metrics
 from grounding_jax.metrics.semantic import ClassTotals, semantic_metrics
-from grounding_jax.unfinished import Unfinished
+from grounding_jax.unfinished import Unfinished, fingerprint
 from gsva_jax.gallery import gallery_page
 from gsva_jax.predict import Gsva
 from gsva_jax.prompts import OFFICIAL_QUESTIONS
@@ -93,7 +92,8 @@ def evaluate(
     asked = {"dataset": dataset, "protocol": protocol, "blind": blind, **_question(gsva, dataset, protocol, question)}
     options = {**asked, "predictions": bool(predictions or gallery)}
     file = next(filter(None, (out_json, predictions, markdown, gallery)), None)
-    identity = {"model": _fingerprint(gsva), "data": str(root), **options} if file else {}
+    model = fingerprint(gsva.config.to_json(), gsva.dtype, gsva.params) if file else ""
+    identity = {"model": model, "data": str(root), **options}
     process = process or (jax.process_index(), jax.process_count())
     unfinished = Unfinished(file, identity, len(source), process)
     _answer(gsva, source, unfinished, batch_size, options)
@@ -289,17 +289,3 @@ def _by_family(outcomes: Sequence[Outcome], families: Sequence[str | None]) -> d
         result[f"num_targets[{family}]"] = len(chosen)
         result |= {f"{name}[{family}]": metrics[name] for name in _FAMILY_METRICS if metrics[name] is not None}
     return result
-
-
-def _fingerprint(gsva: Gsva) -> str:
-    """Tells models apart: a digest of the sizes, the dtype and the first numbers of every array."""
-    digest = hashlib.sha256(f"{gsva.config.to_json()} {np.dtype(gsva.dtype)}".encode())
-    for leaf in jax.tree.leaves(_first_numbers(gsva.params)):
-        digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()[:16]
-
-
-@jax.jit
-def _first_numbers(params: dict) -> dict:
-    # Cut first: of a leaf that is spread over devices, the whole would be put together.
-    return jax.tree.map(lambda leaf: leaf[:1].reshape(-1)[:16], params)

@@ -46,7 +46,7 @@ def small_config(**changes) -> GellaConfig:
         association=AssociationConfig(text_width=32, query_width=32, width=16),
         side=64,
         template="plain",
-        model_max_length=256,
+        model_max_length=4096,
     )  # fmt: skip
     return GellaConfig(**{**parts, **changes})
 

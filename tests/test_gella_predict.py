@@ -170,7 +170,7 @@ def test_free_answers_end(gella):
         ({"entities": np.zeros((50, 70), bool)}, r"masks must be \[E, H, W\]"),
         ({"caption": " . "}, "the sentence ' . ' is empty"),
         ({"nouns": ["dog", " "]}, "noun 2 of 2 is ' '"),
-        ({"caption": "a dog " * 200}, "takes 256: it would be cut after '.*a dog"),
+        ({"caption": "a dog " * 3000}, "takes 4096: it would be cut after '.*a dog"),
     ],
 )
 def test_bad_input_gets_one_line(gella, change, message):

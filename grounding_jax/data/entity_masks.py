@@ -21,6 +21,10 @@ _MOST_SEGMENTS = 4096
 Size = tuple[int, int]
 
 
+class NoMasksError(ValueError):
+    """A source of masks that has none for a picture."""
+
+
 class Entities(NamedTuple):
     """The masks of one picture; they may overlap, be empty, and leave some of it out.
 
@@ -61,7 +65,8 @@ def read_masks(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is of no known kind or damaged, has no mask, or masks of another size than the picture.
+        NoMasksError: it has no mask.
+        ValueError: it is of no known kind or damaged, or has masks of another size than the picture.
     """
     path = epath.Path(source)
     if not path.exists():
@@ -78,7 +83,7 @@ def read_masks(
         else:
             raise _unknown(path)
     if not entities.ids:
-        raise ValueError(f"there is not one mask in '{path}'")
+        raise NoMasksError(f"there is not one mask in '{path}'")
     return entities
 
 
@@ -133,7 +138,7 @@ def _check_size(what: str, found: Size, size: Size | None) -> None:
 def _read_folder(folder: epath.Path, size: Size | None) -> Entities:
     pngs = sorted((file for file in folder.iterdir() if file.suffix.lower() == ".png"), key=_natural)
     if not pngs:
-        raise ValueError(f"there is not one mask in '{folder}': it has no PNG")
+        raise NoMasksError(f"there is not one mask in '{folder}': it has no PNG")
     found = []
     for png in pngs:
         ids = open_id_map(png)

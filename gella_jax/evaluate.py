@@ -1,0 +1,197 @@
+"""Evaluation on public datasets, with anybody's masks, in one of three protocols (`protocols`).
+
+    report = evaluate(gella, root, "png|val2017", "generated", masks="MASKS", out_json="report.json")
+
+What each picture gave is kept beside the report until it is written, so that an interrupted evaluation goes on where
+it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from gella_jax.predict import OUTPUTS, Gella
+from gella_jax.protocols import PROTOCOLS, TASKS, Asked, Item, fits
+from gella_jax.published import TRUE_MASKS, markdown_table
+from grounding_jax.data.datasets import open_dataset
+from grounding_jax.data.entity_masks import Entities, NoMasksError, read_masks
+from grounding_jax.data.pictures import open_picture
+from grounding_jax.data.refer import Record
+from grounding_jax.language.batching import bucket
+from grounding_jax.proposals import Proposals
+from grounding_jax.unfinished import Unfinished, fingerprint
+
+_COLUMNS = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+
+Propose = Callable[[np.ndarray], Proposals]
+
+
+def evaluate(
+    gella: Gella,
+    root: epath.PathLike,
+    dataset: str,
+    protocol: str,
+    masks: epath.PathLike = TRUE_MASKS,
+    out_json: epath.PathLike | None = None,
+    *,
+    propose: Propose | None = None,
+    markdown: epath.PathLike | None = None,
+    output_masks: str | None = None,
+    batch_size: int = 4,
+    process: tuple[int, int] | None = None,
+) -> dict[str, str | int | float | None]:
+    """Evaluates a model on one split of a dataset.
+
+    Args:
+        gella: the model.
+        root: the folder that holds coco/, refer_seg/ or entityseg/.
+        dataset, protocol: see `check_dataset`.
+        masks: whose masks the model gets: "truth" for those of the dataset (of expressions, those that any expression
+            about the picture means), or a file or folder of `mask_file`.
+        out_json: where the result is written, too; see `gsva_jax.evaluate`.
+        propose: makes the masks instead, see `segmenters.load`; ``masks`` then only says in the report whose they are.
+        markdown: a file for a table that has published numbers beside ours.
+        output_masks: see `Gella.ground`; by default "decoded" for datasets of entities, else "input".
+        batch_size: pictures at once. Results do not depend on it.
+        process: (which, of how many) share the pictures, by default those of JAX.
+
+    Returns:
+        One flat dict: ``dataset``, ``protocol``, ``masks``, ``output_masks``, ``num_images``, ``num_targets``, metrics
+        as fractions; ``num_without_masks`` and ``num_too_long`` pictures, whose answers are empty; and for narratives
+        ``num_hidden`` and ``num_surplus`` masks, see `Grounding`.
+
+    Raises:
+        FileNotFoundError, ValueError: in one line: see `check_dataset`; a file that is missing or damaged; or an
+            unfinished evaluation of something else beside the files.
+    """
+    check_dataset(dataset, protocol)
+    task, source = TASKS[dataset], open_dataset(root, dataset)
+    output_masks = output_masks or task.output_masks
+    if output_masks not in OUTPUTS:
+        raise ValueError(f"output_masks is {output_masks!r}, should be {' or '.join(OUTPUTS)}")
+    asked = Asked(protocol, output_masks, tuple(getattr(source, "categories", ())))
+    options = {"dataset": dataset, "protocol": protocol, "masks": str(masks), "output_masks": output_masks}
+    file = next(filter(None, (out_json, markdown)), None)
+    model = fingerprint(gella.config.to_json(), gella.dtype, gella.params) if file else ""
+    process = process or (jax.process_index(), jax.process_count())
+    unfinished = Unfinished(file, {"model": model, "data": str(root), **options}, len(source), process)
+    todo = [index for index in unfinished.own if index not in unfinished.done]
+    size = bucket(min(batch_size, max(len(todo), 1)), gella.batcher.multiple)
+    with Progress(*_COLUMNS, console=Console(stderr=True)) as progress:
+        bar = progress.add_task(f"{dataset}, {protocol}", total=len(unfinished.own), completed=len(unfinished.done))
+        items = ((index, _item(source[index], masks, propose)) for index in todo)
+        for lines in _answer(gella, items, asked, dataset, size):
+            unfinished.add(lines)
+            progress.update(bar, completed=len(unfinished.done))
+    lines = unfinished.gather()
+    report = {**options, "num_images": len(lines), **task.report(lines, asked), **_counts(lines)}
+    texts = {out_json: lambda: json.dumps(report, indent=2) + "\n", markdown: lambda: markdown_table(report)}
+    for place, text in texts.items():
+        if place and unfinished.is_first:
+            epath.Path(place).write_text(text())
+    unfinished.remove()
+    return report
+
+
+def check_dataset(dataset: str, protocol: str) -> None:
+    """Tells whether there is such an evaluation, before anything is loaded.
+
+    Args:
+        dataset: of `protocols.TASKS`, such as "png|val2017" or "refcoco|unc|val".
+        protocol: of `protocols.PROTOCOLS`; categories and entities have the official one only.
+
+    Raises:
+        ValueError: there is not.
+    """
+    if dataset not in TASKS:
+        raise ValueError(f"'{dataset}' can't be evaluated; the datasets that can are {', '.join(TASKS)}")
+    if protocol not in TASKS[dataset].protocols:
+        known = PROTOCOLS if protocol not in PROTOCOLS else TASKS[dataset].protocols
+        raise ValueError(f"'{dataset}' has no protocol '{protocol}'; there are {', '.join(known)}")
+
+
+def mask_file(masks: epath.PathLike, picture: str) -> epath.Path:
+    """Where the masks of a picture are: a json about all pictures, or in a folder what is called like the picture.
+
+    Args:
+        masks: the json, or the folder with STEM.png, STEM.json or the folder STEM for each picture, see `read_masks`.
+        picture: the name of the picture's file.
+
+    Raises:
+        FileNotFoundError: there is nothing.
+    """
+    masks, stem = epath.Path(masks), epath.Path(picture).stem
+    if masks.suffix.lower() == ".json" and not masks.is_dir():
+        return masks
+    places = [masks / f"{stem}.png", masks / f"{stem}.json", masks / stem]
+    for place in places:
+        if place.exists():
+            return place
+    raise FileNotFoundError(f"there are no masks for '{picture}': no {' or '.join(map(str, places))}")
+
+
+def _item(record: Any, masks: epath.PathLike, propose: Propose | None) -> Item:
+    """A record with its picture and the masks that the model gets."""
+    image = open_picture(record.image)
+    if image.shape[:2] != tuple(record.size):
+        sizes = [" x ".join(map(str, size)) for size in (image.shape[:2], record.size)]
+        raise ValueError(f"{record.image} has {sizes[0]} pixels, but its annotation is for {sizes[1]}")
+    if propose is not None:
+        return Item(record, image, propose(image).entities)
+    if str(masks) == TRUE_MASKS:
+        return Item(record, image, _true_entities(record))
+    name = record.image.name
+    try:
+        return Item(record, image, read_masks(mask_file(masks, name), record.size, name=name))
+    except NoMasksError:
+        return Item(record, image, Entities(np.zeros((0, *record.size), bool), (), ()))
+
+
+def _true_entities(record: Any) -> Entities:
+    """The masks of the dataset itself."""
+    if not isinstance(record, Record):
+        return record.entities
+    first = {ref_id: place for place, ref_id in reversed(list(enumerate(record.ref_ids)))}
+    ids = tuple(sorted(first))
+    return Entities(record.masks_of([first[ref_id] for ref_id in ids]), ids, tuple(map(str, ids)))
+
+
+def _answer(
+    gella: Gella, items: Iterator[tuple[int, Item]], asked: Asked, dataset: str, size: int
+) -> Iterator[list[dict]]:
+    """Lines of pictures, batch by batch; a picture that can't be asked about has an empty one."""
+    task, batch = TASKS[dataset], []
+
+    def lines() -> list[dict]:
+        padded = [item for _, item in batch] + [batch[0][1]] * (size - len(batch))  # another size, another program
+        answers = task.answer(gella, padded, asked)
+        return [{"index": index, **line} for (index, _), line in zip(batch, answers, strict=False)]
+
+    for index, item in items:
+        without, too_long = not len(item.entities.masks), not fits(gella, item.record, asked)
+        if without or too_long:
+            yield [{"index": index, **task.empty(item, asked), "without_masks": without, "too_long": too_long}]
+            continue
+        batch.append((index, item))
+        if len(batch) == size:
+            yield lines()
+            batch = []
+    if batch:
+        yield lines()
+
+
+def _counts(lines: list[dict]) -> dict[str, int]:
+    """What was left out of a whole split."""
+    counts = {f"num_{name}": sum(line.get(name, False) for line in lines) for name in ("without_masks", "too_long")}
+    if any("left_out" in line for line in lines):
+        for name in ("hidden", "surplus"):
+            counts[f"num_{name}"] = sum(line["left_out"][name] for line in lines if "left_out" in line)
+    return counts

@@ -1,0 +1,271 @@
+"""How a GELLA is asked about the pictures of a dataset, and what is kept of its answers, one line a picture.
+
+official: as the benchmark does. For narratives the nouns are given and, as its baseline does, chosen by whether they
+mean one segment or several; for expressions and categories as in the paper (spec gella D3 - D5).
+guided: the nouns are given, an expression is its own noun, and the model alone decides what they mean.
+generated: the model names the nouns; those of a narrative are matched with its phrases by their words, in order.
+
+Nothing is truncated: what is longer than the model's context is counted, and has empty masks.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gella_jax import prompts
+from gella_jax.predict import Gella, Noun, Request
+from grounding_jax.data.entity_masks import Entities
+from grounding_jax.data.entityseg import COCO_ENTITY_DATASETS, ENTITYSEG_DATASETS, CocoEntityRecord
+from grounding_jax.data.masks import mask_record
+from grounding_jax.data.narratives import NARRATIVE_DATASETS, NarrativeRecord
+from grounding_jax.data.panoptic import PANOPTIC_DATASETS
+from grounding_jax.data.panoptic_classes import Category
+from grounding_jax.data.refer import REFER_DATASETS, Record
+from grounding_jax.metrics.entities import coco_entities, entity_metrics
+from grounding_jax.metrics.narrative import NarrativeTotals, Phrase, compare_phrase, narrative_metrics
+from grounding_jax.metrics.outcomes import Outcome, compare_masks
+from grounding_jax.metrics.panoptic import Panoptic, PanopticTotals, compare_panoptic, panoptic_metrics
+from grounding_jax.metrics.res import ResTotals, refcoco_metrics
+from grounding_jax.metrics.words import WordTotals, normalize, word_metrics
+
+PROTOCOLS = ("official", "guided", "generated")
+
+
+class Item(NamedTuple):
+    """A record of a dataset, its picture uint8 ``[H, W, 3]``, and the masks that the model gets, perhaps none."""
+
+    record: Any
+    image: np.ndarray
+    entities: Entities
+
+    def request(self, caption: str, nouns: Sequence[str] | None = None) -> Request:
+        """A question about the picture."""
+        return Request(self.image, caption, self.entities, nouns, str(self.record.image_id))
+
+
+class Asked(NamedTuple):
+    """What is asked of a dataset.
+
+    Attributes:
+        protocol: one of `PROTOCOLS`.
+        output_masks: see `Gella.ground`.
+        categories: of the dataset, where it has any.
+    """
+
+    protocol: str
+    output_masks: str
+    categories: tuple[Category, ...] = ()
+
+
+def answer_narratives(gella: Gella, items: Sequence[Item], asked: Asked) -> list[dict]:
+    """The phrases of captions against their segments, and the nouns against the phrases."""
+    given = asked.protocol != "generated"
+    requests = [item.request(item.record.caption, item.record.raw_expressions if given else None) for item in items]
+    plurals = [item.record.plural for item in items] if asked.protocol == "official" else None
+    groundings = gella.ground_many(requests, output_masks=asked.output_masks, plurals=plurals)
+    lines = []
+    for item, grounding in zip(items, groundings, strict=True):
+        found = grounding.nouns if given else match_nouns(grounding.nouns, item.record.raw_expressions)
+        masks = [None if noun is None else noun.mask for noun in found]
+        line = {**_narrative_line(item.record, masks), "left_out": grounding.left_out}
+        if not given:
+            words = WordTotals.of_caption([noun.text for noun in grounding.nouns], item.record.raw_expressions)
+            line["words"] = dataclasses.asdict(words)
+        lines.append(line)
+    return lines
+
+
+def match_nouns(nouns: Sequence[Noun], phrases: Sequence[str]) -> list[Noun | None]:
+    """For each phrase the first noun of the same words that no earlier phrase has; None where there is none."""
+    waiting = collections.defaultdict(collections.deque)
+    for noun in nouns:
+        waiting[normalize(noun.text)].append(noun)
+    return [queue.popleft() if (queue := waiting[normalize(phrase)]) else None for phrase in phrases]
+
+
+def _narrative_line(record: NarrativeRecord, masks: Sequence[np.ndarray | None]) -> dict:
+    isthing = {segment["id"]: bool(segment["isthing"]) for segment in record.segments}
+    phrases = []
+    for mask, ids in zip(masks, record.segment_ids, strict=True):
+        found = np.zeros((0, *record.size), bool) if mask is None else mask[None]
+        truth = record.id_map == np.array(ids, np.int32)[:, None, None]
+        phrases.append(dataclasses.asdict(compare_phrase(found, truth, [isthing[number] for number in ids])))
+    return {"phrases": phrases, "missing": sum(mask is None for mask in masks)}
+
+
+def empty_narrative(item: Item, asked: Asked) -> dict:
+    """The line of a caption that was not asked about."""
+    line = _narrative_line(item.record, [None] * len(item.record.raw_expressions))
+    if asked.protocol == "generated":
+        line["words"] = dataclasses.asdict(WordTotals.of_caption([], item.record.raw_expressions))
+    return line
+
+
+def report_narratives(lines: Sequence[dict], asked: Asked) -> dict:
+    """Average recall, and of generated nouns their words."""
+    phrases = [Phrase(**values) for line in lines for values in line["phrases"]]
+    report = {"num_targets": len(phrases), **narrative_metrics(NarrativeTotals.of(phrases))}
+    if asked.protocol == "generated":
+        report |= word_metrics(sum((WordTotals(**line["words"]) for line in lines), WordTotals()))
+        report["num_missing"] = sum(line["missing"] for line in lines)
+    return report
+
+
+def answer_expressions(gella: Gella, items: Sequence[Item], asked: Asked) -> list[dict]:
+    """Every expression about a picture and the one mask that it means; as many at once as there are pictures."""
+    requests = [(item, text) for item in items for text in item.record.expressions]
+    found = collections.defaultdict(list)
+    for start in range(0, len(requests), len(items)):
+        chunk = requests[start : start + len(items)]
+        padded = chunk + chunk[:1] * (len(items) - len(chunk))  # another number of rows would be another program
+        for (item, _), mask in zip(chunk, _refer(gella, padded, asked), strict=False):
+            found[id(item)].append(mask)
+    lines = []
+    for item in items:
+        outcomes = compare_masks(np.array(found[id(item)], bool), item.record.masks)
+        lines.append({"outcomes": [dataclasses.asdict(outcome) for outcome in outcomes]})
+    return lines
+
+
+def _refer(gella: Gella, asked_for: Sequence[tuple[Item, str]], asked: Asked) -> list[np.ndarray]:
+    if asked.protocol != "guided":
+        requests = [item.request(text) for item, text in asked_for]
+        return [one.mask for one in gella.refer_many(requests, asked.output_masks)]
+    requests = [item.request(text, [prompts.clean_noun(text)]) for item, text in asked_for]
+    singular = [[False]] * len(requests)
+    return [one.nouns[0].mask for one in gella.ground_many(requests, output_masks=asked.output_masks, plurals=singular)]
+
+
+def empty_expressions(item: Item, asked: Asked) -> dict:
+    """The line of a picture that was not asked about."""
+    del asked
+    masks = item.record.masks
+    return {"outcomes": [dataclasses.asdict(outcome) for outcome in compare_masks(np.zeros_like(masks), masks)]}
+
+
+def report_expressions(lines: Sequence[dict], asked: Asked) -> dict:
+    """cIoU, mIoU and Pr@X."""
+    del asked
+    outcomes = [Outcome(**values) for line in lines for values in line["outcomes"]]
+    return {"num_targets": len(outcomes), **refcoco_metrics(ResTotals.of(outcomes))}
+
+
+def answer_categories(gella: Gella, items: Sequence[Item], asked: Asked) -> list[dict]:
+    """The panoptic segmentations of pictures against the true ones."""
+    maps = gella.panoptic_many([item.request("") for item in items], asked.categories, asked.output_masks)
+    lines = []
+    for item, one in zip(items, maps, strict=True):
+        segments = [{"id": segment.id, "category_id": segment.category.id} for segment in one.segments]
+        lines.append(_panoptic_line(item, one.ids, segments, asked))
+    return lines
+
+
+def _panoptic_line(item: Item, ids: np.ndarray, segments: list[dict], asked: Asked) -> dict:
+    record = item.record
+    categories = [{"id": category.id} for category in asked.categories]
+    truth = Panoptic(record.id_map, record.segments)
+    totals = compare_panoptic(Panoptic(ids, segments), truth, categories, record.image_id)
+    counters = {field.name: dict(getattr(totals, field.name)) for field in dataclasses.fields(totals)}
+    return {"totals": counters, "segments": sum(not segment.get("iscrowd") for segment in record.segments)}
+
+
+def empty_categories(item: Item, asked: Asked) -> dict:
+    """The line of a picture that was not asked about."""
+    return _panoptic_line(item, np.zeros(item.record.size, np.int32), [], asked)
+
+
+def report_categories(lines: Sequence[dict], asked: Asked) -> dict:
+    """PQ, SQ and RQ."""
+    totals = PanopticTotals()
+    for line in lines:  # JSON has no numbers for keys
+        counters = {
+            name: collections.Counter({int(key): value for key, value in counter.items()})
+            for name, counter in line["totals"].items()
+        }
+        totals += PanopticTotals(**counters)
+    categories = [category._asdict() for category in asked.categories]
+    return {"num_targets": sum(line["segments"] for line in lines), **panoptic_metrics(totals, categories)}
+
+
+def answer_entities(gella: Gella, items: Sequence[Item], asked: Asked) -> list[dict]:
+    """What the model makes of the masks, without overlaps, against the true ones; or the masks that were put in."""
+    if asked.output_masks == "input":
+        found = [item.entities for item in items]
+    else:
+        found = gella.entities_many([item.request("") for item in items])
+    return [_entities_line(item, one) for item, one in zip(items, found, strict=True)]
+
+
+def _entities_line(item: Item, found: Entities) -> dict:
+    record = item.record
+    scores = np.ones(len(found.masks)) if found.scores is None else found.scores
+    predicted = [
+        {"image_id": record.image_id, "segmentation": mask_record(mask)["segmentation"], "score": float(score)}
+        for mask, score in zip(found.masks, scores, strict=True)
+    ]
+    if isinstance(record, CocoEntityRecord):
+        targets = coco_entities(record.id_map, record.segments, record.image_id)
+    else:
+        own = zip(record.entities.masks, record.areas, strict=True)
+        targets = [{**mask_record(mask), "image_id": record.image_id, "iscrowd": 0, "area": area} for mask, area in own]
+    image = {"id": record.image_id, "height": record.size[0], "width": record.size[1]}
+    return {"image": image, "targets": targets, "predicted": predicted}
+
+
+def empty_entities(item: Item, asked: Asked) -> dict:
+    """The line of a picture that was not asked about."""
+    del asked
+    return _entities_line(item, item.entities)
+
+
+def report_entities(lines: Sequence[dict], asked: Asked) -> dict:
+    """Class-agnostic AP and AR."""
+    del asked
+    targets, predicted = ([one for line in lines for one in line[name]] for name in ("targets", "predicted"))
+    metrics = entity_metrics([line["image"] for line in lines], targets, predicted)
+    return {"num_targets": len(targets), "num_predicted": len(predicted), **metrics}
+
+
+class Task(NamedTuple):
+    """A kind of dataset: how it is asked about, and what is reported.
+
+    Attributes:
+        protocols: that there are.
+        answer: ``(gella, items, asked) -> lines``; every item has a mask.
+        empty: ``(item, asked) -> line`` where nothing could be asked.
+        report: ``(lines, asked) -> metrics``.
+        output_masks: the usual ones.
+    """
+
+    protocols: tuple[str, ...]
+    answer: Callable[[Gella, Sequence[Item], Asked], list[dict]]
+    empty: Callable[[Item, Asked], dict]
+    report: Callable[[Sequence[dict], Asked], dict]
+    output_masks: str = "input"
+
+
+_NARRATIVES = Task(PROTOCOLS, answer_narratives, empty_narrative, report_narratives)
+_EXPRESSIONS = Task(PROTOCOLS, answer_expressions, empty_expressions, report_expressions)
+_CATEGORIES = Task(("official",), answer_categories, empty_categories, report_categories)
+_ENTITIES = Task(("official",), answer_entities, empty_entities, report_entities, "decoded")
+# Expressions that may be absent, which a GELLA can't say, are left to GSVA.
+_PRESENT = tuple(name for name in REFER_DATASETS if name.startswith("refcoco"))
+
+TASKS: dict[str, Task] = {
+    **dict.fromkeys(NARRATIVE_DATASETS, _NARRATIVES),
+    **dict.fromkeys(_PRESENT, _EXPRESSIONS),
+    **dict.fromkeys(PANOPTIC_DATASETS, _CATEGORIES),
+    **dict.fromkeys((*ENTITYSEG_DATASETS, *COCO_ENTITY_DATASETS), _ENTITIES),
+}
+
+
+def fits(gella: Gella, record: Any, asked: Asked) -> bool:
+    """Whether what is asked about a picture is no longer than the model's context."""
+    if isinstance(record, NarrativeRecord):
+        return gella.fits(record.caption, None if asked.protocol == "generated" else record.raw_expressions)
+    return not isinstance(record, Record) or all(map(gella.fits, record.expressions))

@@ -1,0 +1,60 @@
+"""A table that has published numbers beside ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+Report = Mapping[str, str | bool | int | float | None]
+
+
+class Published(NamedTuple):
+    """What was published of one model on one dataset.
+
+    Attributes:
+        model: the checkpoint, or the row of the paper's table.
+        dataset: as `datasets.open_dataset` takes it.
+        metrics: fractions, called as in our reports.
+        asked: how, where there are several ways: GSVA's questions, or whose masks a GELLA got.
+    """
+
+    model: str
+    dataset: str
+    metrics: dict[str, float]
+    asked: str = ""
+
+
+def published(model: str, dataset: str, names: str, *percents: float, asked: str = "") -> Published:
+    """A row from percents, as they were printed; ``names`` are those of the metrics, with spaces between them."""
+    metrics = {name: round(percent / 100, 6) for name, percent in zip(names.split(), percents, strict=True)}
+    return Published(model, dataset, metrics, asked)
+
+
+def comparison(title: str, ours: str, report: Report, rows: Sequence[Published], protocol: str) -> str:
+    """A heading and a table in Markdown, in percent; a cell is blank where there is no number.
+
+    Args:
+        title: of the heading.
+        ours: what our column is called.
+        report: what an evaluation returns.
+        rows: what was published, a column each.
+        protocol: of every published number.
+    """
+    header = ["%", ours, *(f"{row.model} ({protocol})" for row in rows)]
+    lines = [header, ["---", *["---:"] * (1 + len(rows))]]
+    for name, value in main_metrics(report).items():
+        lines.append([name, *map(_percent, (value, *(row.metrics.get(name) for row in rows)))])
+    return "\n".join([f"## {title}", "", *(f"| {' | '.join(line)} |" for line in lines)]) + "\n"
+
+
+def main_metrics(report: Report) -> dict[str, float | None]:
+    """The metrics of a report, without those of single kinds of expressions or categories, "[...]"."""
+    return {
+        name: value
+        for name, value in report.items()
+        if (value is None or isinstance(value, float)) and not name.endswith("]")
+    }
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.2f}"

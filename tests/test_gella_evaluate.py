@@ -1,0 +1,221 @@
+"""GELLA's evaluation: what an oracle and a random model get, and what is counted where nothing can be asked."""
+
+import json
+import types
+
+import numpy as np
+import pytest
+
+from gella_jax import evaluate as evaluation
+from gella_jax.evaluate import check_dataset, evaluate, mask_file
+from gella_jax.panoptic import Panoptic, Segment
+from gella_jax.predict import Grounding, Noun, Reference
+from gella_jax.protocols import TASKS, match_nouns
+from gella_jax.published import PUBLISHED, markdown_table
+from grounding_jax.data.datasets import open_dataset
+from grounding_jax.data.entity_masks import Entities, read_masks
+from tests.small_datasets import write_all
+from tests.small_gella import small_gella
+from tests.small_panoptic import write_entityseg, write_narratives, write_panoptic_tree
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("datasets")
+    write_all(root, 0)
+    write_panoptic_tree(root)
+    write_narratives(root)
+    write_entityseg(root)
+    return root
+
+
+class Oracle:
+    """Knows the truth of a dataset, and answers with it."""
+
+    def __init__(self, source):
+        self.of = {str(record.image_id): record for record in map(source.__getitem__, range(len(source)))}
+        self.captions = (
+            {record.caption: record for record in map(source.__getitem__, range(len(source)))}
+            if hasattr(source[0], "caption")
+            else {}
+        )
+        self.config = types.SimpleNamespace(to_json=lambda: "oracle")
+        self.dtype, self.params = np.float32, {"x": np.zeros((1, 1), np.float32)}
+        self.batcher = types.SimpleNamespace(multiple=1)
+        self.asked = []
+
+    def fits(self, caption, nouns=None):
+        return True
+
+    def ground_many(self, requests, output_masks="input", plurals=None):
+        self.asked.append(plurals)
+        groundings = []
+        for request in requests:
+            record = self.captions.get(request.caption)
+            texts = request.nouns or (record.raw_expressions if record else ())
+            nouns = [Noun(text, None, (), np.zeros(0), self._mask(request, record, j)) for j, text in enumerate(texts)]
+            left_out = {"hidden": 1, "surplus": 2}
+            groundings.append(Grounding("", request.caption, tuple(nouns), request.entities, left_out))
+        return groundings
+
+    def _mask(self, request, record, j):
+        if record is not None:
+            return record.masks[j]
+        record = self.of[request.image_id]
+        return record.masks[record.expressions.index(request.caption)]
+
+    def refer_many(self, requests, output_masks):
+        return [Reference("", "", (), None, 1.0, self._mask(request, None, 0)) for request in requests]
+
+    def panoptic_many(self, requests, categories, output_masks):
+        maps = []
+        for request in requests:
+            record = self.of[request.image_id]
+            known = {category.id: category for category in categories}
+            segments = [Segment(s["id"], known[s["category_id"]], 1.0) for s in record.segments]
+            maps.append(Panoptic(record.id_map, tuple(segments)))
+        return maps
+
+    def entities_many(self, requests):
+        return [request.entities for request in requests]
+
+
+def run(root, dataset, protocol, **options):
+    oracle = Oracle(open_dataset(root, dataset))
+    return evaluate(oracle, root, dataset, protocol, **options), oracle
+
+
+@pytest.mark.parametrize("protocol", ["official", "guided", "generated"])
+def test_the_truth_has_full_recall(root, protocol):
+    report, oracle = run(root, "png|val2017", protocol)
+    assert report["AR"] == pytest.approx(0.99999) and report["AR_plurals"] == pytest.approx(0.99999)
+    assert report["num_phrases"] == 6 and report["num_left_out"] == 1 and report["num_targets"] == 7
+    assert (report["num_hidden"], report["num_surplus"]) == (3, 6)
+    assert (oracle.asked[0] is not None) == (protocol == "official")
+    assert ("AR_text" in report) == (protocol == "generated")
+    if protocol == "generated":
+        assert report["AR_text"] == 1.0 and report["num_missing"] == 0
+
+
+def test_a_caption_that_is_too_long_is_counted_and_finds_nothing(root, monkeypatch):
+    monkeypatch.setattr(Oracle, "fits", lambda self, caption, nouns=None: "sky" not in caption)
+    report, _ = run(root, "png|val2017", "generated")
+    assert report["num_too_long"] == 1 and report["num_missing"] == 3
+    assert report["acc@0.5"] == 0.5  # three of six phrases
+
+
+def test_expressions(root):
+    for protocol in ("official", "guided", "generated"):
+        report, _ = run(root, "refcoco|unc|train", protocol)
+        assert report["cIoU"] == 1.0 and report["Pr@0.9"] > 0
+        assert report["num_images"] == 3 and report["num_targets"] > 3
+
+
+def test_categories_and_a_picture_without_masks(root):
+    report, _ = run(root, "panoptic|val2017", "official")
+    assert report["PQ"] == 1.0 and report["num_without_masks"] == 1  # one picture is nothing but a crowd
+    assert report["num_images"] == 3 and report["num_targets"] == 5
+
+
+@pytest.mark.parametrize("dataset", ["entityseg|val", "coco_entity|val2017"])
+def test_entities(root, dataset):
+    report, _ = run(root, dataset, "official")
+    assert report["AP"] == pytest.approx(1.0) and report["output_masks"] == "decoded"
+    assert report["num_predicted"] == report["num_targets"]
+
+
+def test_a_random_model_is_evaluated_on_everything(root, tmp_path):
+    """And the report is the same whatever is on which process."""
+    gella = small_gella()
+    for dataset, metric in (("png|val2017", "AR"), ("panoptic|val2017", "PQ"), ("coco_entity|val2017", "AP")):
+        report = evaluate(gella, root, dataset, "official", out_json=tmp_path / "report.json", batch_size=2)
+        assert 0 <= report[metric] <= 1
+        assert json.loads((tmp_path / "report.json").read_text()) == report
+    assert not list(tmp_path.glob("*.partial*"))
+
+
+def test_masks_of_a_file(root, tmp_path):
+    """COCO's panoptic PNGs as anybody's masks: the same as the truth but for what is a crowd."""
+    folder = root / "coco" / "annotations" / "panoptic_segmentation" / "val2017"
+    report, _ = run(root, "png|val2017", "guided", masks=folder)
+    assert report["masks"] == str(folder) and report["AR"] == pytest.approx(0.99999)
+    assert mask_file(folder, "000000000139.jpg") == folder / "000000000139.png"
+    assert mask_file(tmp_path / "all.json", "x.jpg") == tmp_path / "all.json"
+    with pytest.raises(FileNotFoundError, match=r"there are no masks for 'x.jpg': no .*x.png or .*x.json or .*/x"):
+        mask_file(folder, "x.jpg")
+    assert read_masks(folder / "000000000139.png", (12, 20)).masks.any()
+
+
+def test_masks_that_a_model_proposes(root):
+    seen = []
+
+    def propose(image):
+        seen.append(image.shape)
+        return types.SimpleNamespace(entities=Entities(np.ones((1, *image.shape[:2]), bool), (0,), ("0",)))
+
+    report, _ = run(root, "png|val2017", "guided", masks="sam.pth", propose=propose)
+    assert len(seen) == 3 and report["masks"] == "sam.pth"
+
+
+def test_an_interrupted_evaluation_goes_on(root, tmp_path, monkeypatch):
+    oracle = Oracle(open_dataset(root, "png|val2017"))
+    calls = []
+
+    def interrupted(requests, **options):
+        calls.append(len(requests))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return Oracle.ground_many(oracle, requests, **options)
+
+    oracle.ground_many = interrupted
+    file = tmp_path / "report.json"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(oracle, root, "png|val2017", "guided", out_json=file, batch_size=1)
+    report = evaluate(oracle, root, "png|val2017", "guided", out_json=file, batch_size=1)
+    assert calls == [1, 1, 1, 1] and report["num_phrases"] == 6
+    with pytest.raises(ValueError, match="output_masks is 'both', should be input or decoded"):
+        evaluate(oracle, root, "png|val2017", "guided", output_masks="both")
+
+
+def test_generated_nouns_are_matched_with_phrases_in_order():
+    nouns = [
+        Noun(text, None, (j,), np.zeros(0), np.zeros((1, 1), bool))
+        for j, text in enumerate(["a dog", "The dogs", "cat"])
+    ]
+    found = match_nouns(nouns, ["the dog", "bird", "dog", "dog"])
+    assert [noun and noun.masks[0] for noun in found] == [0, None, 1, None]
+
+
+def test_what_cannot_be_evaluated():
+    check_dataset("png|val2017", "generated")
+    with pytest.raises(ValueError, match="'grefcoco.unc.val' can't be evaluated; the datasets that can are png"):
+        check_dataset("grefcoco|unc|val", "guided")
+    with pytest.raises(ValueError, match="'panoptic.val2017' has no protocol 'generated'; there are official"):
+        check_dataset("panoptic|val2017", "generated")
+    with pytest.raises(ValueError, match="no protocol 'free'; there are official, guided, generated"):
+        check_dataset("panoptic|val2017", "free")
+
+
+def test_published_numbers_are_those_of_the_spec():
+    spec = (evaluation.__file__.rpartition("/gella_jax")[0]) + "/docs/spec/gella.md"
+    with open(spec) as file:
+        text = file.read()
+    assert {row.dataset for row in PUBLISHED} <= set(TASKS)
+    for row in PUBLISHED:
+        for value in row.metrics.values():
+            assert f"{100 * value:.1f}" in text
+
+
+def test_the_table_has_published_numbers_beside_ours():
+    report = {
+        "dataset": "png|val2017", "protocol": "generated", "masks": "truth", "output_masks": "input",
+        "num_images": 2, "num_targets": 7, "AR": 0.5, "AR_text": 0.25,
+    }  # fmt: skip
+    title, _, header, _, recall, words, *_, notes = markdown_table(report).splitlines()
+    assert title == "## png|val2017: 2 pictures, 7 targets"
+    assert header.startswith("| % | ours (generated) | GELLA-7B (paper) | GELLA-13B (paper) |")
+    assert recall.startswith("| AR | 50.00 | 69.80 | 71.30 |") and words.startswith("| AR_text | 25.00 | 96.10 |  |")
+    assert notes.startswith("Masks: truth; answered with those that were input. AR_text")
+    true = markdown_table({**report, "dataset": "panoptic|val2017"})
+    other = markdown_table({**report, "dataset": "panoptic|val2017", "masks": "MASKS"})
+    assert "true masks" in true and "true masks" not in other
