@@ -2,43 +2,44 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
-from flax import traverse_util
 
 from grounding_jax.language import tokenizer as tokenizers
-from grounding_jax.language.tokenizer import Tokenizer
-from grounding_jax.weights import clip, folder, llama, sam
+from grounding_jax.language.tokenizer import REJ_TEXT, TOKENS, Tokenizer
+from grounding_jax.weights import clip, folder, fresh, llama, llava, sam
+from grounding_jax.weights.checkpoint import (
+    Checkpoint,
+    check_template,
+    closing_lines,
+    expected_shapes,
+    part,
+    prefixed,
+)
 from grounding_jax.weights.delta import add_delta
+from grounding_jax.weights.layouts import PUBLIC, open_layout
+from grounding_jax.weights.llava import VISION_TOWER
 from grounding_jax.weights.lora import has_lora, merged
 from grounding_jax.weights.readers import open_weights, read_json
-from grounding_jax.weights.table import Rule, Table
+from grounding_jax.weights.rules import layer
+from grounding_jax.weights.sizes import Sizes, read_sizes
+from grounding_jax.weights.table import Table
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor
-from grounding_jax.weights.transforms import LINEAR
 from grounding_jax.weights.writers import Progress, write_torch, write_torch_shards
 from gsva_jax import assemble, model
 from gsva_jax.config import GsvaConfig
 from gsva_jax.prompts import TEMPLATES
-from gsva_jax.sizes import Sizes, read_sizes
+from gsva_jax.sizes import KEYS
 
 PEFT_PREFIX = "base_model.model."
-VISION_TOWER = "model.vision_tower.vision_tower."
 _FRESH_LORA_RANK = 8
-# How a state dict is told apart: the first layout all of whose marks begin some name.
-_LAYOUTS = {
-    "official": (PEFT_PREFIX,),
-    "lisa": ("model.visual_model.", "model.layers."),
-    "llava": ("model.mm_projector.", "model.layers."),
-    "LLaMA": ("model.layers.",),
-    "SAM": ("image_encoder.", "mask_decoder."),
-    "CLIP": ("vision_model.",),
-}
+_LAYOUTS = (("official", (PEFT_PREFIX,)), ("lisa", ("model.visual_model.", "model.layers.")), *PUBLIC)
+# LISA never rejects; a GSVA exported that way does.
+_LISA_TOKENS = tuple(token for token in TOKENS if token != REJ_TEXT)
 
 
 def official_table(lora: bool) -> Table:
@@ -48,43 +49,12 @@ def official_table(lora: bool) -> Table:
 
 def lisa_table(lora: bool = False) -> Table:
     """Names of a LISA folder, which has no vision tower (spec gsva b.2)."""
-    return (
-        llava_table(lora)
-        + Table(
-            (
-                *_linear("model.text_hidden_fcs.0.0", "prompt_mlp/fc1"),
-                *_linear("model.text_hidden_fcs.0.2", "prompt_mlp/fc2"),
-            )
-        )
-        + sam.table().prefixed("model.visual_model.", "sam/")
+    prompt_mlp = (
+        *layer("model.text_hidden_fcs.0.0", "prompt_mlp/fc1"),
+        *layer("model.text_hidden_fcs.0.2", "prompt_mlp/fc2"),
     )
-
-
-def llava_table(lora: bool = False) -> Table:
-    """Names of a LLaVA folder without its vision tower (spec gsva b.4)."""
-    return llama.table(lora).prefixed("", "llama/") + Table(_linear("model.mm_projector", "projector"))
-
-
-def _linear(torch: str, ours: str) -> tuple[Rule, Rule]:
-    return Rule(f"{torch}.weight", f"{ours}/kernel", LINEAR), Rule(f"{torch}.bias", f"{ours}/bias")
-
-
-@dataclasses.dataclass(frozen=True)
-class Checkpoint:
-    """A whole GSVA that is not read yet.
-
-    `leaves` are our leaves by path, `tokenizer` has exactly as many tokens as they have rows, and `report`
-    says in words what was found, made fresh or left out.
-    """
-
-    config: GsvaConfig
-    leaves: dict[str, LazyTensor]
-    tokenizer: Tokenizer
-    report: tuple[str, ...]
-
-    def save(self, out: epath.PathLike, progress: Progress | None = None) -> None:
-        """Writes a model folder; CheckpointError when one is there."""
-        folder.save(out, self.leaves, self.config.to_json(), self.tokenizer.save, progress)
+    segmenter = sam.table().prefixed("model.visual_model.", "sam/")
+    return llava.original("linear", lora) + Table(prompt_mlp) + segmenter
 
 
 def read_official(path: epath.PathLike) -> dict:
@@ -114,8 +84,8 @@ def open_official(
     """
     tensors = _open(weights, "official")
     leaves = official_table(_has_lora_names(tensors)).to_ours(tensors, str(weights))
-    frozen = _fitting_tokenizer(leaves, language_model, weights, rejection=(True,))
-    given = read_sizes(sizes)
+    frozen = _fitting_tokenizer(leaves, language_model, weights, tokens=(TOKENS,))
+    given = read_sizes(sizes, KEYS)
     config = _find_config(leaves, language_model, vision_tower, given, template)
     return _checkpoint(config, leaves, frozen, given, str(weights), report=[])
 
@@ -134,8 +104,8 @@ def open_lisa(
     """
     tensors, report = _without_tower(_open(weights, "lisa"), vision_tower)
     leaves = lisa_table().to_ours(tensors, str(weights)) | _open_clip(vision_tower)
-    frozen = _fitting_tokenizer(leaves, language_model, weights, rejection=(False, True))
-    given = read_sizes(sizes)
+    frozen = _fitting_tokenizer(leaves, language_model, weights, tokens=(_LISA_TOKENS, TOKENS))
+    given = read_sizes(sizes, KEYS)
     config = _find_config(leaves, language_model, vision_tower, given, template)
     return _checkpoint(config, leaves, frozen, given, str(weights), report)
 
@@ -166,14 +136,15 @@ def open_llava(
     if base is not None:
         tensors = add_delta(open_weights(base), tensors, f"{base} + {language_model}")
     tensors, report = _without_tower(tensors, vision_tower)
-    leaves = llava_table().to_ours(tensors, str(language_model)) | _open_clip(vision_tower)
+    leaves = llava.original("linear").to_ours(tensors, str(language_model)) | _open_clip(vision_tower)
     segmenter = sam.table().to_ours(_open(sam_file, "SAM"), str(sam_file))
-    leaves |= {f"sam/{path}": leaf for path, leaf in segmenter.items()}
-    frozen, given = tokenizers.freeze(language_model), read_sizes(sizes)
-    leaves, resizing = assemble.resized_vocabulary(leaves, frozen.vocab_size, seed)
-    rank = given.llama.get("lora_rank", _FRESH_LORA_RANK)
+    leaves |= prefixed("sam/", segmenter)
+    frozen, given = tokenizers.freeze(language_model), read_sizes(sizes, KEYS)
+    how = f"from N(0, {fresh.INITIALIZER_RANGE})"
+    leaves, resizing = fresh.resized_vocabulary(leaves, range(frozen.vocab_size), fresh.normal_rows(seed), how)
+    rank = given["llama"].get("lora_rank", _FRESH_LORA_RANK)
     prompt_width = segmenter["prompt_encoder/no_mask"].shape[0]
-    leaves |= assemble.fresh_lora(leaves, rank, seed)
+    leaves |= fresh.lora(leaves, rank, seed)
     leaves |= assemble.fresh_prompt_mlp(leaves["llama/norm/scale"].shape[0], prompt_width, seed)
     report += [
         *resizing,
@@ -189,7 +160,7 @@ def load(checkpoint: epath.PathLike, dtype: np.dtype | None = None) -> tuple[Gsv
     leaves = folder.open_folder(checkpoint)
     config = _read_config(checkpoint)
     table = official_table(has_lora(leaves))
-    table.check_shapes(leaves, _expected(config), str(checkpoint))
+    table.check_shapes(leaves, expected_shapes(model.init, config), str(checkpoint))
     return config, folder.to_params(leaves, dtype), tokenizers.load(checkpoint)
 
 
@@ -252,19 +223,11 @@ def _write_lisa(
 
 def _open(path: epath.PathLike, layout: str) -> dict[str, LazyTensor]:
     """The tensors of a checkpoint that must be of a given layout."""
-    tensors = open_weights(path)
-    marks = _LAYOUTS.items()
-    found = (name for name, prefixes in marks if all(any(k.startswith(p) for k in tensors) for p in prefixes))
-    found = next(found, None)
-    if found != layout:
-        what = f"the {found} layout" if found else f"no known layout (first name: {next(iter(tensors), 'none')})"
-        raise CheckpointError(f"{path}: has {what}, expected {layout}")
-    return tensors
+    return open_layout(path, (layout,), _LAYOUTS)[1]
 
 
 def _open_clip(path: epath.PathLike) -> dict[str, LazyTensor]:
-    leaves = clip.table().to_ours(_open(path, "CLIP"), str(path))
-    return {f"clip/{name}": leaf for name, leaf in leaves.items()}
+    return prefixed("clip/", clip.table().to_ours(_open(path, "CLIP"), str(path)))
 
 
 def _without_tower(
@@ -280,17 +243,17 @@ def _fitting_tokenizer(
     leaves: Mapping[str, LazyTensor],
     language_model: epath.PathLike,
     weights: epath.PathLike,
-    rejection: tuple[bool, ...],
+    tokens: tuple[tuple[str, ...], ...],
 ) -> Tokenizer:
     """The tokenizer with as many tokens as the weights have rows (spec gsva a.5); else an error with both."""
     rows = leaves["llama/embed/embedding"].shape[0]
     made = []
-    for wanted in rejection:
-        frozen = tokenizers.freeze(language_model, rejection=wanted)
+    for wanted in tokens:
+        frozen = tokenizers.freeze(language_model, wanted)
         if frozen.vocab_size == rows:
             return frozen
         made.append(frozen.vocab_size)
-    own = ("[SEG]", "[REJ]") if rejection == (True,) else ("[SEG]",)
+    own = [token for token in tokens[0] if token.startswith("[")]
     raise CheckpointError(
         f"{weights}: has {rows} token rows, the tokenizer of {language_model} makes {made[0]} "
         f"tokens with {', '.join(own)}, <im_start>, <im_end>; it was trained with one of "
@@ -310,20 +273,19 @@ def _find_config(
     public = read_json(llava_file) if llava_file.exists() else {}
     tower_file = epath.Path(vision_tower or "") / folder.CONFIG_FILE
     tower = read_json(tower_file) if vision_tower is not None else {}
-    llama_sizes = dict(given.llama)
+    llama_sizes = given["llama"]
     if not has_lora(leaves):
         llama_sizes.pop("lora_rank", None)  # a size of new adapters; these weights are merged or never had any
-    values = dict(given.gsva)
+    values = given["gsva"]
     if "mm_vision_select_layer" in public:
         values.setdefault("select_layer", public["mm_vision_select_layer"])
     if template is not None:
         values["template"] = template
-    if values.get("template", GsvaConfig.template) not in TEMPLATES:
-        raise CheckpointError(f"template {values['template']}: unknown, known are {', '.join(TEMPLATES)}")
+    check_template(values.get("template", GsvaConfig.template), TEMPLATES)
     return GsvaConfig(
-        llama=llama.config(_part(leaves, "llama/"), public, str(llava_file), **llama_sizes),
-        clip=clip.config(_part(leaves, "clip/"), tower, str(tower_file), **given.clip),
-        sam=sam.config(_part(leaves, "sam/"), **given.sam),
+        llama=llama.config(part(leaves, "llama/"), public, str(llava_file), **llama_sizes),
+        clip=clip.config(part(leaves, "clip/"), tower, str(tower_file), **given["clip"]),
+        sam=sam.config(part(leaves, "sam/"), **given["sam"]),
         **values,
     )
 
@@ -337,22 +299,8 @@ def _checkpoint(
     report: list[str],
 ) -> Checkpoint:
     """Holds every leaf against the config, and completes the report."""
-    official_table(has_lora(leaves)).check_shapes(leaves, _expected(config), where)
-    lora = f"rank {config.llama.lora_rank}, alpha {config.llama.lora_alpha}" if has_lora(leaves) else "none"
-    report = [*report, f"template: {config.template}", f"LoRA: {lora}"]
-    if given.unused:
-        report.append(f"sizes that set nothing: {', '.join(given.unused)}")
-    return Checkpoint(config, leaves, frozen, tuple(report))
-
-
-def _part(leaves: Mapping[str, LazyTensor], prefix: str) -> dict[str, LazyTensor]:
-    return {path.removeprefix(prefix): leaf for path, leaf in leaves.items() if path.startswith(prefix)}
-
-
-def _expected(config: GsvaConfig) -> dict[str, tuple[int, ...]]:
-    """The shape of every leaf of a model of this config, by path."""
-    shapes = jax.eval_shape(lambda key: model.init(config, key), jax.random.key(0))
-    return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(shapes, sep="/").items()}
+    official_table(has_lora(leaves)).check_shapes(leaves, expected_shapes(model.init, config), where)
+    return Checkpoint(config, leaves, frozen, tuple(report + closing_lines(config, leaves, given)))
 
 
 def _read_config(checkpoint: epath.PathLike) -> GsvaConfig:
@@ -364,21 +312,7 @@ def _public_config(config: GsvaConfig, frozen: Tokenizer, dtype: np.dtype) -> di
     return {
         "architectures": ["LlavaLlamaForCausalLM"],
         "model_type": "llava",
-        "vocab_size": config.llama.vocab_size,
-        "hidden_size": config.llama.width,
-        "intermediate_size": config.llama.hidden,
-        "num_hidden_layers": config.llama.layers,
-        "num_attention_heads": config.llama.heads,
-        "num_key_value_heads": config.llama.kv_heads,
-        "rms_norm_eps": config.llama.eps,
-        "rope_theta": config.llama.rope_theta,
-        "max_position_embeddings": config.llama.max_positions,
-        "hidden_act": "silu",
-        "tie_word_embeddings": False,
-        "bos_token_id": frozen.bos,
-        "eos_token_id": frozen.eos,
-        "pad_token_id": frozen.unk,
-        "torch_dtype": str(dtype),
+        **llama.public(config.llama, frozen, dtype),
         "mm_hidden_size": config.clip.width,
         "mm_vision_select_layer": config.select_layer,
         "mm_use_im_start_end": frozen.im_start is not None,

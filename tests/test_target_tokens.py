@@ -33,7 +33,7 @@ def words(tokenizer, ids):
 
 def test_lisas_vocabulary_is_the_one_that_is_frozen_without_rejection(golden, frozen):
     lisa, rows = tokenizers.with_targets(frozen, ["[SEG]"])
-    alone = tokenizers.freeze(golden / "gsva" / "tiny-llava", rejection=False)
+    alone = tokenizers.freeze(golden / "gsva" / "tiny-llava", ("[SEG]", "<im_start>", "<im_end>"))
     assert lisa.backend.to_str() == alone.backend.to_str() and lisa.rej is None
     assert rows == (*range(421), 422, 423), "all but [REJ], which is 421"
 
@@ -61,7 +61,7 @@ def test_target_j_has_token_j_mod_8_and_a_rejected_one_counts(eight):
 
 def test_one_token_changes_nothing(golden, frozen):
     text = prompts.list_answer(LETTERS, [False] * 10, 1)
-    lisa = tokenizers.freeze(golden / "gsva" / "tiny-llava", rejection=False)
+    lisa = tokenizers.freeze(golden / "gsva" / "tiny-llava", ("[SEG]", "<im_start>", "<im_end>"))
     assert frozen.number_targets(text) is text and lisa.number_targets(text) is text
     assert tokenizers.with_targets(frozen, ["[SEG]", "[REJ]"])[0].backend.to_str() == frozen.backend.to_str()
 

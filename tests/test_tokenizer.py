@@ -64,8 +64,21 @@ def test_folder_whose_added_tokens_do_not_follow_the_vocabulary(golden, tmp_path
 
 
 def test_without_rejection(golden):
-    lisa = tokenizers.freeze(golden / "gsva" / "tiny-llava", rejection=False)
+    lisa = tokenizers.freeze(golden / "gsva" / "tiny-llava", ("[SEG]", "<im_start>", "<im_end>"))
     assert (lisa.seg, lisa.rej, lisa.im_start, lisa.im_end, lisa.vocab_size) == ((420,), None, 421, 422, 423)
+
+
+def test_one_token_behind_a_vocabulary_as_published(golden, tmp_path):
+    """GELLA has [SEG] only, behind what Hugging Face's LLaVA-1.5 adds to LLaMA's pieces (spec gella A9)."""
+    plain = tokenizers.freeze(llava_folder(golden, tmp_path, {"<image>": 420, "<pad>": 421}), tokens=())
+    assert (plain.seg, plain.rej, plain.im_start, plain.im_end, plain.vocab_size) == ((), None, None, None, 422)
+    own, before = tokenizers.with_targets(plain, ["[SEG]"])
+    assert (own.seg, own.vocab_size, before) == ((422,), 423, (*range(422), -1))
+    text = "the dog [SEG], and a cat [SEG].</s>"
+    assert own.encode(text).count(422) == 2 and own.decode(own.encode(text)) == text
+    assert own.encode_with_image("<image>\nthe dog") == plain.encode_with_image("<image>\nthe dog")
+    again, before = tokenizers.with_targets(own, ["[SEG]"])
+    assert again.backend.to_str() == own.backend.to_str() and before == tuple(range(423))
 
 
 @pytest.mark.parametrize("template", ["llava_v1", "llava_llama_2"])

@@ -25,6 +25,7 @@ IMAGE_TEXT = "<image>"
 BOS_TEXT, EOS_TEXT, UNK_TEXT = "<s>", "</s>", "<unk>"
 SEG_TEXT, REJ_TEXT = "[SEG]", "[REJ]"
 IM_START_TEXT, IM_END_TEXT = "<im_start>", "<im_end>"
+TOKENS = (SEG_TEXT, REJ_TEXT, IM_START_TEXT, IM_END_TEXT)  # that GSVA adds to LLaMA's vocabulary, in this order
 
 FILE_NAME = "tokenizer.json"
 
@@ -50,6 +51,8 @@ _DECODER = {
         {"type": "Strip", "content": " ", "start": 1, "stop": 0},
     ],
 }
+# Of all added tokens: they are taken as they stand, and leave the text around them alone.
+_FLAGS = dict(single_word=False, lstrip=False, rstrip=False, normalized=False)
 # Pieces of the small vocabulary: a word with the space before it, otherwise single characters.
 _WORDS = rf"{_SPACE}?\p{{L}}+(?:['-]\p{{L}}+)*|{_SPACE}|[^{_SPACE}\p{{L}}]"
 
@@ -152,14 +155,12 @@ def load(folder: epath.PathLike) -> Tokenizer:
     return _from_json(path.read_text(), str(path))
 
 
-def freeze(language_model: epath.PathLike, rejection: bool = True) -> Tokenizer:
+def freeze(language_model: epath.PathLike, tokens: Sequence[str] = TOKENS) -> Tokenizer:
     """Makes the tokenizer of a model from a LLaMA or LLaVA folder (spec gsva a.5).
-
-    "[SEG]", "[REJ]", "<im_start>" and "<im_end>" are added in this order where the folder does not have them.
 
     Args:
         language_model: folder with ``tokenizer.model`` and, if any, ``added_tokens.json``.
-        rejection: whether the model has "[REJ]" (GSVA) or not (LISA).
+        tokens: to add in this order where the folder does not have them; LISA has no "[REJ]", LLaVA none of them.
 
     Raises:
         FileNotFoundError: the folder has no ``tokenizer.model``.
@@ -182,14 +183,14 @@ def freeze(language_model: epath.PathLike, rejection: bool = True) -> Tokenizer:
     for token, i in declared.items():
         if (actual := slow.convert_tokens_to_ids(token)) != i:
             raise ValueError(f"{added_file} gives {token} the id {i}, but with {folder}/tokenizer.model it is {actual}")
-    slow.add_tokens([SEG_TEXT, REJ_TEXT] if rejection else [SEG_TEXT])
-    slow.add_tokens([IM_START_TEXT, IM_END_TEXT], special_tokens=True)
+    for token in tokens:
+        slow.add_tokens([token], special_tokens=token in (IM_START_TEXT, IM_END_TEXT))
     state = json.loads(slow.backend_tokenizer.to_str())
     # transformers leaves the dummy space out before a stretch that starts with a space. Sentencepiece, and so
     # the release, does not: "[SEG] </s>" of the Llama-2 template has two spaces between its tokens.
     state["normalizer"], state["pre_tokenizer"] = _NORMALIZER, None
     for token in state["added_tokens"]:
-        token.update(single_word=False, lstrip=False, rstrip=False, normalized=False)
+        token.update(_FLAGS)
     return _from_json(json.dumps(state), str(folder))
 
 
@@ -197,17 +198,18 @@ def with_targets(tokenizer: Tokenizer, tokens: Sequence[str]) -> tuple[Tokenizer
     """A vocabulary with other tokens for targets, in the place of those it has, as `freeze` orders them.
 
     Args:
-        tokenizer: the vocabulary.
+        tokenizer: the vocabulary; where it has no tokens for targets, they come at its end.
         tokens: what it is to have, such as "[SEG]" alone (LISA), or "[SEG000]", "[SEG001]" and "[REJ]".
 
     Returns:
         The new vocabulary, and for each of its ids the one that it had before, -1 where it had none.
     """
     state = json.loads(tokenizer.backend.to_str())
-    first = tokenizer.seg[0]
+    first = tokenizer.seg[0] if tokenizer.seg else tokenizer.vocab_size
     added = {token["id"]: token for token in state["added_tokens"]}
+    flags = added.get(first, {**_FLAGS, "special": False})
     kept = [added[i] for i in sorted(added.keys() - {*tokenizer.seg, tokenizer.rej})]
-    moved = [{**added[first], "content": token} for token in tokens] + [token for token in kept if token["id"] > first]
+    moved = [{**flags, "content": token} for token in tokens] + [token for token in kept if token["id"] > first]
     state["added_tokens"] = [token for token in kept if token["id"] < first]
     state["added_tokens"] += [{**token, "id": i} for i, token in enumerate(moved, first)]
     made = _from_json(json.dumps(state), "with_targets")
@@ -230,7 +232,7 @@ def _check_sentencepiece(path: epath.Path) -> None:
         raise ValueError(f"{path} ({len(content)} bytes) is not a sentencepiece model: it may be truncated")
 
 
-def train(texts: Iterable[str], added: Sequence[str] = (SEG_TEXT, REJ_TEXT, IM_START_TEXT, IM_END_TEXT)) -> Tokenizer:
+def train(texts: Iterable[str], added: Sequence[str] = TOKENS) -> Tokenizer:
     """Makes a small vocabulary in which every word of the texts is one token.
 
     Other words are spelt in characters: those of the texts and printable ASCII; the rest in bytes. A word is
@@ -257,7 +259,7 @@ def train(texts: Iterable[str], added: Sequence[str] = (SEG_TEXT, REJ_TEXT, IM_S
 
 def _small_state(vocabulary: list[str], control: list[str], added: Sequence[str]) -> dict:
     """The ``tokenizer.json`` of a vocabulary without merges: a piece is in it, or is spelt."""
-    flags = dict(single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
+    flags = {**_FLAGS, "special": True}
     tokens = [*enumerate(control), *enumerate(added, len(vocabulary))]
     return {
         "version": "1.0",

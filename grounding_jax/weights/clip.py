@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from grounding_jax.models.clip import ClipConfig
 from grounding_jax.weights.readers import check_public
 from grounding_jax.weights.rules import layer, norm
@@ -18,7 +20,10 @@ _HEAD_WIDTH = 64
 
 
 def table() -> Table:
-    """`vision_model.*` against our `clip` tree. The text tower of a full CLIP checkpoint is ignored."""
+    """`vision_model.*` against our `clip` tree. The text tower of a full CLIP checkpoint is ignored.
+
+    transformers 5 writes a tower by itself without `vision_model.`, which is accepted and written back with it.
+    """
     rules = [
         Rule("embeddings.class_embedding", "class_embed"),
         Rule("embeddings.patch_embedding.weight", "patch_embed/kernel", PATCH),
@@ -33,6 +38,7 @@ def table() -> Table:
     for name, torch in (("q", "q_proj"), ("k", "k_proj"), ("v", "v_proj"), ("o", "out_proj")):
         rules += layer(f"encoder.layers.{{i}}.self_attn.{torch}", f"layers/attn/{name}")
     vision = Table(tuple(rules), ignored=("embeddings.position_ids",)).prefixed("vision_model.", "")
+    vision = vision.accepting(lambda name: name.removeprefix("vision_model."))
     text_side = ("text_model.*", "text_projection.weight", "visual_projection.weight", "logit_scale")
     return vision + Table((), ignored=text_side)
 
@@ -61,3 +67,20 @@ def config(leaves: Mapping[str, LazyTensor], public: Mapping[str, Any], where: s
     values["heads"] = max(1, width // _HEAD_WIDTH)
     values |= {field: public[name] for field, name in names.items() if name in public}
     return ClipConfig(**(values | sizes))
+
+
+def public(config: ClipConfig, dtype: np.dtype) -> dict[str, Any]:
+    """The config.json of Hugging Face's `CLIPVisionModel`."""
+    return {
+        "architectures": ["CLIPVisionModel"],
+        "model_type": "clip_vision_model",
+        "image_size": config.image_size,
+        "patch_size": config.patch_size,
+        "hidden_size": config.width,
+        "intermediate_size": config.hidden,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "layer_norm_eps": config.eps,
+        "hidden_act": config.activation,
+        "torch_dtype": str(dtype),
+    }

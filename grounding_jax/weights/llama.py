@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from grounding_jax.language.tokenizer import Tokenizer
 from grounding_jax.models.llama import LlamaConfig
 from grounding_jax.weights.readers import check_public
 from grounding_jax.weights.table import Rule, Table
@@ -69,6 +72,27 @@ def config(leaves: Mapping[str, LazyTensor], public: Mapping[str, Any], where: s
     key_width = leaves["layers/attn/k/kernel"].shape[-1]
     values.setdefault("kv_heads", key_width * values["heads"] // width)
     return LlamaConfig(**values)
+
+
+def public(config: LlamaConfig, tokenizer: Tokenizer, dtype: np.dtype) -> dict[str, Any]:
+    """The part of a Hugging Face config.json that is about the language model."""
+    return {
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.width,
+        "intermediate_size": config.hidden,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.kv_heads,
+        "rms_norm_eps": config.eps,
+        "rope_theta": config.rope_theta,
+        "max_position_embeddings": config.max_positions,
+        "hidden_act": "silu",
+        "tie_word_embeddings": False,
+        "bos_token_id": tokenizer.bos,
+        "eos_token_id": tokenizer.eos,
+        "pad_token_id": tokenizer.unk,
+        "torch_dtype": str(dtype),
+    }
 
 
 def _rope(public: Mapping[str, Any], where: str) -> dict[str, float]:

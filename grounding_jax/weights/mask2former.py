@@ -5,15 +5,20 @@ The two decoders by themselves, and with a Swin as the published models have it.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from etils import epath
+
 from grounding_jax.models.mask2former import Mask2FormerConfig
-from grounding_jax.weights import swin
+from grounding_jax.models.swin import SwinConfig
+from grounding_jax.weights import folder, swin
+from grounding_jax.weights.checkpoint import part
+from grounding_jax.weights.readers import read_json
 from grounding_jax.weights.rules import layer, norm
 from grounding_jax.weights.table import Rule, Table, packed
-from grounding_jax.weights.tensors import LazyTensor
+from grounding_jax.weights.tensors import CheckpointError, LazyTensor
 from grounding_jax.weights.transforms import CONV, CONV_1X1, LINEAR
 
 _LEVELS = 3
@@ -23,10 +28,9 @@ _LOSS = Table((), ignored=("criterion.empty_weight",))  # weights of the classes
 def original() -> Table:
     """The release's names of the decoders against our `mask2former` tree; for import also those of older files."""
     pixels, queries = _original_pixel_decoder(), _original_transformer_decoder()
+    pixels = pixels.prefixed("pixel_decoder.", "pixel_decoder/")
     # Before version 2 there was no pixel_decoder in the names.
-    inside = pixels.prefixed("pixel_decoder.", "pixel_decoder/")
-    pairs = zip(inside.rules, pixels.rules, strict=True)
-    pixels = Table(tuple(dataclasses.replace(rule, aliases=(older.torch,)) for rule, older in pairs))
+    pixels = pixels.accepting(lambda name: name.removeprefix("pixel_decoder."))
     heads = pixels + queries.prefixed("predictor.", "transformer_decoder/")
     return heads.prefixed("sem_seg_head.", "") + _LOSS
 
@@ -51,6 +55,30 @@ def transformers_with_swin() -> Table:
     return swin.transformers("model.pixel_level_module.encoder.").prefixed("", "backbone/") + transformers()
 
 
+def read(
+    layout: str, tensors: Mapping[str, LazyTensor], path: epath.PathLike, **sizes: Any
+) -> tuple[SwinConfig, Mask2FormerConfig, dict[str, LazyTensor]]:
+    """A published Mask2Former with a Swin: the sizes of both, and leaves as `original_with_swin` has them.
+
+    Args:
+        layout: "Mask2Former" or "Mask2Former-hf", see `layouts.open_layout`.
+        tensors: of the checkpoint.
+        path: of the file or folder; a config.json in it tells the heads.
+        **sizes: fields of `Mask2FormerConfig` that win.
+
+    Raises:
+        CheckpointError: names are missing or unknown, as those of a CropFormer.
+    """
+    if any(".make_3d." in key for key in tensors):
+        raise CheckpointError(f"{path}: is a CropFormer, which looks at crops, too; use a Mask2Former of EntitySeg")
+    table = original_with_swin() if layout == "Mask2Former" else transformers_with_swin()
+    leaves = table.to_ours(tensors, str(path))
+    file = epath.Path(path) / folder.CONFIG_FILE
+    public = read_json(file) if file.exists() else {}
+    sizes = {"heads": public.get("num_attention_heads", Mask2FormerConfig.heads), **sizes}
+    return swin.config(part(leaves, "backbone/")), config(leaves, **sizes), leaves
+
+
 def config(leaves: Mapping[str, LazyTensor], **sizes: Any) -> Mask2FormerConfig:
     """The sizes of the decoders from the shapes of their leaves; `sizes` are fields of `Mask2FormerConfig` that win.
 
@@ -73,6 +101,26 @@ def config(leaves: Mapping[str, LazyTensor], **sizes: Any) -> Mask2FormerConfig:
         decoder_hidden=shapes["transformer_decoder/layers_0/mlp/fc1/kernel"][1],
     )
     return Mask2FormerConfig(**(values | sizes))
+
+
+def public(config: Mask2FormerConfig, backbone: SwinConfig, dtype: np.dtype) -> dict[str, Any]:
+    """The config.json of Hugging Face's `Mask2FormerForUniversalSegmentation` with a Swin."""
+    return {
+        "architectures": ["Mask2FormerForUniversalSegmentation"],
+        "model_type": "mask2former",
+        "backbone_config": swin.public(backbone),
+        "num_queries": config.queries,
+        "hidden_dim": config.width,
+        "feature_size": config.width,
+        "mask_feature_size": config.width,
+        "num_attention_heads": config.heads,
+        "encoder_layers": config.encoder_layers,
+        "encoder_feedforward_dim": config.encoder_hidden,
+        "decoder_layers": config.decoder_layers + 1,  # it counts predictions
+        "dim_feedforward": config.decoder_hidden,
+        "id2label": {str(i): "entity" if config.classes == 1 else f"class {i}" for i in range(config.classes)},
+        "torch_dtype": str(dtype),
+    }
 
 
 def _original_pixel_decoder() -> Table:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 
 from grounding_jax.models.mobilenet import REPEATS, MobileNetConfig
 from grounding_jax.weights.rules import norm
@@ -58,7 +61,7 @@ def config(leaves: Mapping[str, LazyTensor], convention: MobileNetConfig) -> Mob
     """The sizes of a MobileNetV2 from the shapes of its leaves, with the convention and other fields of `convention`.
 
     torchvision's files follow `MobileNetConfig.torchvision()`; those of Hugging Face `tensorflow()`, unless their
-    config.json says otherwise (`tf_padding`, `layer_norm_eps`): weights can't tell.
+    config.json says otherwise (`convention`): weights can't tell.
     """
     shapes = {path: leaf.shape for path, leaf in leaves.items()}
     lasts = [count - 1 for count in itertools.accumulate(REPEATS)]
@@ -69,6 +72,25 @@ def config(leaves: Mapping[str, LazyTensor], convention: MobileNetConfig) -> Mob
     if "head/kernel" in shapes:
         sizes["head"] = shapes["head/kernel"][-1]
     return dataclasses.replace(convention, **sizes)
+
+
+def convention(public: Mapping[str, Any]) -> MobileNetConfig:
+    """The convention that a config.json of Hugging Face states; that of its own files where it is silent."""
+    own = MobileNetConfig.tensorflow()
+    same_padding, eps = public.get("tf_padding", own.same_padding), public.get("layer_norm_eps", own.eps)
+    return dataclasses.replace(own, same_padding=same_padding, eps=eps)
+
+
+def public(config: MobileNetConfig, dtype: np.dtype) -> dict[str, Any]:
+    """The config.json of Hugging Face's `MobileNetV2Model`, whose widths are multiples of the published ones."""
+    return {
+        "architectures": ["MobileNetV2Model"],
+        "model_type": "mobilenet_v2",
+        "depth_multiplier": config.widths[-1] / MobileNetConfig.widths[-1],
+        "tf_padding": config.same_padding,
+        "layer_norm_eps": config.eps,
+        "torch_dtype": str(dtype),
+    }
 
 
 def _named_unit(torch: str, ours: str, transform: Transform) -> list[Rule]:

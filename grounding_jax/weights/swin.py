@@ -101,6 +101,22 @@ def config(leaves: Mapping[str, LazyTensor], **sizes: Any) -> SwinConfig:
     return SwinConfig(**(values | sizes))
 
 
+def public(config: SwinConfig) -> dict[str, Any]:
+    """The config.json of Hugging Face's `SwinBackbone` that gives the maps of all stages."""
+    stages = len(config.depths)
+    return {
+        "model_type": "swin",
+        "embed_dim": config.width,
+        "depths": list(config.depths),
+        "num_heads": list(config.heads),
+        "window_size": config.window,
+        "patch_size": config.patch_size,
+        "mlp_ratio": float(config.mlp_ratio),
+        "drop_path_rate": config.drop_path,
+        "out_features": [f"stage{i + 1}" for i in range(stages)],
+    }
+
+
 def _merging(layers: str, stages: int) -> list[Rule]:
     """Torch has the merging at the end of a stage, we at the beginning of the next."""
     rules = []

@@ -20,7 +20,7 @@ import dataclasses
 import functools
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -100,6 +100,14 @@ class Table:
         )
         return Table(rules, tuple(torch + pattern for pattern in self.ignored))
 
+    def accepting(self, spelling: Callable[[str], str]) -> Table:
+        """The same table, where importing also takes every name in another spelling."""
+        rules = tuple(
+            dataclasses.replace(rule, aliases=(*rule.aliases, *map(spelling, (rule.torch, *rule.aliases))))
+            for rule in self.rules
+        )
+        return Table(rules, (*self.ignored, *map(spelling, self.ignored)))
+
     def is_ignored(self, key: str) -> bool:
         return any(regex.fullmatch(key) for regex in self._ignored_regexes)
 
@@ -164,7 +172,7 @@ class Table:
             if have[key].shape != want[key].shape
         ]
         if wrong:
-            raise CheckpointError(f"{where}: {len(wrong)} tensors of another shape than the config: {_listed(wrong)}")
+            raise CheckpointError(f"{where}: {len(wrong)} tensors of another shape than the config: {listed(wrong)}")
 
     def _missing(self, found: Mapping[Rule, set[tuple[int, ...]]]) -> list[str]:
         """Names that rules should have found. How many layers there are is what any rule has seen of them."""
@@ -220,7 +228,7 @@ def _our_leaves(
         try:
             leaves[path] = stack([part for _, part in parts])
         except ValueError as error:
-            raise CheckpointError(f"{where}: {_listed(key for key, _ in parts)} can't be stacked: {error}") from None
+            raise CheckpointError(f"{where}: {listed(key for key, _ in parts)} can't be stacked: {error}") from None
     return leaves
 
 
@@ -266,12 +274,12 @@ def _torch_tensors(
 
 def _raise_misfits(where: str, **misfits: list[str]) -> None:
     """One error that lists every name of every kind of misfit; nothing when there is none."""
-    texts = [f"{len(names)} {kind} ({_listed(names)})" for kind, names in misfits.items() if names]
+    texts = [f"{len(names)} {kind} ({listed(names)})" for kind, names in misfits.items() if names]
     if texts:
         raise CheckpointError(f"{where}: the names don't fit the layout: {'; '.join(texts)}")
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
     """All names in one line; those that differ in one number are written once, as `layers.{0-31}.norm`."""
     groups: dict[tuple[str, str], list[int]] = collections.defaultdict(list)
     singles = []

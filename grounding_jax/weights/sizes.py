@@ -1,0 +1,78 @@
+"""What the shapes of a checkpoint can't tell: the `--sizes` file, and its keys for the parts that both systems have."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
+from grounding_jax.weights.readers import read_json
+from grounding_jax.weights.tensors import CheckpointError
+
+# Keys of the file: (part of the config, its field).
+Keys = Mapping[str, tuple[str, str]]
+LLAMA: Keys = {
+    "hidden": ("llama", "width"),
+    "inter": ("llama", "hidden"),
+    "layers": ("llama", "layers"),
+    "heads": ("llama", "heads"),
+    "kv_heads": ("llama", "kv_heads"),
+    "rms_eps": ("llama", "eps"),
+    "rope_theta": ("llama", "rope_theta"),
+    "max_positions": ("llama", "max_positions"),
+    "lora_r": ("llama", "lora_rank"),
+    "lora_alpha": ("llama", "lora_alpha"),
+}
+CLIP: Keys = {
+    "clip_img": ("clip", "image_size"),
+    "clip_patch": ("clip", "patch_size"),
+    "clip_hidden": ("clip", "width"),
+    "clip_inter": ("clip", "hidden"),
+    "clip_layers": ("clip", "layers"),
+    "clip_heads": ("clip", "heads"),
+    "clip_ln_eps": ("clip", "eps"),
+    "clip_act": ("clip", "activation"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Config fields that the user gave, by part, and the keys of the file that set none."""
+
+    fields: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    unused: tuple[str, ...] = ()
+
+    def __getitem__(self, part: str) -> dict[str, Any]:
+        """The fields of a part of the config; none where the file has none."""
+        return dict(self.fields.get(part, {}))
+
+
+def read_sizes(path: epath.PathLike | None, keys: Keys) -> Sizes:
+    """Reads a `--sizes` file; None gives no sizes.
+
+    Keys that set nothing (a file may also describe ids, losses, versions) are returned in `unused`, so that
+    the caller can say so. Raises FileNotFoundError, or CheckpointError for a key that looks like a misspelt
+    one.
+    """
+    if path is None:
+        return Sizes()
+    fields: dict[str, dict[str, Any]] = collections.defaultdict(dict)
+    unused = []
+    for key, value in read_json(path).items():
+        if key not in keys:
+            _refuse_typo(key, keys, path)
+            unused.append(key)
+            continue
+        part, field = keys[key]
+        fields[part][field] = tuple(value) if isinstance(value, list) else value
+    return Sizes(fields, tuple(unused))
+
+
+def _refuse_typo(key: str, keys: Keys, path: epath.PathLike) -> None:
+    close = difflib.get_close_matches(key, keys, n=1, cutoff=0.9)
+    if close:
+        raise CheckpointError(f"{path}: unknown key {key}, did you mean {close[0]}?")
