@@ -1,0 +1,242 @@
+"""The two sides of a new GELLA, language and masks: what published files bring to them, and what is made fresh."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from etils import epath
+
+from gella_jax.config import BACKBONES
+from grounding_jax.language import tokenizer as tokenizers
+from grounding_jax.language.tokenizer import SEG_TEXT, Tokenizer
+from grounding_jax.models import mask2former as mask2former_model
+from grounding_jax.models import mobilenet as mobilenet_model
+from grounding_jax.models import swin as swin_model
+from grounding_jax.models.clip import ClipConfig
+from grounding_jax.models.llama import LlamaConfig
+from grounding_jax.models.mask2former import Mask2FormerConfig
+from grounding_jax.models.mobilenet import MobileNetConfig
+from grounding_jax.models.swin import SwinConfig
+from grounding_jax.weights import clip, folder, fresh, llama, llava, mask2former, mobilenet, swin
+from grounding_jax.weights.checkpoint import part, prefixed
+from grounding_jax.weights.layouts import open_layout
+from grounding_jax.weights.readers import read_json
+from grounding_jax.weights.sizes import Sizes
+from grounding_jax.weights.table import Table, listed
+from grounding_jax.weights.tensors import CheckpointError, LazyTensor
+
+_LORA_RANK = 8  # of fresh adapters (spec gella c)
+# Leaves of Mask2Former that depend on what it was trained to tell apart, and on its backbone.
+_OF_CLASSES = re.compile(r"transformer_decoder/heads/class_embed/.*")
+_OF_CHANNELS = re.compile(r"pixel_decoder/(input_proj_\d|lateral)/kernel")
+
+
+class LanguageSide(NamedTuple):
+    """Sizes and leaves of language model, CLIP and projector, the vocabulary with [SEG], and a report in words.
+
+    `vision_layer` is None where LLaVA's config.json does not tell it.
+    """
+
+    llama: LlamaConfig
+    clip: ClipConfig
+    projector: str
+    vision_layer: int | None
+    tokenizer: Tokenizer
+    leaves: dict[str, LazyTensor]
+    report: list[str]
+
+
+class MaskBranch(NamedTuple):
+    """Sizes and leaves of backbone and Mask2Former, and in words what was found, made fresh or left out."""
+
+    backbone: SwinConfig | MobileNetConfig
+    mask2former: Mask2FormerConfig
+    leaves: dict[str, LazyTensor]
+    report: list[str]
+
+
+class _Found(NamedTuple):
+    """A backbone that some file has, in words which, its sizes, and leaves that may lack the norms of detection."""
+
+    name: str
+    config: SwinConfig | MobileNetConfig
+    leaves: dict[str, LazyTensor]
+
+
+def language_side(
+    language_model: epath.PathLike, vision_tower: epath.PathLike | None, given: Sizes, seed: int
+) -> LanguageSide:
+    """Opens LLaVA and CLIP and gives them [SEG] and LoRA; see `weights.open_parts` for the arguments."""
+    leaves, report = _open_llava(language_model, vision_tower)
+    tokenizer, rows = tokenizers.with_targets(tokenizers.freeze(language_model, tokens=()), (SEG_TEXT,))
+    leaves, lines = fresh.resized_vocabulary(leaves, rows, fresh.mean_rows, "the mean of the others")
+    report += lines
+    rank = given["llama"].get("lora_rank", _LORA_RANK)
+    leaves |= fresh.lora(leaves, rank, seed)
+    if rank:
+        report.append(f"fresh: LoRA of rank {rank}")
+    text, public, where = llava.read_public(language_model)
+    tower, tower_where = public.get("vision_config", {}), where
+    if vision_tower is not None:
+        tower, tower_where = _public(vision_tower), str(epath.Path(vision_tower) / folder.CONFIG_FILE)
+    layers = [public[name] for name in ("mm_vision_select_layer", "vision_feature_layer") if name in public]
+    return LanguageSide(
+        llama=llama.config(part(leaves, "llama/"), text, where, **given["llama"]),
+        clip=clip.config(part(leaves, "clip/"), tower, tower_where, **given["clip"]),
+        projector="linear" if "projector/kernel" in leaves else "mlp2x_gelu",
+        vision_layer=layers[0] if layers else None,
+        tokenizer=tokenizer,
+        leaves=leaves,
+        report=report,
+    )
+
+
+def mask_branch(
+    mask2former_file: epath.PathLike | None,
+    backbone_file: epath.PathLike | None,
+    backbone_name: str | None,
+    given: Sizes,
+    seed: int,
+) -> MaskBranch:
+    """Puts together backbone and Mask2Former; see `weights.open_parts` for the arguments and what is taken."""
+    if backbone_name is not None and backbone_name not in BACKBONES:
+        raise CheckpointError(f"backbone {backbone_name}: unknown, known are {', '.join(BACKBONES)}")
+    if backbone_name is not None and backbone_file is not None:
+        raise CheckpointError(f"backbone {backbone_name}: would be fresh, but {backbone_file} is to be the backbone")
+    report, decoders, inside, found = [], None, None, None
+    if mask2former_file is not None:
+        inside, decoders = _open_mask2former(mask2former_file, given)
+    if backbone_file is not None:
+        found = _open_backbone(backbone_file)
+    elif inside is not None and (backbone_name is None or _agree(inside.config, BACKBONES[backbone_name][0])):
+        found = inside
+    if inside is not None and found is not inside:
+        report.append(f"left out: {inside.name}, which has {_sizes(inside.config)}")
+    if found is not None:
+        report.append(f"backbone: {found.name}, which has {_sizes(found.config)}")
+    config = found.config if found else BACKBONES[backbone_name or "swin_t"][0]
+    backbone = swin_model if isinstance(config, SwinConfig) else mobilenet_model
+    name = f"the backbone, with {_sizes(config)}"
+    leaves, lines = _completed("backbone", name, found.leaves if found else {}, config, backbone.init, seed)
+    report += lines
+
+    sizes, kept, lines = _fitting(decoders, channels(config), given)
+    report += lines
+    heads, lines = _completed("mask2former", "Mask2Former", kept, sizes, mask2former_model.init, seed)
+    return MaskBranch(config, sizes, leaves | heads, report + lines)
+
+
+def channels(config: SwinConfig | MobileNetConfig) -> tuple[int, ...]:
+    """C of a backbone's maps at strides 4, 8, 16, 32."""
+    return config.widths if isinstance(config, SwinConfig) else tuple(config.widths[i] for i in mobilenet_model.TAPS)
+
+
+def segmenter_table(hf: bool, with_swin: bool) -> Table:
+    """Names of Mask2Former against `mask2former/`, and with a Swin as in published files against `backbone/`."""
+    decoders = mask2former.transformers() if hf else mask2former.original()
+    table = decoders.prefixed("", "mask2former/")
+    if not with_swin:
+        return table
+    inside = swin.transformers("model.pixel_level_module.encoder.") if hf else swin.original("backbone.")
+    return table + inside.prefixed("", "backbone/")
+
+
+def _open_llava(
+    language_model: epath.PathLike, vision_tower: epath.PathLike | None
+) -> tuple[dict[str, LazyTensor], list[str]]:
+    """Language model, projector and tower, the latter from its own folder if there is one, and what was left out."""
+    layout, tensors = open_layout(language_model, ("llava", "llava-hf"))
+    inside = {key for key in tensors if llava.is_tower(key)}
+    if not inside and vision_tower is None:
+        raise CheckpointError(f"{language_model}: has no vision tower inside; the folder of its CLIP is needed, too")
+    if layout == "llava-hf":
+        table, tower = llava.transformers(), llava.transformers_tower()
+    else:
+        two = any(key.startswith(f"{llava.PROJECTOR}.0.") for key in tensors)
+        table, tower = llava.original("mlp2x_gelu" if two else "linear"), llava.original_tower()
+    without = {key: tensor for key, tensor in tensors.items() if key not in inside}
+    leaves = table.to_ours(without, str(language_model))
+    if vision_tower is None:
+        return leaves | tower.to_ours({key: tensors[key] for key in inside}, str(language_model)), []
+    leaves |= prefixed("clip/", clip.table().to_ours(open_layout(vision_tower, ("CLIP",))[1], str(vision_tower)))
+    left = f"left out: {len(inside)} tensors of the vision tower inside, {vision_tower} is used"
+    return leaves, [left] if inside else []
+
+
+def _open_mask2former(
+    path: epath.PathLike, given: Sizes
+) -> tuple[_Found, tuple[Mask2FormerConfig, dict[str, LazyTensor]]]:
+    """The Swin and the decoders of a file of detectron2 or a folder of transformers, with their sizes."""
+    layout, tensors = open_layout(path, ("Mask2Former", "Mask2Former-hf"))
+    inside, config, leaves = mask2former.read(layout, tensors, path, **given["mask2former"])
+    decoders = {name: leaf for name, leaf in leaves.items() if not name.startswith("backbone/")}
+    return _Found(f"the Swin of {path}", inside, part(leaves, "backbone/")), (config, decoders)
+
+
+def _open_backbone(path: epath.PathLike) -> _Found:
+    """A Swin or a MobileNetV2, without what only its stand-alone form has."""
+    layout, tensors = open_layout(path, ("Swin", "Swin-hf", "MobileNetV2", "MobileNetV2-hf"))
+    if layout == "MobileNetV2":
+        leaves = mobilenet.torchvision().to_ours(tensors, str(path))
+        return _Found(str(path), mobilenet.config(leaves, MobileNetConfig.torchvision()), leaves)
+    if layout == "MobileNetV2-hf":
+        leaves = mobilenet.transformers(_prefix(tensors, "mobilenet_v2.")).to_ours(tensors, str(path))
+        return _Found(str(path), mobilenet.config(leaves, mobilenet.convention(_public(path))), leaves)
+    prefix = _prefix(tensors, "swin.")
+    norms = "norm0." if layout == "Swin" else "hidden_states_norms."
+    detection = any(key.startswith(prefix + norms) for key in tensors)
+    table = swin.original if layout == "Swin" else swin.transformers
+    leaves = table(prefix, detection=detection).to_ours(tensors, str(path))
+    leaves = {name: leaf for name, leaf in leaves.items() if not name.startswith("norm/")}
+    return _Found(str(path), swin.config(leaves), leaves)
+
+
+def _fitting(
+    decoders: tuple[Mask2FormerConfig, dict[str, LazyTensor]] | None, maps: tuple[int, ...], given: Sizes
+) -> tuple[Mask2FormerConfig, dict[str, LazyTensor], list[str]]:
+    """Sizes of a Mask2Former for entities and these maps, the leaves that fit, and in words which did not."""
+    if decoders is None:
+        return Mask2FormerConfig.entity(channels=maps, **given["mask2former"]), {}, []
+    config, leaves = decoders
+    report, misfits = [], []
+    if config.classes != 1:
+        misfits.append(_OF_CLASSES)
+        report.append(f"left out: Mask2Former's head for {config.classes} classes, GELLA has one for entities")
+    if config.channels != maps:
+        misfits.append(_OF_CHANNELS)
+        report.append(f"left out: Mask2Former's convolutions of maps of {config.channels} channels, not {maps}")
+    kept = {path: leaf for path, leaf in leaves.items() if not any(regex.fullmatch(path) for regex in misfits)}
+    return dataclasses.replace(config, classes=1, channels=maps), kept, report
+
+
+def _completed(
+    name: str, words: str, leaves: Mapping[str, LazyTensor], config, init: Callable[..., dict], seed: int
+) -> tuple[dict[str, LazyTensor], list[str]]:
+    """The leaves of a part under its name, those that are lacking as `init` draws them, and the report of that."""
+    new = fresh.drawn(init, config, seed, name)
+    lacking = [path for path in new if path not in leaves]
+    report = [f"fresh: {words}" if not leaves else f"fresh: {name}'s {listed(lacking)}"] if lacking else []
+    return prefixed(f"{name}/", {**new, **leaves}), report
+
+
+def _public(path: epath.PathLike) -> dict:
+    file = epath.Path(path) / folder.CONFIG_FILE
+    return read_json(file) if file.exists() else {}
+
+
+def _prefix(tensors: Mapping[str, LazyTensor], prefix: str) -> str:
+    return prefix if any(key.startswith(prefix) for key in tensors) else ""
+
+
+def _agree(found: SwinConfig, wanted: SwinConfig | MobileNetConfig) -> bool:
+    """Whether a Swin is the wanted one; windows differ with the size of the pictures it was trained on."""
+    return isinstance(wanted, SwinConfig) and found == dataclasses.replace(wanted, window=found.window)
+
+
+def _sizes(config: SwinConfig | MobileNetConfig) -> str:
+    if isinstance(config, SwinConfig):
+        return f"{config.width} channels, depths {config.depths} and windows of {config.window}"
+    return f"widths {config.widths}"
