@@ -28,6 +28,7 @@ from data_loading import DATASET, vocabulary, write_dataset
 from grounding_jax.models.clip import ClipConfig
 from grounding_jax.models.llama import LlamaConfig
 from grounding_jax.models.sam import SamConfig
+from grounding_jax.planning.flops import llama_flops
 from grounding_jax.sharding.mesh import MeshShape, make_mesh
 from grounding_jax.training.batches import batches
 from grounding_jax.training.loop import place
@@ -36,7 +37,7 @@ from grounding_jax.training.options import TrainOptions
 from grounding_jax.training.state import init_state, partition, path_matcher
 from grounding_jax.training.step import make_update
 from gsva_jax.config import GsvaConfig
-from gsva_jax.flops import llama_flops, training_flops
+from gsva_jax.flops import training_flops
 from gsva_jax.mixture import Family
 from gsva_jax.train import Recipe, Training
 

@@ -1,0 +1,1 @@
+"""What a run takes, known before anything is rented."""
