@@ -24,7 +24,7 @@ class Placed(NamedTuple):
 
 
 def place(params: dict, rules: Sequence[Rule], dtype=None, mesh: MeshShape | None = None) -> Placed:
-    """Puts a model with a language model "llama" on devices, one leaf at a time.
+    """Puts a model on devices, one leaf at a time; over a mesh it must have a language model, "llama".
 
     Args:
         params: nested dicts of arrays; the vocabulary grows until it divides over the mesh.
