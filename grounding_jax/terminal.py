@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from etils import epath
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -44,6 +45,15 @@ def say(line: object) -> None:
 def note(line: str) -> None:
     """Prints what is not a result: to the error stream."""
     Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True).print(line)
+
+
+def note_undrawable(texts: Iterable[str]) -> None:
+    """Says which characters of texts in a picture show as boxes, if any do."""
+    from grounding_jax.drawing.lettering import undrawable
+
+    missing = undrawable(" ".join(texts))
+    if missing:
+        note(f"no font of this system has {missing}: boxes stand for it in the overlay; Noto Sans CJK may help")
 
 
 def one_line(error: Exception) -> str:
@@ -144,3 +154,12 @@ def prepare_folder(path: epath.PathLike) -> epath.Path:
     except OSError as error:
         raise ValueError(f"can't write to the folder {folder}: {error.strerror or error}") from error
     return folder
+
+
+def show_report(report: Mapping[str, object], table: str | None) -> None:
+    """Prints the numbers of an evaluation, and below them a table in Markdown if there is one."""
+    width = max(map(len, report))
+    for name, value in report.items():
+        say(f"{name:{width}}  {f'{value:.4f}' if isinstance(value, float) else value}")
+    if table:
+        Console().print(Markdown(table))

@@ -5,25 +5,23 @@ It is one HTML file that asks for nothing from outside, so that it can be sent b
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from PIL import Image
 
+from grounding_jax.comparison import main_metrics
 from grounding_jax.data.masks import decode_mask
 from grounding_jax.data.pictures import open_picture
+from grounding_jax.drawing.html import BASE_STYLE, embedded
 from grounding_jax.drawing.legend import colour
 from grounding_jax.drawing.overlay import draw_targets
 from grounding_jax.metrics.outcomes import Outcome
 from gsva_jax.predict import Target
 from gsva_jax.protocols import Asked
-from gsva_jax.published import main_metrics
 
 SHOWN, SEED = 12, 0
-_SIDE, _QUALITY = 720, 82  # of the embedded pictures
+_SIDE = 720  # of the embedded pictures
 
 
 def gallery_page(
@@ -51,7 +49,7 @@ def gallery_page(
         for name, value in main_metrics(report).items()
     )
     return _PAGE.format(
-        style=_STYLE,
+        style=BASE_STYLE + _STYLE,
         title=html.escape(str(report["dataset"])),
         facts=html.escape(" · ".join(map(str, facts))),
         numbers=numbers,
@@ -89,8 +87,8 @@ def _card(line: Mapping, score: float, record: Asked) -> str:
     return _CARD.format(
         name=html.escape(f"{line['index']} · {record.image.name}"),
         score=f"{score:.2f}",
-        true=_embedded(draw_targets(picture, true)),
-        predicted=_embedded(draw_targets(picture, predicted)),
+        true=embedded(draw_targets(picture, true), _SIDE),
+        predicted=embedded(draw_targets(picture, predicted), _SIDE),
         rows=rows,
         answer="" if answer is None else f"<blockquote>{html.escape(answer)}</blockquote>",
     )
@@ -109,19 +107,8 @@ def _row(index: int, prediction: Mapping, outcome: Outcome) -> str:
     )
 
 
-def _embedded(picture: Image.Image) -> str:
-    """A picture as the address of itself: JPEG in base 64."""
-    picture.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=_QUALITY, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
-
-
 _STYLE = """
-:root { color-scheme: dark; --back: #16181d; --card: #1f2229; --line: #30343e; --text: #f3f4f6; --quiet: #9aa0ac; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1240px; padding: 40px 24px 80px; background: var(--back); color: var(--text);
-  font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
+body { max-width: 1240px; }
 h1 { margin: 0; font-size: 28px; } header p { margin: 4px 0 20px; color: var(--quiet); }
 h2 { margin: 56px 0 16px; font-size: 22px; text-transform: capitalize; }
 h2 small { font-size: 14px; font-weight: 400; color: var(--quiet); text-transform: none; }

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from etils import epath
-from PIL import Image
 from rich.text import Text
 
 from grounding_jax.data.masks import mask_record
 from grounding_jax.drawing.legend import Shown, colour, verdict
-from grounding_jax.drawing.overlay import draw_overlay
+from grounding_jax.drawing.overlay import draw_overlay, write_png
 
 OVERLAY_FILE, MASKS_FILE = "overlay.png", "masks.json"
 
@@ -30,9 +28,8 @@ def save_results(
         targets: masks bool ``[H, W]``.
         caption: see `draw_overlay`.
     """
-    folder, png = epath.Path(folder), io.BytesIO()
-    Image.fromarray(draw_overlay(image, targets, caption)).save(png, "PNG", compress_level=3)
-    (folder / OVERLAY_FILE).write_bytes(png.getvalue())
+    folder = epath.Path(folder)
+    write_png(folder / OVERLAY_FILE, draw_overlay(image, targets, caption))
     lines = (json.dumps(record, ensure_ascii=False) for record in mask_records(targets))
     (folder / MASKS_FILE).write_text("[\n" + ",\n".join(lines) + "\n]\n")
 

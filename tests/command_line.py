@@ -22,12 +22,12 @@ def records(folder: Path) -> list[dict]:
     return json.loads((folder / "masks.json").read_text())
 
 
-def failed(capsys, *words: object, code: int = 2) -> str:
+def failed(capsys, *words: object, code: int = 2, main=main, program: str = "gsva") -> str:
     """Runs a command that must fail with one line, and gives that line."""
     assert main([str(word) for word in words]) == code
     error = capsys.readouterr().err.splitlines()
-    assert len(error) == 1 and error[0].startswith("gsva: error: "), error
-    return error[0].removeprefix("gsva: error: ")
+    assert len(error) == 1 and error[0].startswith(f"{program}: error: "), error
+    return error[0].removeprefix(f"{program}: error: ")
 
 
 # --- segment and ask

@@ -29,7 +29,7 @@ COLOURS = (
     "#8fd3d1",
 )
 BACKGROUND = "#16181d"
-_TEXT, _QUIET = "#f3f4f6", "#9aa0ac"
+TEXT, QUIET = "#f3f4f6", "#9aa0ac"
 _MAX_COLUMNS, _SINGLE_COLUMN_UP_TO, _CROWDED = 3, 3, 12
 
 
@@ -76,7 +76,7 @@ def draw_legend(width: int, targets: Sequence[Shown], caption: Sequence[str], un
     strip = Image.new("RGB", (width, round(top + sum(heights) + edge)), BACKGROUND)
     for k, (line, bright) in enumerate(lines):
         place = (margin, edge + (1.5 * k + 0.75) * unit)
-        letters.draw(ImageDraw.Draw(strip), place, line, _TEXT if bright else _QUIET)
+        letters.draw(ImageDraw.Draw(strip), place, line, TEXT if bright else QUIET)
     column_width = (inner - gap * (columns - 1)) / columns
     for k, entry in enumerate(entries):
         column, row = divmod(k, per_column)
@@ -91,7 +91,7 @@ def draw_badge(picture: Image.Image, centre: tuple[float, float], index: int, un
     side = 2 * math.ceil(radius + 0.2 * unit)
     disc = Image.new("RGBA", (fine * side, fine * side))
     pen = ImageDraw.Draw(disc)
-    inner, outer = (BACKGROUND, _QUIET) if hollow else (colour(index), BACKGROUND)
+    inner, outer = (BACKGROUND, QUIET) if hollow else (colour(index), BACKGROUND)
     for reach, paint in ((1.0, outer), (0.88, inner)) if hollow else ((1.14, outer), (1.0, inner)):
         box = [fine * (side / 2 - reach * radius)] * 2 + [fine * (side / 2 + reach * radius)] * 2
         pen.ellipse(box, fill=paint)
@@ -141,5 +141,5 @@ def _draw_entry(
     draw_badge(strip, (x + 0.72 * unit, y), entry.index, unit, hollow=entry.absent)
     pen = ImageDraw.Draw(strip)
     for k, line in enumerate(entry.lines):
-        letters.draw(pen, (x + 2.1 * unit, y + 1.3 * unit * k), line, _QUIET if entry.absent else _TEXT)
-    letters.draw(pen, (x + width - letters.width(entry.verdict), y), entry.verdict, _QUIET)
+        letters.draw(pen, (x + 2.1 * unit, y + 1.3 * unit * k), line, QUIET if entry.absent else TEXT)
+    letters.draw(pen, (x + width - letters.width(entry.verdict), y), entry.verdict, QUIET)

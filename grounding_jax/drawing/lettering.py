@@ -59,16 +59,16 @@ class Lettering:
             if self.width(rest) <= width:
                 return [*lines, rest]
             if len(lines) == max_lines - 1:
-                end = self._fitting(rest, width - self.width(_ELLIPSIS))
+                end = self.fitting(rest, width - self.width(_ELLIPSIS))
                 return [*lines, rest[:end].rstrip() + _ELLIPSIS]
-            end = self._fitting(rest, width)
+            end = self.fitting(rest, width)
             space = rest.rfind(" ", 0, end + 1)
             end = space if space > 0 else end
             lines.append(rest[:end].rstrip())
             rest = rest[end:].lstrip()
         return lines
 
-    def _fitting(self, text: str, width: float) -> int:
+    def fitting(self, text: str, width: float) -> int:
         """How many characters fit, at least one."""
         low, high = 1, len(text)
         while low < high:

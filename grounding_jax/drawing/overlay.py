@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from etils import epath
 from PIL import Image, ImageColor, ImageFilter
 
 from grounding_jax.drawing.legend import BACKGROUND, Shown, colour, draw_badge, draw_legend
+from grounding_jax.drawing.paragraph import Piece, draw_paragraphs
 
 # Small pictures are drawn larger, at most so many times, so that the legend can be read; huge ones smaller.
 MIN_SIDE, MAX_SIDE, MAX_SCALE = 960, 2048, 10
 MIN_WIDTH = 640  # of the whole, however narrow the picture
 _FILL = 0.45  # opacity of a target's colour
 _DIM = 0.72  # brightness of what no target covers
+_DARK = 0.68  # opacity of the dark around a target that is shown alone
 
 
 def draw_overlay(image: np.ndarray, targets: Sequence[Shown], caption: Sequence[str] = ()) -> np.ndarray:
@@ -31,13 +35,20 @@ def draw_overlay(image: np.ndarray, targets: Sequence[Shown], caption: Sequence[
     Returns:
         uint8 ``[h, w, 3]``, as large as is pleasant to look at.
     """
-    painted = draw_targets(image, targets)
-    width = max(painted.width, MIN_WIDTH)
-    legend = draw_legend(width, targets, caption, _unit(painted.width))
-    card = Image.new("RGB", (width, painted.height + legend.height), BACKGROUND)
-    card.paste(painted, ((width - painted.width) // 2, 0))
-    card.paste(legend, (0, painted.height))
-    return np.asarray(card)
+    return _with_strip(draw_targets(image, targets), lambda width, unit: draw_legend(width, targets, caption, unit))
+
+
+def draw_captioned(painted: Image.Image, paragraphs: Sequence[Sequence[Piece]]) -> np.ndarray:
+    """A picture with a text beneath, in which the targets are named.
+
+    Args:
+        painted: what `draw_targets` returns.
+        paragraphs: see `draw_paragraphs`; their indices are those of the targets.
+
+    Returns:
+        uint8 ``[h, w, 3]``.
+    """
+    return _with_strip(painted, lambda width, unit: draw_paragraphs(width, paragraphs, unit))
 
 
 def draw_targets(image: np.ndarray, targets: Sequence[Shown]) -> Image.Image:
@@ -49,6 +60,42 @@ def draw_targets(image: np.ndarray, targets: Sequence[Shown]) -> Image.Image:
     painted = Image.fromarray(_paint(np.asarray(view), layers, _unit(size[0])))
     _draw_badges(painted, drawn, _unit(size[0]))
     return painted
+
+
+def draw_spotlight(mask: np.ndarray, size: tuple[int, int], index: int) -> Image.Image:
+    """What lies over a picture to show one target alone: dark where it is not, along its edge its colour.
+
+    Args:
+        mask: bool ``[H, W]``.
+        size: (width, height) of the picture as it is drawn.
+        index: of the target.
+
+    Returns:
+        RGBA, of that size.
+    """
+    layer = _layer(mask, size, colour(index))
+    outline = _outline(layer, max(2.0, _unit(size[0]) / 6))[..., None]
+    dark = np.broadcast_to(np.array([0, 0, 0, 255 * _DARK], np.float32), (size[1], size[0], 4)).copy()
+    dark[layer.at][..., 3] *= 1 - layer.cover
+    dark[layer.at] += outline * ([*layer.colour, 255] - dark[layer.at])
+    return Image.fromarray(dark.round().astype(np.uint8))
+
+
+def write_png(file: epath.Path, picture: np.ndarray) -> None:
+    """Writes a picture, uint8 ``[H, W, 3]``."""
+    png = io.BytesIO()
+    Image.fromarray(picture).save(png, "PNG", compress_level=3)
+    file.write_bytes(png.getvalue())
+
+
+def _with_strip(painted: Image.Image, strip: Callable[[int, int], Image.Image]) -> np.ndarray:
+    """A picture with a strip beneath, which is drawn for a width and a height of letters."""
+    width = max(painted.width, MIN_WIDTH)
+    beneath = strip(width, _unit(painted.width))
+    card = Image.new("RGB", (width, painted.height + beneath.height), BACKGROUND)
+    card.paste(painted, ((width - painted.width) // 2, 0))
+    card.paste(beneath, (0, painted.height))
+    return np.asarray(card)
 
 
 def _unit(width: int) -> int:

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 from etils import epath
 from tyro.conf import Positional, arg
 
-from grounding_jax.terminal import Dtype, note, one_line, optional, prepare_folder, say, tracked, working
+from grounding_jax.terminal import (
+    Dtype,
+    note,
+    note_undrawable,
+    one_line,
+    optional,
+    prepare_folder,
+    say,
+    tracked,
+    working,
+)
 from gsva_jax.cli.loading import load_model
 from gsva_jax.cli.requests import Request, folder_requests, is_many, jsonl_requests
 
@@ -179,14 +189,11 @@ def _prepare(requests: Sequence[Request], out: epath.Path) -> None:
 
 
 def _save(answer: Answer, folder: epath.Path, image: np.ndarray, caption: Sequence[str] = ()) -> None:
-    from grounding_jax.drawing.lettering import undrawable
     from gsva_jax.results import save_results
 
     folder.mkdir(parents=True, exist_ok=True)
     save_results(folder, image, answer.targets, caption)
-    missing = undrawable(" ".join([*caption, *(target.expression for target in answer.targets)]))
-    if missing:
-        note(f"no font of this system has {missing}: boxes stand for it in the overlay; Noto Sans CJK may help")
+    note_undrawable([*caption, *(target.expression for target in answer.targets)])
 
 
 def _report(answer: Answer, folder: epath.Path, seconds: float) -> None:

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from etils import epath
 from tyro.conf import Positional, arg
 
+from grounding_jax.commands import Format, check_format, save_model
 from grounding_jax.terminal import copying, optional, say
 
 if TYPE_CHECKING:
     from gsva_jax.weights import Checkpoint
 
-# For each format, the files and folders it is read from, and the options it needs and may have.
 _FORMATS = {
-    "official": (("WEIGHTS",), ("language_model",), ("vision_tower", "sizes", "template")),
-    "lisa": (("WEIGHTS",), ("language_model", "vision_tower"), ("sizes", "template")),
-    "llava": ((), ("language_model", "vision_tower", "sam"), ("sizes", "template", "seed")),
-    "llava-delta": (("BASE", "DELTA"), (), ("vision_tower", "sam", "sizes", "template", "seed")),
+    "official": Format(("WEIGHTS",), ("language_model",), ("vision_tower", "sizes", "template")),
+    "lisa": Format(("WEIGHTS",), ("language_model", "vision_tower"), ("sizes", "template")),
+    "llava": Format((), ("language_model", "vision_tower", "sam"), ("sizes", "template", "seed")),
+    "llava-delta": Format(("BASE", "DELTA"), (), ("vision_tower", "sam", "sizes", "template", "seed")),
 }
 
 
@@ -61,7 +61,9 @@ class Import:
 
     def run(self) -> int:
         """Imports, and says what was found, made or left out."""
-        self._check_options()
+        check_format("gsva", _FORMATS, self)
+        if self.format == "llava-delta" and (self.vision_tower is None) != (self.sam is None):
+            raise ValueError("--format llava-delta takes --vision-tower and --sam together, or neither")
         if self.format == "llava-delta" and not (self.vision_tower and self.sam):
             from grounding_jax.weights.delta import write_delta
 
@@ -69,28 +71,8 @@ class Import:
                 write_delta(*self.weights, self.out, progress)
             say(f"the LLaVA folder {self.out} is complete")
             return 0
-        opened = self._open()
-        with copying(f"writing {self.out}") as progress:
-            opened.save(self.out, progress)
-        for line in opened.report:
-            say(f"  {line}")
-        say(f"the model folder {self.out} is complete")
+        save_model(self._open(), self.out)
         return 0
-
-    def _check_options(self) -> None:
-        """Raises ValueError for files and options that the format lacks or does not know."""
-        sources, needed, possible = _FORMATS[self.format]
-        if len(self.weights) != len(sources):
-            wanted = " ".join(sources) or "no file or folder before the options"
-            raise ValueError(f"--format {self.format} takes {wanted}; there are {len(self.weights)}")
-        for name in ("language_model", "vision_tower", "sam", "sizes", "template", "seed"):
-            given, option = getattr(self, name) is not None, f"--{name.replace('_', '-')}"
-            if name in needed and not given:
-                raise ValueError(f"--format {self.format} needs {option}; see gsva import --help")
-            if given and name not in (*needed, *possible):
-                raise ValueError(f"--format {self.format} has no use for {option}")
-        if self.format == "llava-delta" and (self.vision_tower is None) != (self.sam is None):
-            raise ValueError("--format llava-delta takes --vision-tower and --sam together, or neither")
 
     def _open(self) -> Checkpoint:
         from gsva_jax import weights

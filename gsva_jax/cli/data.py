@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
 
-from grounding_jax.terminal import counting, one_line, say, working
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from grounding_jax.data.check import Checked
+from grounding_jax.terminal import one_line, say, working
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,23 +61,15 @@ class Check:
 
     def run(self) -> int:
         """Checks all public datasets, and those that configs name."""
-        from rich.console import Console
-
-        from grounding_jax.data.check import check_dataset
+        from grounding_jax.checking import show_datasets
         from grounding_jax.data.datasets import KNOWN_DATASETS
 
         with working("loading the configs"):
             configs = _configs()
         names = dict.fromkeys((*KNOWN_DATASETS, *(name for config in configs for name in config.datasets)))
-        with counting() as progress:
-            found = [check_dataset(self.root, name, progress) for name in names]
-        whole = [checked for checked in found if checked.problem is None]
-        if whole:
-            Console().print(_table(whole))
-        for line in _problems([checked for checked in found if checked.problem is not None]):
-            say(line)
+        whole = show_datasets(self.root, names)
         for config in configs:
-            say(f"gsva train {config.name}: {config.verdict({checked.name for checked in whole})}")
+            say(f"gsva train {config.name}: {config.verdict(whole)}")
         return 0 if whole else 1
 
 
@@ -115,18 +100,11 @@ class Prepare:
 
     def run(self) -> int:
         """Packs, and says how it ended for each dataset."""
+        from grounding_jax.checking import pack_datasets
         from grounding_jax.data.datasets import KNOWN_DATASETS
-        from grounding_jax.data.packing import prepare
 
-        ended = []
-        with counting() as progress:
-            for packed in prepare(self.root, self.out, self.datasets or KNOWN_DATASETS, self.workers, progress):
-                ended.append(packed)
-                shards = "1 shard" if packed.num_shards == 1 else f"{packed.num_shards} shards"
-                say(f"{packed.name}: {f'left out: {packed.problem}' if packed.problem else shards}")
-        problems = sum(packed.problem is not None for packed in ended)
-        say(f"{len(ended) - problems} of {len(ended)} datasets are packed in {self.out}")
-        return int(problems > 0 if self.datasets else problems == len(ended))
+        num, whole = pack_datasets(self.root, self.out, self.datasets or KNOWN_DATASETS, self.workers)
+        return int(whole < num if self.datasets else not whole)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,35 +131,6 @@ class Data:
     def run(self) -> int:
         """Does it."""
         return self.what.run()
-
-
-def _table(whole: Sequence[Checked]) -> Table:
-    """The numbers of the datasets that are whole."""
-    from rich.table import Table
-
-    from grounding_jax.data.check import PUBLISHED_PICTURES
-
-    table = Table("dataset")
-    for column in ("pictures", "published", "expressions"):
-        table.add_column(column, justify="right")
-    for checked in whole:
-        numbers = (checked.pictures, PUBLISHED_PICTURES.get(checked.name), checked.expressions)
-        table.add_row(checked.name, *("" if number is None else f"{number:,}" for number in numbers))
-    return table
-
-
-def _problems(broken: Sequence[Checked]) -> list[str]:
-    """A line for each dataset and problem; the splits of a dataset mostly have the same one."""
-
-    def problem(checked: Checked) -> tuple[str, str]:
-        dataset, _, split = checked.name.rpartition("|")
-        return dataset or split, " ".join(checked.problem.replace(f"'{checked.name}'", f"'{dataset or split}'").split())
-
-    lines = []
-    for (dataset, reason), group in itertools.groupby(broken, problem):
-        splits = ", ".join(checked.name.rpartition("|")[2] for checked in group)
-        lines.append(f"{dataset}{'' if splits == dataset else f' {splits}'}: {reason}")
-    return lines
 
 
 @dataclasses.dataclass(frozen=True)

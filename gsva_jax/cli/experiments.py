@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from etils import epath
 from tyro.conf import Positional, Suppress, arg
 
-from grounding_jax.terminal import Dtype, note, optional, prepare_folder, say
+from grounding_jax.terminal import Dtype, note, optional, prepare_folder, say, show_report
 from gsva_jax.cli.loading import load_model
 
 
@@ -67,9 +67,6 @@ class Evaluate:
 
     def run(self) -> int:
         """Evaluates, prints the numbers, and writes them."""
-        from rich.console import Console
-        from rich.markdown import Markdown
-
         from grounding_jax.data.datasets import KNOWN_DATASETS, open_dataset
         from grounding_jax.sharding import hosts
         from grounding_jax.sharding.mesh import MeshShape
@@ -97,11 +94,7 @@ class Evaluate:
             blind=self.blind,
         )
         if hosts.is_first():
-            width = max(map(len, report))
-            for name, value in report.items():
-                say(f"{name:{width}}  {f'{value:.4f}' if isinstance(value, float) else value}")
-            if self.markdown:
-                Console().print(Markdown(markdown_table(report)))
+            show_report(report, markdown_table(report) if self.markdown else None)
         return 0
 
 

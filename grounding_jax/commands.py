@@ -1,0 +1,106 @@
+"""What `gsva` and `gella` do alike: choosing a command, running it, and importing."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import operator
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, NamedTuple, Protocol
+
+import tyro
+
+from grounding_jax.terminal import copying, one_line, say
+
+if TYPE_CHECKING:
+    from grounding_jax.weights.checkpoint import Checkpoint
+
+
+class Command(Protocol):
+    """A dataclass of options, whose docstring is the help, and the function that uses them."""
+
+    def run(self) -> int:
+        """Does what was asked; returns the exit code."""
+
+
+class Format(NamedTuple):
+    """What an import of a format takes: files and folders before the options, and options that it needs or may have."""
+
+    sources: tuple[str, ...]
+    needed: tuple[str, ...]
+    possible: tuple[str, ...]
+
+
+def run_command(program: str, parse: Callable[[list[str]], Command], argv: Sequence[str] | None) -> int:
+    """Runs one command; an error is one line, unless PROGRAM_DEBUG=1 asks where it came from.
+
+    Args:
+        program: its name.
+        parse: the words to a command.
+        argv: the words after the name; those of the shell if None.
+
+    Returns:
+        The exit code: that of the command, 2 after an error, 130 after Ctrl-C.
+
+    Raises:
+        SystemExit: the words are no command (2), or ask for help (0).
+    """
+    try:
+        return parse(list(sys.argv[1:] if argv is None else argv)).run()
+    except KeyboardInterrupt:
+        return 130
+    except (ValueError, OSError) as error:
+        if os.environ.get(f"{program.upper()}_DEBUG", "0") != "0":
+            raise
+        print(f"{program}: error: {one_line(error)}", file=sys.stderr)
+        return 2
+
+
+def parse_command(program: str, commands: Mapping[str, type[Command]], description: str, argv: list[str]) -> Command:
+    """The command that is asked for, with its options; one with ``overrides`` gets there what it does not know."""
+    if not argv or argv[0] not in commands:
+        listed = (
+            Annotated[command, tyro.conf.subcommand(name, description=command.__doc__.partition("\n")[0])]
+            for name, command in commands.items()
+        )
+        return tyro.cli(functools.reduce(operator.or_, listed), prog=program, description=description, args=argv)
+    command = commands[argv[0]]
+    options = dict(prog=f"{program} {argv[0]}", args=argv[1:], config=(tyro.conf.FlagCreatePairsOff,))
+    if "overrides" not in {field.name for field in dataclasses.fields(command)}:
+        return tyro.cli(command, **options)
+    known, others = tyro.cli(command, **options, return_unknown_args=True)
+    return dataclasses.replace(known, overrides=tuple(others))
+
+
+def check_format(program: str, formats: Mapping[str, Format], command: Command) -> None:
+    """Checks what is given to an import.
+
+    Args:
+        program: its name.
+        formats: what each takes.
+        command: has ``format``, ``weights``, the files and folders, and options that are None unless they are given.
+
+    Raises:
+        ValueError: there are files or options that the format lacks or does not know.
+    """
+    sources, needed, possible = formats[command.format]
+    if len(command.weights) != len(sources):
+        wanted = " ".join(sources) or "no file or folder before the options"
+        raise ValueError(f"--format {command.format} takes {wanted}; there are {len(command.weights)}")
+    for name in (field.name for field in dataclasses.fields(command) if field.default is None):
+        given, option = getattr(command, name) is not None, f"--{name.replace('_', '-')}"
+        if name in needed and not given:
+            raise ValueError(f"--format {command.format} needs {option}; see {program} import --help")
+        if given and name not in (*needed, *possible):
+            raise ValueError(f"--format {command.format} has no use for {option}")
+
+
+def save_model(opened: Checkpoint, out: str) -> None:
+    """Writes the model folder of an import, and says what was found, made or left out."""
+    with copying(f"writing {out}") as progress:
+        opened.save(out, progress)
+    for line in opened.report:
+        say(f"  {line}")
+    say(f"the model folder {out} is complete")
