@@ -1,1 +1,44 @@
-"""GELLA: a picture, a caption and somebody's masks of entities in; which masks every noun of the caption means out."""
+"""GELLA: a picture, a caption and somebody's masks of entities in; which masks every noun of the caption means out.
+
+What stands in `__all__` is imported when it is first used: `gella --help` has no need to wait for JAX.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gella_jax.config import GellaConfig
+    from gella_jax.panoptic import Panoptic
+    from gella_jax.predict import Gella, Grounding, Noun, Nouns, Reference, Request, load
+    from grounding_jax.data.entity_masks import Entities, read_masks
+    from grounding_jax.sharding.mesh import MeshShape
+
+__all__ = [
+    "Entities",
+    "Gella",
+    "GellaConfig",
+    "Grounding",
+    "MeshShape",
+    "Noun",
+    "Nouns",
+    "Panoptic",
+    "Reference",
+    "Request",
+    "load",
+    "read_masks",
+]
+_ELSEWHERE = {
+    "Entities": "grounding_jax.data.entity_masks",
+    "GellaConfig": "gella_jax.config",
+    "MeshShape": "grounding_jax.sharding.mesh",
+    "Panoptic": "gella_jax.panoptic",
+    "read_masks": "grounding_jax.data.entity_masks",
+}
+
+
+def __getattr__(name: str):
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_ELSEWHERE.get(name, "gella_jax.predict")), name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -30,10 +30,13 @@ class Panoptic:
     Attributes:
         ids: int32 ``[H, W]``, 0 where there is none.
         segments: in the order of their numbers, from 1.
+        left_out: how many masks are in no segment: "improbable", of a poor score, "covered", which win too little of
+            their own pixels, and those of `Grounding.left_out`.
     """
 
     ids: np.ndarray
     segments: tuple[Segment, ...]
+    left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def merge(
@@ -56,7 +59,7 @@ def merge(
     owner, best = np.full(size, -1, np.int32), np.zeros(size, np.float32)
     inside = np.zeros(size, bool)  # of the mask that owns the pixel
     kept = np.flatnonzero(np.asarray(scores) >= MIN_SCORE).tolist()
-    areas = {}
+    areas, left_out = {}, {"improbable": len(scores) - len(kept), "covered": 0}
     for n in kept:
         mask = probability(n)
         within = mask >= _INSIDE
@@ -70,6 +73,7 @@ def merge(
         won = owner == n
         painted = won & inside
         if not painted.any() or np.count_nonzero(won) < MIN_SHARE * areas[n]:
+            left_out["covered"] += 1
             continue
         category, score = categories[n], float(scores[n])
         number = len(segments) + 1
@@ -78,4 +82,4 @@ def merge(
             score = max(score, segments[number].score) if number in segments else score
         ids[painted] = number
         segments[number] = Segment(number, category, score)
-    return Panoptic(ids, tuple(segments.values()))
+    return Panoptic(ids, tuple(segments.values()), left_out)

@@ -118,6 +118,7 @@ class Reference:
         place: of the mask among the entities; None where none is seen.
         score: how probable it is that the mask is meant, the best of the nouns.
         mask: bool ``[H, W]``.
+        left_out: see `Grounding`.
     """
 
     expression: str
@@ -126,6 +127,7 @@ class Reference:
     place: int | None
     score: float
     mask: np.ndarray
+    left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 class Gella(Branches):
@@ -234,7 +236,8 @@ class Gella(Branches):
             if place is not None:
                 mask = self._output(scene, b, request, output_masks).masks[place]
             score = 0.0 if place is None else float(scores[place])
-            references.append(Reference(request.caption, answer.text, answer.nouns, place, score, mask))
+            left_out = scene.left_out(b)
+            references.append(Reference(request.caption, answer.text, answer.nouns, place, score, mask, left_out))
         return references
 
     def panoptic(
@@ -272,7 +275,8 @@ class Gella(Branches):
             queries, probability = self._candidates(scene, b, request, output_masks)
             best = by_query[b][:, queries].argmax(0)
             scores = by_query[b][best, queries] * scene.entity_probability(b)[queries]
-            merged.append(merge(scores, [categories[i] for i in best], probability, request.image.shape[:2]))
+            one = merge(scores, [categories[i] for i in best], probability, request.image.shape[:2])
+            merged.append(dataclasses.replace(one, left_out=scene.left_out(b) | one.left_out))
         return merged
 
     def entities_many(self, requests: Sequence[Request]) -> list[Entities]:

@@ -52,13 +52,24 @@ def small_config(**changes) -> GellaConfig:
 
 
 @functools.cache
+def small_params() -> dict:
+    """Random parameters, drawn on the host: to compile what `model.init` draws takes half a minute."""
+    rng = np.random.default_rng(3)
+    shapes = jax.eval_shape(lambda key: model.init(small_config(), key), jax.random.key(0))
+
+    def draw(path, leaf) -> np.ndarray:
+        if path[-1].key == "scale":
+            return np.ones(leaf.shape, np.float32)
+        fan_in = leaf.shape[-2] if len(leaf.shape) > 1 else 25
+        return rng.normal(0, fan_in**-0.5, leaf.shape).astype(np.float32)
+
+    return jax.device_put(jax.tree_util.tree_map_with_path(draw, shapes))
+
+
+@functools.cache
 def small_gella() -> Gella:
     """The model."""
-    config = small_config()
-    params = jax.jit(model.init, static_argnums=0)(config, jax.random.key(3))
-    # As they are drawn, all nouns and queries are alike, and pixels are all inside of a mask or all outside.
-    params["association"] = jax.tree.map(lambda leaf: 4 * leaf, params["association"])
-    return Gella(config, params, small_tokenizer())
+    return Gella(small_config(), small_params(), small_tokenizer())
 
 
 def small_picture(seed: int = 0, size: tuple[int, int] = (50, 70)) -> tuple[np.ndarray, np.ndarray]:

@@ -8,29 +8,13 @@ import numpy as np
 import pytest
 
 from gella_jax import model
-from gella_jax.association import AssociationConfig
 from gella_jax.config import GellaConfig
 from gella_jax.resoblend import ResoBlendConfig
-from grounding_jax.models.clip import ClipConfig
-from grounding_jax.models.llama import LlamaConfig
 from grounding_jax.models.llava import IMAGE_TOKEN
-from grounding_jax.models.mask2former import Mask2FormerConfig
-from grounding_jax.models.swin import SwinConfig
+from tests.small_gella import small_config, small_params, small_tokenizer
 
-CHANNELS = (16, 32, 64, 128)
-CONFIG = GellaConfig(
-    llama=LlamaConfig(vocab_size=50, width=32, hidden=48, layers=2, heads=2, kv_heads=2),
-    clip=ClipConfig(image_size=28, patch_size=14, width=32, hidden=64, layers=2, heads=2),
-    backbone=SwinConfig(width=16, depths=(1, 1, 1, 1), heads=(1, 2, 4, 8), window=4),
-    blend=ResoBlendConfig.skip(CHANNELS, image_width=32, width=16, hidden=32, heads=2),
-    mask2former=Mask2FormerConfig.entity(
-        channels=CHANNELS, queries=6, width=32, heads=2, encoder_layers=1, encoder_hidden=32, decoder_layers=3,
-        decoder_hidden=32,
-    ),
-    association=AssociationConfig(text_width=32, query_width=32, width=16),
-    side=64,
-)  # fmt: skip
-SEG = 49
+CONFIG = small_config()
+SEG = small_tokenizer().seg[0]
 
 
 def make_batch(seed: int = 0) -> dict[str, np.ndarray]:
@@ -49,19 +33,14 @@ def make_batch(seed: int = 0) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def params():
-    return jax.jit(model.init, static_argnums=0)(CONFIG, jax.random.key(0))
-
-
-@pytest.fixture(scope="module")
-def run(params):
-    step = jax.jit(lambda batch: model.forward(CONFIG, params, batch))
+def run():
+    step = jax.jit(lambda batch: model.forward(CONFIG, small_params(), batch))
     return lambda **changes: jax.device_get(step({**make_batch(), **changes}))
 
 
 def test_shapes(run):
     outputs = run()
-    assert outputs["logits"].shape == (2, 12, 50)
+    assert outputs["logits"].shape == (2, 12, CONFIG.llama.vocab_size)
     assert outputs["association"].shape == (2, 3, 6)
     last, earlier = outputs["entities"]
     assert last.mask_logits.shape == (2, 6, 16, 16) and len(earlier) == CONFIG.mask2former.decoder_layers
@@ -87,7 +66,7 @@ def test_both_see_the_picture(run):
     assert np.abs(run()["entities"].last.mask_logits - other["entities"].last.mask_logits).max() > 1e-4
 
 
-def test_the_state_of_a_noun(params):
+def test_the_state_of_a_noun():
     """That of the [SEG] itself, or the one before, as the config says."""
     hidden = jnp.arange(24.0).reshape(1, 12, 2)
     positions = jnp.array([[6, 8, -1]])

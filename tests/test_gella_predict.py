@@ -150,6 +150,7 @@ def test_a_panoptic_map_has_one_segment_a_pixel(gella):
     assert result.ids.shape == (50, 70)
     assert set(np.unique(result.ids)) - {0} == {segment.id for segment in result.segments}
     assert not result.ids[~masks.any(0)].any()
+    assert result.left_out.keys() == {"hidden", "surplus", "improbable", "covered"}
     with pytest.raises(ValueError, match="the vocabulary has 'cat' more than once"):
         gella.panoptic(image, masks, ["cat", "dog", "Cat"])
 

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 
+from gella_jax.cli import main as gella
 from grounding_jax.data import packing
 from grounding_jax.data.check import check_dataset
 from grounding_jax.data.datasets import open_dataset
@@ -20,6 +21,7 @@ from gsva_jax.mixture import Mixture
 from gsva_jax.weights import open_official
 from tests.command_line import failed
 from tests.small_datasets import write_all
+from tests.small_panoptic import write_entityseg, write_narratives, write_panoptic_tree
 
 SHARDS = 2  # records of a shard
 COCO, LLAVA = "refcoco|unc|train", "llava_instruct_150k"
@@ -84,16 +86,41 @@ def test_records_are_the_same(both):
     for name in (*names, "ReasonSeg|val_train"):
         folder, packed = open_dataset(root, name), open_dataset(out, name)
         assert packed.name == name and packed.classes == getattr(folder, "classes", ())
-        assert len(list(packed)) == len(folder)
-        for ours, theirs in zip(packed, folder, strict=True):
-            assert type(ours) is type(theirs)
-            for field in dataclasses.fields(theirs):
-                value, packed_value = getattr(theirs, field.name), getattr(ours, field.name)
-                if isinstance(packed_value, PackedFile):
-                    assert (root / str(packed_value), packed_value.data) == (value, value.read_bytes())
-                    assert (packed_value.name, packed_value.stem) == (value.name, value.stem)
-                else:
-                    assert repr(packed_value) == repr(value)
+        same_records(root, packed, folder)
+
+
+def same_records(root, ours, theirs):
+    """Asserts that the records of two sources are equal, but for files, which are packed in the first."""
+    assert len(list(ours)) == len(theirs)
+    for packed, stored in zip(ours, theirs, strict=True):
+        assert type(packed) is type(stored)
+        for field in dataclasses.fields(stored):
+            value, packed_value = getattr(stored, field.name), getattr(packed, field.name)
+            if isinstance(packed_value, PackedFile):
+                assert (root / str(packed_value), packed_value.data) == (value, value.read_bytes())
+                assert (packed_value.name, packed_value.stem) == (value.name, value.stem)
+            else:
+                assert repr(packed_value) == repr(value)
+
+
+def test_datasets_of_entities(tmp_path, capsys):
+    """Segments, captions, entities and the categories."""
+    root, out = tmp_path / "root", tmp_path / "packed"
+    write_narratives(root)
+    write_entityseg(root)
+    write_panoptic_tree(root)
+    assert gella(["data", "prepare", str(root), str(out)]) == 0
+    names = ("panoptic|val2017", "coco_entity|val2017", "png|val2017", "entityseg|val")
+    for name in names:
+        packed, folder = open_dataset(out, name), open_dataset(root, name)
+        same_records(root, packed, folder)
+        assert packed.categories == getattr(folder, "categories", ())
+        if name != "png|val2017":
+            np.testing.assert_array_equal(packed[0].entities.masks, folder[0].entities.masks)
+    capsys.readouterr()
+    assert gella(["data", "check", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in names) and "refcoco|unc train, val" in printed
 
 
 def test_a_packed_source_travels_to_workers(both):

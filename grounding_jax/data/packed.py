@@ -17,7 +17,11 @@ from typing import Any
 from etils import epath
 
 from grounding_jax.data import files
+from grounding_jax.data.entityseg import CocoEntityRecord, EntityRecord
 from grounding_jax.data.llava_instruct import VqaRecord
+from grounding_jax.data.narratives import NarrativeRecord
+from grounding_jax.data.panoptic import PanopticRecord
+from grounding_jax.data.panoptic_classes import Category
 from grounding_jax.data.parts import PartRecord
 from grounding_jax.data.reasonseg import ReasonRecord
 from grounding_jax.data.refer import Record
@@ -26,12 +30,22 @@ from grounding_jax.data.semantic import LabelMapRecord, class_meanings
 CHECKSUMS = "checksums.json"
 # The features of a shard are a record's files under the names of its attributes, and this one with everything else.
 RECORD = "record"
-KIND, CLASSES = "kind", "classes"  # in the metadata of a dataset
+KIND, CLASSES, CATEGORIES = "kind", "classes", "categories"  # in the metadata of a dataset
 _MEANINGS = "meanings"  # of label maps; not stored with each record, since they follow from the classes
-_KINDS = {kind.__name__: kind for kind in (Record, ReasonRecord, LabelMapRecord, PartRecord, VqaRecord)}
 _BLOCK = 1 << 24  # bytes that are read at once
 
-AnyRecord = Record | ReasonRecord | LabelMapRecord | PartRecord | VqaRecord
+AnyRecord = (
+    Record
+    | ReasonRecord
+    | LabelMapRecord
+    | PartRecord
+    | VqaRecord
+    | PanopticRecord
+    | NarrativeRecord
+    | EntityRecord
+    | CocoEntityRecord
+)
+_KINDS = {kind.__name__: kind for kind in typing.get_args(AnyRecord)}
 Progress = Callable[[str, int, int], None]  # is told what is worked on, how much is done, and of how much
 
 
@@ -51,6 +65,7 @@ class PackedSource:
     Attributes:
         name: the dataset and its split.
         classes: the names of all classes, where the dataset has a list of them.
+        categories: those of a panoptic dataset.
     """
 
     def __init__(self, root: epath.PathLike, name: str):
@@ -80,6 +95,7 @@ class PackedSource:
                 raise FileNotFoundError(f"a shard is missing: {path}; pack '{name}' again")
         info = tfds.builder_from_directory(next(iter(self._checksums)).parent).info
         self.classes = tuple(info.metadata[CLASSES])
+        self.categories = tuple(Category(*values) for values in info.metadata.get(CATEGORIES, ()))
         self._kind = _KINDS[info.metadata[KIND]]
         self._types = typing.get_type_hints(self._kind)
         self._common = {_MEANINGS: class_meanings(dataset, self.classes)} if self._kind is LabelMapRecord else {}

@@ -12,8 +12,9 @@ import tensorflow_datasets as tfds
 from etils import epath
 from tensorflow_datasets.core.dataset_info import DatasetIdentity
 
-from grounding_jax.data.datasets import KNOWN_DATASETS, Source, open_dataset
+from grounding_jax.data.datasets import ENTITY_DATASETS, KNOWN_DATASETS, Source, open_dataset
 from grounding_jax.data.packed import (
+    CATEGORIES,
     CHECKSUMS,
     CLASSES,
     KIND,
@@ -53,7 +54,7 @@ def prepare(
     Args:
         root: the folder of all datasets, see `datasets.open_dataset`.
         out: the packed folder, local; once written, it may be copied to gs:// and read there.
-        names: of `datasets.KNOWN_DATASETS`.
+        names: of `datasets.KNOWN_DATASETS` and `ENTITY_DATASETS`.
         workers: how many datasets are packed at the same time.
         progress: is told of each dataset's records.
 
@@ -64,8 +65,8 @@ def prepare(
         ValueError: a name is unknown, `root` is packed itself, or `out` is `root` or not local.
     """
     for name in names:
-        if name not in KNOWN_DATASETS:
-            raise ValueError(f"unknown dataset '{name}'; there are {', '.join(KNOWN_DATASETS)}")
+        if name not in (*KNOWN_DATASETS, *ENTITY_DATASETS):
+            raise ValueError(f"unknown dataset '{name}'; there are {', '.join((*KNOWN_DATASETS, *ENTITY_DATASETS))}")
     if str(out).startswith("gs://"):
         raise ValueError(f"shards can't be written to {out}: choose a local folder and copy it there, to be read there")
     if is_packed(root):
@@ -140,7 +141,11 @@ def _dataset_info(out: epath.Path, source: Source, features: Iterable[str]) -> t
         description=f"{source.name}: the files of each record, and what else is known of it as JSON.",
         features=tfds.features.FeaturesDict(kinds),
         metadata=tfds.core.MetadataDict(
-            {KIND: type(source[0]).__name__, CLASSES: list(getattr(source, "classes", ()))}
+            {
+                KIND: type(source[0]).__name__,
+                CLASSES: list(getattr(source, "classes", ())),
+                CATEGORIES: [list(category) for category in getattr(source, "categories", ())],
+            }
         ),
         disable_shuffling=True,
     )

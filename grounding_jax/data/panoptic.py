@@ -233,17 +233,33 @@ def write_panoptic(
         label_file = f"{epath.Path(picture.file_name).stem}.png"
         if label_file in annotations:
             raise ValueError(f"two pictures would have the segments {labels / label_file}")
-        annotations[label_file] = {
-            "image_id": picture.image_id,
-            "file_name": label_file,
-            "segments_info": segments_info(picture, categories),
-        }
-        height, width = picture.ids.shape
-        images.append({"id": picture.image_id, "file_name": picture.file_name, "height": height, "width": width})
+        image, annotations[label_file] = coco_entries(picture, label_file, categories)
+        images.append(image)
         (labels / label_file).write_bytes(encode_id_map(picture.ids))
-    listed = [category._asdict() | {"isthing": int(category.isthing)} for category in categories]
-    content = {"images": images, "annotations": list(annotations.values()), "categories": listed}
+    content = coco_content(images, list(annotations.values()), categories)
     (labels.parent / f"{name}.json").write_text(json.dumps(content, separators=(",", ":")))
+
+
+def coco_content(images: list[dict], annotations: list[dict], categories: Sequence[Category]) -> dict[str, Any]:
+    """COCO's panoptic json of what `coco_entries` gives for each picture."""
+    listed = [category._asdict() | {"isthing": int(category.isthing)} for category in categories]
+    return {"images": images, "annotations": annotations, "categories": listed}
+
+
+def coco_entries(
+    picture: Panoptic, label_file: str, categories: Sequence[Category] = COCO_PANOPTIC
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What COCO's json tells of a picture in "images" and in "annotations"; errors as of `segments_info`.
+
+    Args:
+        picture: with its segments.
+        label_file: the name of its PNG.
+        categories: of the segments.
+    """
+    height, width = picture.ids.shape
+    image = {"id": picture.image_id, "file_name": picture.file_name, "height": height, "width": width}
+    info = segments_info(picture, categories)
+    return image, {"image_id": picture.image_id, "file_name": label_file, "segments_info": info}
 
 
 def segments_info(picture: Panoptic, categories: Sequence[Category] = COCO_PANOPTIC) -> list[dict[str, Any]]:

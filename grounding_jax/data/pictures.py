@@ -85,9 +85,7 @@ def resized_size(size: tuple[int, int], side: int) -> tuple[int, int]:
     return height, width
 
 
-def resize_longest(
-    image: np.ndarray, side: int, resample: Image.Resampling = Image.Resampling.BILINEAR
-) -> np.ndarray:
+def resize_longest(image: np.ndarray, side: int, resample: Image.Resampling = Image.Resampling.BILINEAR) -> np.ndarray:
     """Resizes uint8 [H, W, 3] so that its longest side is `side`, with Pillow's antialiased filters."""
     _check_image(image)
     height, width = resized_size(image.shape[:2], side)

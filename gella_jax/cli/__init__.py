@@ -1,0 +1,44 @@
+"""The command `gella`. Nothing heavy is imported before a command runs, so that help comes at once."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+from gella_jax.cli.answering import Describe, Ground, Nouns, Panoptic, Refer
+from gella_jax.cli.checkpoints import Export, Import
+from gella_jax.cli.data import Data
+from gella_jax.cli.experiments import Evaluate
+from grounding_jax.commands import parse_command, run_command
+
+COMMANDS = {
+    "describe": Describe,
+    "nouns": Nouns,
+    "ground": Ground,
+    "refer": Refer,
+    "panoptic": Panoptic,
+    "evaluate": Evaluate,
+    "import": Import,
+    "export": Export,
+    "data": Data,
+}
+_DESCRIPTION = (
+    "A picture, a caption and anybody's masks in; which of the masks every noun of the caption means out.\n\n"
+    "`gella COMMAND --help` explains a command and has examples. GELLA_DEBUG=1 shows where an error came from."
+)
+_parse = functools.partial(parse_command, "gella", COMMANDS, _DESCRIPTION)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: the words after `gella`; those of the shell by default.
+
+    Returns:
+        The exit code: 2 after an error, 130 after Ctrl-C.
+
+    Raises:
+        SystemExit: the words are no command (2), or ask for help (0).
+    """
+    return run_command("gella", _parse, argv)

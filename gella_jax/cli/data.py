@@ -1,0 +1,87 @@
+"""`gella data`: checking and packing the public datasets."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """Say which of GELLA's datasets are there, and what is missing of the others.
+
+    Counts pictures and expressions, and reads one record of each dataset. In a packed folder, all checksums are
+    compared. The exit code is 1 if no dataset is whole.
+
+    For example:
+      gella data check ROOT
+
+    Attributes:
+        root: the folder of all datasets (docs/data.md), or a packed folder.
+    """
+
+    root: Annotated[Positional[str], arg(metavar="ROOT")]
+
+    def run(self) -> int:
+        """Checks all that can be trained on or evaluated."""
+        from grounding_jax.checking import show_datasets
+
+        return 0 if show_datasets(self.root, _names()) else 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepare:
+    """Pack datasets into few large files, which are read faster, also from gs://; see `gsva data prepare`.
+
+    For example:
+      gella data prepare ROOT PACKED
+      gella data prepare ROOT PACKED --datasets "png|train2017" "entityseg|train" --workers 2
+
+    Attributes:
+        root: the folder of all datasets (docs/data.md).
+        out: the packed folder, local; copy it to gs:// when it is complete.
+        datasets: what is packed; by default all that is there.
+        workers: how many datasets at the same time.
+    """
+
+    root: Annotated[Positional[str], arg(metavar="ROOT")]
+    out: Annotated[Positional[str], arg(metavar="OUT")]
+    _: dataclasses.KW_ONLY
+    datasets: Annotated[tuple[str, ...], arg(metavar="NAME...", help_behavior_hint="")] = ()
+    workers: Annotated[int, arg(metavar="N")] = 4
+
+    def run(self) -> int:
+        """Packs, and says how it ended for each dataset."""
+        from grounding_jax.checking import pack_datasets
+
+        num, whole = pack_datasets(self.root, self.out, self.datasets or _names(), self.workers)
+        return int(whole < num if self.datasets else not whole)
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Check datasets, or pack them.
+
+    For example:
+      gella data check ROOT
+      gella data prepare ROOT PACKED
+
+    Attributes:
+        what: check or prepare.
+    """
+
+    what: OmitArgPrefixes[
+        OmitSubcommandPrefixes[Annotated[Check, subcommand("check")] | Annotated[Prepare, subcommand("prepare")]]
+    ]
+
+    def run(self) -> int:
+        """Does it."""
+        return self.what.run()
+
+
+def _names() -> tuple[str, ...]:
+    from grounding_jax.data.datasets import ENTITY_DATASETS, REFER_DATASETS
+
+    return (*ENTITY_DATASETS, *(name for name in REFER_DATASETS if name.startswith("refcoco")))

@@ -1,0 +1,98 @@
+"""`gella evaluate`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Literal
+
+from etils import epath
+from tyro.conf import arg
+
+from gella_jax.cli.loading import load_model
+from grounding_jax.terminal import Dtype, loading, optional, prepare_folder, show_report
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Measure a model on one split of a dataset, with anybody's masks.
+
+    Narratives are measured by average recall, expressions by IoU, categories by panoptic quality, entities by average
+    precision. Protocols: official is the benchmark's own way, which for narratives gives the nouns and knows which mean
+    several segments; guided gives the nouns and no more; generated lets the model name them. Categories and entities
+    have the official one only. An interrupted evaluation goes on where it stopped, and several hosts share one.
+
+    For example:
+      gella evaluate --checkpoint CKPT --data ROOT --dataset "png|val2017" --protocol generated --json numbers.json
+      gella evaluate --checkpoint CKPT --data ROOT --dataset "refcoco|unc|val" --protocol generated --masks MASKS
+      gella evaluate --checkpoint CKPT --data ROOT --dataset "panoptic|val2017" --protocol official --segmenter M2F.pth
+
+    Attributes:
+        data: the folder that holds coco/, refer_seg/ or entityseg/.
+        dataset: such as "png|val2017", "refcoco|unc|val", "panoptic|val2017", "entityseg|val", "coco_entity|val2017".
+        protocol: how the model is asked; never compare numbers of different ones.
+        checkpoint: a model folder, or the name of a shipped model.
+        masks: whose masks the model gets: a folder with STEM.png, STEM.json or a folder STEM for the picture STEM.jpg,
+            or a json about all pictures; "truth" for those of the dataset.
+        segmenter: a SAM or a Mask2Former of entities that makes them instead.
+        output_masks: answer with the masks that were put in, or with those the model makes of them; by default decoded
+            for datasets of entities.
+        json: file for the numbers, all fractions.
+        markdown: file for a table with published numbers beside ours, in percent.
+        batch_size: pictures at once; the numbers do not depend on it.
+        dtype: of the weights and the computation; by default float32 on CPU and bfloat16 elsewhere.
+        mesh_data: copies of the model on the devices of a host; -1 as many as there can be.
+        mesh_fsdp: parts that the weights are kept in.
+        mesh_tensor: parts that the work inside a layer is split into.
+    """
+
+    data: Annotated[str, arg(metavar="ROOT")]
+    dataset: Annotated[str, arg(metavar='"png|val2017"')]
+    protocol: Literal["official", "guided", "generated"]
+    checkpoint: Annotated[str, arg(metavar="CKPT")]
+    masks: Annotated[str, arg(metavar="SOURCE")] = "truth"
+    segmenter: Annotated[str | None, optional("FILE")] = None
+    output_masks: Annotated[Literal["input", "decoded"] | None, optional("{input,decoded}")] = None
+    json: Annotated[str | None, optional("FILE")] = None
+    markdown: Annotated[str | None, optional("FILE")] = None
+    batch_size: Annotated[int, arg(metavar="N")] = 4
+    dtype: Dtype = None
+    # The fields of a `MeshShape`, whose module needs JAX.
+    mesh_data: Annotated[int, arg(name="mesh.data", metavar="N")] = -1
+    mesh_fsdp: Annotated[int, arg(name="mesh.fsdp", metavar="N")] = 1
+    mesh_tensor: Annotated[int, arg(name="mesh.tensor", metavar="N")] = 1
+
+    def run(self) -> int:
+        """Evaluates, prints the numbers, and writes them."""
+        from gella_jax.evaluate import check_dataset, evaluate
+        from gella_jax.published import markdown_table
+        from grounding_jax.sharding import hosts
+        from grounding_jax.sharding.mesh import MeshShape
+
+        hosts.start()
+        check_dataset(self.dataset, self.protocol)
+        if self.segmenter and self.masks != "truth":
+            raise ValueError("name either --masks or --segmenter: both say whose masks the model gets")
+        if hosts.is_first():
+            for file in filter(None, (self.json, self.markdown)):
+                prepare_folder(epath.Path(file).parent)
+        propose = None
+        if self.segmenter:
+            with loading(self.segmenter):
+                from grounding_jax import segmenters
+
+                propose = segmenters.load(self.segmenter, self.dtype)
+        report = evaluate(
+            load_model(self.checkpoint, self.dtype, MeshShape(self.mesh_data, self.mesh_fsdp, self.mesh_tensor)),
+            self.data,
+            self.dataset,
+            self.protocol,
+            self.segmenter or self.masks,
+            self.json,
+            propose=propose,
+            markdown=self.markdown,
+            output_masks=self.output_masks,
+            batch_size=self.batch_size,
+        )
+        if hosts.is_first():
+            show_report(report, markdown_table(report) if self.markdown else None)
+        return 0

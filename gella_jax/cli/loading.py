@@ -1,0 +1,97 @@
+"""What a command needs before it can ask: the model, the masks, the vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from etils import epath
+
+from grounding_jax.terminal import loading, note, working
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from gella_jax.predict import Gella
+    from grounding_jax.data.entity_masks import Entities
+    from grounding_jax.data.panoptic_classes import Category
+    from grounding_jax.sharding.mesh import MeshShape
+
+_CATEGORY = '{"id": 1, "name": "sky", "isthing": 0}'
+
+
+def load_model(checkpoint: str, dtype: str | None = None, mesh: MeshShape | None = None) -> Gella:
+    """`gella_jax.load`, shown while it lasts."""
+    with loading(checkpoint):
+        from gella_jax.predict import load
+
+        return load(checkpoint, dtype, mesh)
+
+
+def propose(segmenter: str, image: np.ndarray) -> Entities:
+    """The masks that a SAM or a Mask2Former of entities makes of a picture, uint8 ``[H, W, 3]``.
+
+    Raises:
+        FileNotFoundError, ValueError: it can't be loaded, or finds no mask.
+    """
+    with loading(segmenter):
+        from grounding_jax import segmenters
+
+        find = segmenters.load(segmenter)
+    with working("segmenting (programs are compiled first)"):
+        proposals = find(image)
+    count = len(proposals.entities.ids)
+    if not count:
+        raise ValueError(f"{segmenter} finds no mask in this picture: name yours with --masks")
+    left_out = "".join(f", {number} left out: {reason}" for reason, number in proposals.left_out.items() if number)
+    note(f"{segmenter}: {count} masks{left_out}")
+    return proposals.entities
+
+
+def read_vocabulary(words: Sequence[str]) -> tuple[Category, ...]:
+    """The categories of a panoptic segmentation.
+
+    Args:
+        words: names; or one file, of a name a line or a json with COCO's categories. None: those of COCO.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: there is no name, or one is there twice; or the file is of no such kind.
+    """
+    from gella_jax import prompts
+    from gella_jax.predict import as_categories
+    from grounding_jax.data.panoptic_classes import COCO_PANOPTIC
+
+    categories = as_categories(_names(words)) if words else COCO_PANOPTIC
+    names = [category.spoken for category in categories]
+    prompts.panoptic_caption(names)
+    prompts.nouns_answer(names)
+    return categories
+
+
+def _names(words: Sequence[str]) -> Sequence[Category | str]:
+    file = epath.Path(words[0])
+    if len(words) > 1 or (file.suffix not in (".txt", ".json") and not file.is_file()):
+        return words
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no vocabulary {file}")
+    if file.suffix == ".json":
+        from grounding_jax.data.files import read_json
+
+        return _read_categories(read_json(file), file)
+    return [line.strip() for line in file.read_text().splitlines() if line.strip()]
+
+
+def _read_categories(content: Any, file: epath.Path) -> list[Category]:
+    """The categories of COCO's json, or of a list of them."""
+    from grounding_jax.data.panoptic_classes import Category
+
+    listed = content.get("categories") if isinstance(content, dict) else content
+    try:
+        categories = [Category(int(c["id"]), str(c["name"]), bool(c["isthing"])) for c in listed]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{file}: should be a list of categories like {_CATEGORY}, as COCO has them") from error
+    ids = [category.id for category in categories]
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"{file}: has several categories with the id {next(i for i in ids if ids.count(i) > 1)}")
+    return categories
