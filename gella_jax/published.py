@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from grounding_jax.comparison import Report, comparison, published
 
-PROTOCOL = "paper"  # of every published number: how its captions, nouns and masks were made is not always told
 TRUE_MASKS = "truth"  # what a report calls the masks of the dataset itself
 
 _PNG, _PANOPTIC, _ENTITY = "png|val2017", "panoptic|val2017", "coco_entity|val2017"
@@ -74,8 +73,11 @@ def markdown_table(report: Report) -> str:
     asked = TRUE_MASKS if report["masks"] == TRUE_MASKS else ""
     rows = [row for row in PUBLISHED if row.dataset == report["dataset"] and row.asked in ("", asked)]
     title = f"{report['dataset']}: {report['num_images']} pictures, {report['num_targets']} targets"
-    table = comparison(title, f"ours ({report['protocol']})", report, rows, PROTOCOL)
-    notes = [f"Masks: {report['masks']}; answered with those that were {report['output_masks']}."]
+    table = comparison(title, f"ours ({report['protocol']})", report, rows)
+    notes = [
+        f"Masks: {report['masks']}; answered with those that were {report['output_masks']}. The other numbers are from "
+        "the paper."
+    ]
     if "AR_text" in report:
         notes.append("AR_text, which the paper does not define, is ours (docs/spec/gella.md e).")
     return f"{table}\n{' '.join(notes)}\n"

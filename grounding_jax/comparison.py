@@ -30,7 +30,7 @@ def published(model: str, dataset: str, names: str, *percents: float, asked: str
     return Published(model, dataset, metrics, asked)
 
 
-def comparison(title: str, ours: str, report: Report, rows: Sequence[Published], protocol: str) -> str:
+def comparison(title: str, ours: str, report: Report, rows: Sequence[Published]) -> str:
     """A heading and a table in Markdown, in percent; a cell is blank where there is no number.
 
     Args:
@@ -38,9 +38,8 @@ def comparison(title: str, ours: str, report: Report, rows: Sequence[Published],
         ours: what our column is called.
         report: what an evaluation returns.
         rows: what was published, a column each.
-        protocol: of every published number.
     """
-    header = ["%", ours, *(f"{row.model} ({protocol})" for row in rows)]
+    header = ["%", ours, *(row.model for row in rows)]
     lines = [header, ["---", *["---:"] * (1 + len(rows))]]
     for name, value in main_metrics(report).items():
         lines.append([name, *map(_percent, (value, *(row.metrics.get(name) for row in rows)))])

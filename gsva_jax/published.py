@@ -56,4 +56,5 @@ def markdown_table(report: Report) -> str:
     form = f', asked "{report["question"]}"' if "question" in report else ""
     title = f"{report['dataset']}: {report['num_images']} pictures, {report['num_targets']} targets{form}"
     ours = f"ours ({report['protocol']}{', blind' if report['blind'] else ''})"
-    return comparison(title, ours, report, rows, PROTOCOL)
+    rows = [row._replace(model=f"{row.model} ({PROTOCOL})") for row in rows]
+    return comparison(title, ours, report, rows)

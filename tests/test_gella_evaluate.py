@@ -1,5 +1,6 @@
 """GELLA's evaluation: what an oracle and a random model get, and what is counted where nothing can be asked."""
 
+import functools
 import json
 import types
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from gella_jax import evaluate as evaluation
+from gella_jax.cli import main
 from gella_jax.evaluate import check_dataset, evaluate, mask_file
 from gella_jax.panoptic import Panoptic, Segment
 from gella_jax.predict import Grounding, Noun, Reference
@@ -14,9 +16,12 @@ from gella_jax.protocols import TASKS, match_nouns
 from gella_jax.published import PUBLISHED, markdown_table
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.entity_masks import Entities, read_masks
+from tests.command_line import failed
 from tests.small_datasets import write_all
 from tests.small_gella import small_gella
 from tests.small_panoptic import write_entityseg, write_narratives, write_panoptic_tree
+
+pytestmark = pytest.mark.usefixtures("no_kept_programs")
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +139,27 @@ def test_a_random_model_is_evaluated_on_everything(root, tmp_path):
     assert not list(tmp_path.glob("*.partial*"))
 
 
+def test_the_command(root, tmp_path, monkeypatch, capsys):
+    oracle = Oracle(open_dataset(root, "png|val2017"))
+    monkeypatch.setattr("gella_jax.predict.load", lambda *_: oracle)
+    words = ["evaluate", "--checkpoint", "CKPT", "--data", root, "--dataset", "png|val2017", "--protocol", "generated"]
+    words += ["--json", tmp_path / "a" / "report.json", "--markdown", tmp_path / "table.md"]
+    assert main([str(word) for word in words]) == 0
+    printed = capsys.readouterr().out
+    assert "acc@0.5         " in printed and "1.0000" in printed and "PPO-TD" in printed
+    report = json.loads((tmp_path / "a" / "report.json").read_text())
+    assert report["dataset"] == "png|val2017" and report["protocol"] == "generated" and report["num_images"] == 3
+    assert (tmp_path / "table.md").read_text() == markdown_table(report)
+    masks = root / "coco" / "annotations" / "panoptic_segmentation" / "val2017"
+    assert main([*map(str, words), "--masks", str(masks)]) == 0
+    assert json.loads((tmp_path / "a" / "report.json").read_text())["masks"] == str(masks)
+    capsys.readouterr()
+    wrong = functools.partial(failed, capsys, main=main, program="gella")
+    assert "name either --masks or --segmenter" in wrong(*words, "--masks", masks, "--segmenter", "sam.pth")
+    words[6] = "grefcoco|unc|val"
+    assert "can't be evaluated; the datasets that can are png|" in wrong(*words)
+
+
 def test_masks_of_a_file(root, tmp_path):
     """COCO's panoptic PNGs as anybody's masks: the same as the truth but for what is a crowd."""
     folder = root / "coco" / "annotations" / "panoptic_segmentation" / "val2017"
@@ -213,9 +239,11 @@ def test_the_table_has_published_numbers_beside_ours():
     }  # fmt: skip
     title, _, header, _, recall, words, *_, notes = markdown_table(report).splitlines()
     assert title == "## png|val2017: 2 pictures, 7 targets"
-    assert header.startswith("| % | ours (generated) | GELLA-7B (paper) | GELLA-13B (paper) |")
+    assert header.startswith("| % | ours (generated) | GELLA-7B | GELLA-13B |")
     assert recall.startswith("| AR | 50.00 | 69.80 | 71.30 |") and words.startswith("| AR_text | 25.00 | 96.10 |  |")
-    assert notes.startswith("Masks: truth; answered with those that were input. AR_text")
+    assert notes.startswith(
+        "Masks: truth; answered with those that were input. The other numbers are from the paper. AR_text"
+    )
     true = markdown_table({**report, "dataset": "panoptic|val2017"})
     other = markdown_table({**report, "dataset": "panoptic|val2017", "masks": "MASKS"})
     assert "true masks" in true and "true masks" not in other

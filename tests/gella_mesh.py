@@ -1,0 +1,38 @@
+"""What a small GELLA answers on one device and on a mesh; run by tests/test_gella_mesh.py as a program.
+
+python -m tests.gella_mesh OUT.npz
+"""
+
+import sys
+
+import jax
+import numpy as np
+
+from gella_jax.predict import Gella, Request, as_entities
+from gella_jax.sharding import table
+from grounding_jax.sharding.mesh import MeshShape
+from grounding_jax.sharding.placement import place
+from tests.small_gella import CAPTION, small_gella, small_picture
+
+NOUNS = ("A dog", "two cats", "the couch")
+
+
+def main(out: str) -> None:
+    """Grounds the same nouns in three pictures, which fill up a batch of four, and lets the model write."""
+    one, requests, arrays = small_gella(), [], {}
+    for seed in range(3):
+        image, masks = small_picture(seed, (50 + seed, 70))
+        requests.append(Request(image, CAPTION, as_entities(masks), NOUNS))
+    placed = place(jax.device_get(one.params), table(one.config), None, MeshShape(data=2, fsdp=2, tensor=2))
+    mesh = Gella(one.config, placed.params, one.tokenizer, placed.dtype, placed.mesh)
+    for name, gella in (("one", one), ("mesh", mesh)):
+        groundings = gella.ground_many(requests, output_masks="decoded")
+        arrays[f"{name}/scores"] = np.array([[noun.scores for noun in one.nouns] for one in groundings])
+        arrays[f"{name}/masks"] = np.array([one.entities.masks[:, :50] for one in groundings])
+        arrays[f"{name}/text"] = np.array(gella.nouns(requests[0].image, CAPTION, max_new=6).text)
+    arrays["split"] = np.array(str(mesh.params["llama"]["layers"]["attn"]["q"]["kernel"].sharding.spec))
+    np.savez(out, **arrays)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
