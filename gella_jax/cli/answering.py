@@ -24,7 +24,7 @@ class _Told:
     """What the commands that only write text have in common.
 
     Attributes:
-        checkpoint: a model folder, or the name of a shipped model.
+        checkpoint: a model folder.
         out: folder for the answer as json, too; made if missing. An earlier result is replaced.
         max_new: the most tokens to write.
         dtype: of the weights and the computation; by default float32 on CPU and bfloat16 elsewhere.
@@ -115,7 +115,7 @@ class _Masked:
     """What the commands that choose masks have in common.
 
     Attributes:
-        checkpoint: a model folder, or the name of a shipped model.
+        checkpoint: a model folder.
         out: folder for the results; made if missing. Earlier results of the same names are replaced.
         masks: the masks to choose from: a COCO panoptic PNG or json, an indexed PNG, a folder of binary PNGs, a json of
             run lengths or polygons, or what SAM's automatic mask generator writes.

@@ -91,7 +91,7 @@ class Export:
       gella export CKPT --format hf --merge-lora --out EXPORTED
 
     Attributes:
-        checkpoint: a model folder, or the name of a shipped model.
+        checkpoint: a model folder.
         format: the layout.
         out: a folder.
         merge_lora: fold LoRA into the weights of the language model.

@@ -30,7 +30,7 @@ class Evaluate:
         data: the folder that holds coco/, refer_seg/ or entityseg/.
         dataset: such as "png|val2017", "refcoco|unc|val", "panoptic|val2017", "entityseg|val", "coco_entity|val2017".
         protocol: how the model is asked; never compare numbers of different ones.
-        checkpoint: a model folder, or the name of a shipped model.
+        checkpoint: a model folder.
         masks: whose masks the model gets: a folder with STEM.png, STEM.json or a folder STEM for the picture STEM.jpg,
             or a json about all pictures; "truth" for those of the dataset.
         segmenter: a SAM or a Mask2Former of entities that makes them instead.
