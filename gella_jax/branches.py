@@ -44,7 +44,7 @@ class Written(NamedTuple):
     states: jax.Array
 
 
-class Scene(NamedTuple):
+class Segmented(NamedTuple):
     """What the mask branch makes of a batch of pictures.
 
     Attributes:
@@ -109,7 +109,7 @@ class Branches:
         seen = self.split((batch["clip_images"], batch["clip_resized"]))
         return see(self.config, self.params, *seen, self.dtype, self.mesh)
 
-    def find(self, features: jax.Array, entities: Sequence[Entities], image_ids: Sequence[str]) -> Scene:
+    def find(self, features: jax.Array, entities: Sequence[Entities], image_ids: Sequence[str]) -> Segmented:
         """Draws the masks of a batch of pictures, and finds the queries that stand for them.
 
         Args:
@@ -125,7 +125,7 @@ class Branches:
             visible[b, : len(one.map.visible)] = one.map.visible
         prediction = find(self.config, self.params, features, self.split(np.stack([one.colormap for one in rows])))
         index = self.split((np.stack([one.map.index for one in rows]), visible))
-        return Scene(drawn, prediction, np.asarray(match(prediction, *index)))
+        return Segmented(drawn, prediction, np.asarray(match(prediction, *index)))
 
     def read(self, questions: Sequence[Question], nouns: Sequence[Sequence[str]], patches: jax.Array) -> list[Written]:
         """Reads answers that name given nouns.
@@ -174,7 +174,7 @@ class Branches:
         return [self._read_answer(ids[b, :limit], result.states[b]) for b, limit in enumerate(limits)]
 
     def _read_answer(self, ids: np.ndarray, states: jax.Array) -> Written:
-        """What was written, int32 ``[N]``, and the states from which each token and one more was chosen."""
+        """What was written, int32 ``[T]``, and the states from which each token and one more was chosen."""
         answer = read_answer(self.tokenizer, ids)
         at = [decision.index for decision in answer.decisions]
         # By ids, so that text that only looks like the token is none.
@@ -185,28 +185,28 @@ class Branches:
         slots[: len(at)] = np.array(at, np.int32) + (self.config.seg_state == "at")
         return Written(answer.text, tuple(nouns), states[slots][: len(at)])
 
-    def pair(self, answers: Sequence[Written], scene: Scene) -> list[np.ndarray]:
+    def pair(self, answers: Sequence[Written], segmented: Segmented) -> list[np.ndarray]:
         """How probable it is that each noun means each query: float32 ``[M, Q]`` for each picture."""
         M = bucket(max(len(answer.nouns) for answer in answers), TARGETS)
         states = [jnp.pad(answer.states, ((0, M - len(answer.nouns)), (0, 0))) for answer in answers]
         states = self.split(jnp.stack(filled(states, self.batcher.multiple)))
-        by_query = np.asarray(pair(self.config, self.params, states, scene.prediction.queries))
+        by_query = np.asarray(pair(self.config, self.params, states, segmented.prediction.queries))
         return [one[: len(answer.nouns)] for one, answer in zip(by_query, answers, strict=False)]
 
     def split(self, batch):
         """The arrays of a batch, split over the mesh."""
         return batch if self.mesh is None else jax.device_put(batch, NamedSharding(self.mesh, BATCH))
 
-    def full_size(self, scene: Scene, b: int, size: tuple[int, int]) -> Callable[[int], np.ndarray]:
+    def full_size(self, segmented: Segmented, b: int, size: tuple[int, int]) -> Callable[[int], np.ndarray]:
         """A function from a query to its mask logits at the size of the picture, float32 ``[H, W]``."""
-        low = np.asarray(scene.prediction.mask_logits[b])
-        matrices = self.matrices(scene, size)
+        low = np.asarray(segmented.prediction.mask_logits[b])
+        matrices = self.matrices(segmented, size)
         return lambda query: resize_masks(low[query], *matrices)
 
-    def matrices(self, scene: Scene, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    def matrices(self, segmented: Segmented, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         """From mask logits to a picture of a size, see `mask_matrices`."""
         side = self.config.side
-        return mask_matrices(scene.prediction.mask_logits.shape[-1], side, resized_size(size, side), size)
+        return mask_matrices(segmented.prediction.mask_logits.shape[-1], side, resized_size(size, side), size)
 
     def fits(self, caption: str, nouns: Sequence[str] | None = None) -> bool:
         """Whether the question about a caption, and the answer where nouns are given, fit into the context."""

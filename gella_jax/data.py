@@ -32,8 +32,8 @@ def picture_arrays(config: GellaConfig, image: np.ndarray) -> dict[str, np.ndarr
     return {"clip_images": padded, "clip_resized": np.array(resized, np.int32)}
 
 
-def draw(config: GellaConfig, entities: Entities, image_id: str, seed: int = 0) -> Drawn:
-    """Paints entities in colours that are the same whenever the picture and the seed are.
+def draw(config: GellaConfig, entities: Entities, image_id: str) -> Drawn:
+    """Paints entities in colours that are the same whenever the picture is.
 
     Where more masks are seen than there are queries, the largest ones by what is seen of them are kept (spec gella D0).
 
@@ -41,7 +41,6 @@ def draw(config: GellaConfig, entities: Entities, image_id: str, seed: int = 0) 
         config: sizes.
         entities: E masks.
         image_id: what the picture is called.
-        seed: of random colours.
     """
     scores = np.zeros(len(entities.masks)) if entities.scores is None else entities.scores
     drawn = draw_entities(entities.masks, scores, config.side)
@@ -51,5 +50,5 @@ def draw(config: GellaConfig, entities: Entities, image_id: str, seed: int = 0) 
     surplus = drawn.visible & ~kept
     if surplus.any():  # without what they and those on top of them hid
         drawn = draw_entities(entities.masks & kept[:, None, None], scores, config.side)
-    colours = choose_colours(config.colours, drawn, repeatable_rng(image_id, seed))
+    colours = choose_colours(config.colours, drawn, repeatable_rng(image_id, seed=0))
     return Drawn(drawn, paint(drawn.index, colours), surplus)

@@ -19,13 +19,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gella_jax.predict import OUTPUTS, Gella
-from gella_jax.protocols import PROTOCOLS, TASKS, Asked, Item, fits
+from gella_jax.protocols import PROTOCOLS, TASKS, Item, Setting, fits
 from gella_jax.published import TRUE_MASKS, markdown_table
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.entity_masks import Entities, NoMasksError, read_masks
 from grounding_jax.data.pictures import open_picture
 from grounding_jax.data.refer import Record
-from grounding_jax.language.batching import bucket
+from grounding_jax.language.batching import bucket, filled
 from grounding_jax.proposals import Proposals
 from grounding_jax.unfinished import Unfinished, fingerprint
 
@@ -65,7 +65,7 @@ def evaluate(
 
     Returns:
         One flat dict: ``dataset``, ``protocol``, ``masks``, ``output_masks``, ``num_images``, ``num_targets``, metrics
-        as fractions; ``num_without_masks`` and ``num_too_long`` pictures, whose answers are empty; and for narratives
+        as fractions; ``num_without_masks`` and ``num_too_long`` pictures, whose answers are empty; and
         ``num_hidden`` and ``num_surplus`` masks, see `Grounding`.
 
     Raises:
@@ -77,7 +77,7 @@ def evaluate(
     output_masks = output_masks or task.output_masks
     if output_masks not in OUTPUTS:
         raise ValueError(f"output_masks is {output_masks!r}, should be {' or '.join(OUTPUTS)}")
-    asked = Asked(protocol, output_masks, tuple(getattr(source, "categories", ())))
+    setting = Setting(protocol, output_masks, tuple(getattr(source, "categories", ())))
     options = {"dataset": dataset, "protocol": protocol, "masks": str(masks), "output_masks": output_masks}
     file = next(filter(None, (out_json, markdown)), None)
     model = fingerprint(gella.config.to_json(), gella.dtype, gella.params) if file else ""
@@ -88,11 +88,11 @@ def evaluate(
     with Progress(*_COLUMNS, console=Console(stderr=True)) as progress:
         bar = progress.add_task(f"{dataset}, {protocol}", total=len(unfinished.own), completed=len(unfinished.done))
         items = ((index, _item(source[index], masks, propose)) for index in todo)
-        for lines in _answer(gella, items, asked, dataset, size):
+        for lines in _answer(gella, items, setting, dataset, size):
             unfinished.add(lines)
             progress.update(bar, completed=len(unfinished.done))
     lines = unfinished.gather()
-    report = {**options, "num_images": len(lines), **task.report(lines, asked), **_counts(lines)}
+    report = {**options, "num_images": len(lines), **task.report(lines, setting), **_counts(lines)}
     texts = {out_json: lambda: json.dumps(report, indent=2) + "\n", markdown: lambda: markdown_table(report)}
     for place, text in texts.items():
         if place and unfinished.is_first:
@@ -165,20 +165,20 @@ def _true_entities(record: Any) -> Entities:
 
 
 def _answer(
-    gella: Gella, items: Iterator[tuple[int, Item]], asked: Asked, dataset: str, size: int
+    gella: Gella, items: Iterator[tuple[int, Item]], setting: Setting, dataset: str, size: int
 ) -> Iterator[list[dict]]:
     """Lines of pictures, batch by batch; a picture that can't be asked about has an empty one."""
     task, batch = TASKS[dataset], []
 
     def lines() -> list[dict]:
-        padded = [item for _, item in batch] + [batch[0][1]] * (size - len(batch))  # another size, another program
-        answers = task.answer(gella, padded, asked)
+        padded = filled([item for _, item in batch], size)  # another number of rows would be another program
+        answers = task.answer(gella, padded, setting)
         return [{"index": index, **line} for (index, _), line in zip(batch, answers, strict=False)]
 
     for index, item in items:
-        without, too_long = not len(item.entities.masks), not fits(gella, item.record, asked)
+        without, too_long = not len(item.entities.masks), not fits(gella, item.record, setting)
         if without or too_long:
-            yield [{"index": index, **task.empty(item, asked), "without_masks": without, "too_long": too_long}]
+            yield [{"index": index, **task.empty(item, setting), "without_masks": without, "too_long": too_long}]
             continue
         batch.append((index, item))
         if len(batch) == size:
@@ -193,5 +193,5 @@ def _counts(lines: list[dict]) -> dict[str, int]:
     counts = {f"num_{name}": sum(line.get(name, False) for line in lines) for name in ("without_masks", "too_long")}
     if any("left_out" in line for line in lines):
         for name in ("hidden", "surplus"):
-            counts[f"num_{name}"] = sum(line["left_out"][name] for line in lines if "left_out" in line)
+            counts[f"num_{name}"] = sum(line.get("left_out", {}).get(name, 0) for line in lines)
     return counts

@@ -51,31 +51,32 @@ def merge(
     the others only pixels inside the mask are painted. Stuff of one category becomes one segment.
 
     Args:
-        scores: ``[N]``, in [0, 1].
+        scores: ``[E]``, in [0, 1].
         categories: of each entity.
-        probability: float ``[H, W]`` of entity n; asked for one after the other, as all together may be large.
+        probability: float ``[H, W]`` of an entity; asked for one after the other, as all together may be large.
         size: (H, W).
     """
     owner, best = np.full(size, -1, np.int32), np.zeros(size, np.float32)
     inside = np.zeros(size, bool)  # of the mask that owns the pixel
     kept = np.flatnonzero(np.asarray(scores) >= MIN_SCORE).tolist()
     areas, left_out = {}, {"improbable": len(scores) - len(kept), "covered": 0}
-    for n in kept:
-        mask = probability(n)
+    for e in kept:
+        mask = probability(e)
         within = mask >= _INSIDE
-        areas[n] = np.count_nonzero(within)
-        better = scores[n] * mask > best
-        owner[better], best[better], inside[better] = n, (scores[n] * mask)[better], within[better]
+        areas[e] = np.count_nonzero(within)
+        weighted = scores[e] * mask
+        better = weighted > best
+        owner[better], best[better], inside[better] = e, weighted[better], within[better]
     ids = np.zeros(size, np.int32)
     segments: dict[int, Segment] = {}
     of_stuff: dict[int, int] = {}
-    for n in kept:
-        won = owner == n
+    for e in kept:
+        won = owner == e
         painted = won & inside
-        if not painted.any() or np.count_nonzero(won) < MIN_SHARE * areas[n]:
+        if not painted.any() or np.count_nonzero(won) < MIN_SHARE * areas[e]:
             left_out["covered"] += 1
             continue
-        category, score = categories[n], float(scores[n])
+        category, score = categories[e], float(scores[e])
         number = len(segments) + 1
         if not category.isthing:
             number = of_stuff.setdefault(category.id, number)

@@ -18,14 +18,14 @@ import numpy as np
 from etils import epath
 
 from gella_jax import prompts, weights
-from gella_jax.branches import MOST_NEW, Branches, Question, Scene
+from gella_jax.branches import MOST_NEW, Branches, Question, Segmented, Written
 from gella_jax.panoptic import Panoptic, merge
 from gella_jax.sharding import table
 from grounding_jax.data.entity_masks import Entities
 from grounding_jax.data.narratives import Span
 from grounding_jax.data.panoptic_classes import COCO_PANOPTIC, Category
 from grounding_jax.language.batching import filled
-from grounding_jax.proposals import non_overlapping
+from grounding_jax.proposals import non_overlapping, sigmoid
 from grounding_jax.sharding.mesh import MeshShape
 from grounding_jax.sharding.placement import place
 from grounding_jax.training.run_folder import find_folder
@@ -194,21 +194,18 @@ class Gella(Branches):
             plurals: whether each given noun means several masks; then it is chosen as by the baseline of the benchmark,
                 which knows that (spec gella D3, ``png_protocol``).
         """
-        scene, patches, questions = self._begin(requests, output_masks)
-        if requests[0].nouns is None:
-            answers = self.write(questions, patches)
-        else:
-            answers = self.read(questions, [request.nouns for request in requests], patches)
-        by_query = self.pair(answers, scene)
+        segmented, patches, questions = self._begin(requests, output_masks)
+        answers = self._answer(requests, questions, patches)
+        by_query = self.pair(answers, segmented)
         groundings = []
         for b, (request, answer) in enumerate(zip(requests, answers, strict=True)):
-            scores, entities = scene.by_mask(b, by_query[b]), self._output(scene, b, request, output_masks)
+            scores, entities = segmented.by_mask(b, by_query[b]), self._output(segmented, b, request, output_masks)
             nouns = []
             for i, span in enumerate(prompts.find_spans(answer.nouns, request.caption)):
                 places = meant(scores[i], threshold, None if plurals is None else plurals[b][i])
                 mask = entities.masks[list(places)].any(0)
                 nouns.append(Noun(answer.nouns[i], span, places, scores[i], mask))
-            groundings.append(Grounding(answer.text, request.caption, tuple(nouns), entities, scene.left_out(b)))
+            groundings.append(Grounding(answer.text, request.caption, tuple(nouns), entities, segmented.left_out(b)))
         return groundings
 
     def refer(
@@ -218,25 +215,25 @@ class Gella(Branches):
         return self.refer_many([Request(image, expression, as_entities(entities))], output_masks)[0]
 
     def refer_many(self, requests: Sequence[Request], output_masks: str = "input") -> list[Reference]:
-        """`refer` for several expressions, each the caption of a request, in one batch."""
-        scene, patches, questions = self._begin(requests, output_masks)
-        answers = self.write(questions, patches)
+        """`refer` for several expressions, each the caption of a request, in one batch; with nouns, or all without."""
+        segmented, patches, questions = self._begin(requests, output_masks)
+        answers = self._answer(requests, questions, patches)
         silent = [b for b, answer in enumerate(answers) if not answer.nouns]
         if silent:
             expressions = [[prompts.clean_noun(requests[b].caption)] for b in silent]
             own = self.split(patches[np.array(filled(silent, self.batcher.multiple))])
             for b, answer in zip(silent, self.read([questions[b] for b in silent], expressions, own), strict=True):
                 answers[b] = answer._replace(text=answers[b].text)
-        by_query = self.pair(answers, scene)
+        by_query = self.pair(answers, segmented)
         references = []
         for b, (request, answer) in enumerate(zip(requests, answers, strict=True)):
-            scores = scene.by_mask(b, by_query[b]).max(0)
+            scores = segmented.by_mask(b, by_query[b]).max(0)
             (place,) = meant(scores, threshold=1.0) or (None,)
             mask = np.zeros(request.image.shape[:2], bool)
             if place is not None:
-                mask = self._output(scene, b, request, output_masks).masks[place]
+                mask = self._output(segmented, b, request, output_masks).masks[place]
             score = 0.0 if place is None else float(scores[place])
-            left_out = scene.left_out(b)
+            left_out = segmented.left_out(b)
             references.append(Reference(request.caption, answer.text, answer.nouns, place, score, mask, left_out))
         return references
 
@@ -268,34 +265,43 @@ class Gella(Branches):
         names = [category.spoken for category in categories]
         caption = prompts.panoptic_caption(names)
         requests = [request._replace(caption=caption) for request in requests]
-        scene, patches, questions = self._begin(requests, output_masks)
-        by_query = self.pair(self.read(questions, [names] * len(requests), patches), scene)
+        segmented, patches, questions = self._begin(requests, output_masks)
+        by_query = self.pair(self.read(questions, [names] * len(requests), patches), segmented)
         merged = []
         for b, request in enumerate(requests):
-            queries, probability = self._candidates(scene, b, request, output_masks)
+            queries, probability = self._candidates(segmented, b, request, output_masks)
             best = by_query[b][:, queries].argmax(0)
-            scores = by_query[b][best, queries] * scene.entity_probability(b)[queries]
+            scores = by_query[b][best, queries] * segmented.entity_probability(b)[queries]
             one = merge(scores, [categories[i] for i in best], probability, request.image.shape[:2])
-            merged.append(dataclasses.replace(one, left_out=scene.left_out(b) | one.left_out))
+            merged.append(dataclasses.replace(one, left_out=segmented.left_out(b) | one.left_out))
         return merged
 
     def entities_many(self, requests: Sequence[Request]) -> list[Entities]:
         """What the mask branch makes of masks, without overlaps and best first; captions are not looked at."""
-        scene, _ = self._see(requests)
+        segmented, _ = self._see(requests)
         found = []
         for b, request in enumerate(requests):
-            logits = (np.asarray(array[b]) for array in (scene.prediction.class_logits, scene.prediction.mask_logits))
-            found.append(non_overlapping(*logits, self.matrices(scene, request.image.shape[:2])).entities)
+            logits = (
+                np.asarray(array[b]) for array in (segmented.prediction.class_logits, segmented.prediction.mask_logits)
+            )
+            found.append(non_overlapping(*logits, self.matrices(segmented, request.image.shape[:2])).entities)
         return found
 
-    def _begin(self, requests: Sequence[Request], output_masks: str) -> tuple[Scene, jax.Array, list[Question]]:
+    def _answer(self, requests: Sequence[Request], questions: Sequence[Question], patches: jax.Array) -> list[Written]:
+        """Answers with the nouns that are given, or with the model's own."""
+        given = [request.nouns for request in requests if request.nouns is not None]
+        if given and len(given) < len(requests):
+            raise ValueError("some requests name their nouns and some do not: ask about them in two batches")
+        return self.read(questions, given, patches) if given else self.write(questions, patches)
+
+    def _begin(self, requests: Sequence[Request], output_masks: str) -> tuple[Segmented, jax.Array, list[Question]]:
         """What the mask branch makes of requests, the patches, and the questions for their nouns."""
         if output_masks not in OUTPUTS:
             raise ValueError(f"output_masks is {output_masks!r}, should be {' or '.join(OUTPUTS)}")
         questions = [Question(prompts.nouns_question(request.caption), request.caption) for request in requests]
         return (*self._see(requests), questions)
 
-    def _see(self, requests: Sequence[Request]) -> tuple[Scene, jax.Array]:
+    def _see(self, requests: Sequence[Request]) -> tuple[Segmented, jax.Array]:
         """What the mask branch makes of requests, and the patches."""
         for request in requests:
             _check_masks(request.image, request.entities)
@@ -303,23 +309,23 @@ class Gella(Branches):
         return self.find(features, [one.entities for one in requests], [one.image_id for one in requests]), patches
 
     def _candidates(
-        self, scene: Scene, b: int, request: Request, output_masks: str
+        self, segmented: Segmented, b: int, request: Request, output_masks: str
     ) -> tuple[np.ndarray, Callable[[int], np.ndarray]]:
-        """The queries that may become segments, int ``[N]``, and a function from n to the probability of its mask."""
+        """The queries that may become segments, int ``[n]``, and from each place the probability of its mask."""
         if output_masks == "decoded":
-            logits = self.full_size(scene, b, request.image.shape[:2])
-            return np.arange(self.config.mask2former.queries), lambda n: 0.5 + 0.5 * np.tanh(0.5 * logits(n))
-        query_of_mask = scene.query_of_mask(b)
+            logits = self.full_size(segmented, b, request.image.shape[:2])
+            return np.arange(self.config.mask2former.queries), lambda n: sigmoid(logits(n))
+        query_of_mask = segmented.query_of_mask(b)
         seen = np.flatnonzero(query_of_mask >= 0)
         return query_of_mask[seen], lambda n: request.entities.masks[seen[n]].astype(np.float32)
 
-    def _output(self, scene: Scene, b: int, request: Request, output_masks: str) -> Entities:
+    def _output(self, segmented: Segmented, b: int, request: Request, output_masks: str) -> Entities:
         """The entities of a picture with the masks that were asked for; a decoded one without a query is empty."""
         if output_masks == "input":
             return request.entities
-        logits = self.full_size(scene, b, request.image.shape[:2])
+        logits = self.full_size(segmented, b, request.image.shape[:2])
         masks = np.zeros_like(request.entities.masks)
-        for k, query in enumerate(scene.query_of_mask(b)):
+        for k, query in enumerate(segmented.query_of_mask(b)):
             if query >= 0:
                 masks[k] = logits(query) > 0
         return request.entities._replace(masks=masks)
@@ -365,9 +371,10 @@ def load(checkpoint: epath.PathLike, dtype=None, mesh: MeshShape | None = None) 
     """Loads a model for prediction.
 
     Args:
-        checkpoint: a model folder, a finished run, or the name of a shipped model.
+        checkpoint: a model folder, or a finished run.
         dtype: of the parameters and the computation, or its name; by default float32 on CPU and bfloat16 elsewhere.
-        mesh: how the devices of this process are laid out, see `gsva_jax.load`; None takes one.
+        mesh: how the devices of this process are laid out, such as ``MeshShape(data=-1, fsdp=1)`` for a copy of the
+            model on each, or ``MeshShape(fsdp=1, tensor=-1)`` for one that is too large for a device; None takes one.
 
     Raises:
         FileNotFoundError, ValueError: in one line, what is missing or does not fit.

@@ -18,14 +18,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gella_jax import prompts
-from gella_jax.predict import Gella, Noun, Request
+from gella_jax.predict import Gella, Noun, Reference, Request
 from grounding_jax.data.entity_masks import Entities
 from grounding_jax.data.entityseg import COCO_ENTITY_DATASETS, ENTITYSEG_DATASETS, CocoEntityRecord
 from grounding_jax.data.masks import mask_record
 from grounding_jax.data.narratives import NARRATIVE_DATASETS, NarrativeRecord
 from grounding_jax.data.panoptic import PANOPTIC_DATASETS
 from grounding_jax.data.panoptic_classes import Category
-from grounding_jax.data.refer import REFER_DATASETS, Record
+from grounding_jax.data.refer import PRESENT_DATASETS, Record
+from grounding_jax.language.batching import filled
 from grounding_jax.metrics.entities import coco_entities, entity_metrics
 from grounding_jax.metrics.narrative import NarrativeTotals, Phrase, compare_phrase, narrative_metrics
 from grounding_jax.metrics.outcomes import Outcome, compare_masks
@@ -48,8 +49,8 @@ class Item(NamedTuple):
         return Request(self.image, caption, self.entities, nouns, str(self.record.image_id))
 
 
-class Asked(NamedTuple):
-    """What is asked of a dataset.
+class Setting(NamedTuple):
+    """How a dataset is asked about.
 
     Attributes:
         protocol: one of `PROTOCOLS`.
@@ -62,12 +63,12 @@ class Asked(NamedTuple):
     categories: tuple[Category, ...] = ()
 
 
-def answer_narratives(gella: Gella, items: Sequence[Item], asked: Asked) -> list[dict]:
+def answer_narratives(gella: Gella, items: Sequence[Item], setting: Setting) -> list[dict]:
     """The phrases of captions against their segments, and the nouns against the phrases."""
-    given = asked.protocol != "generated"
+    given = setting.protocol != "generated"
     requests = [item.request(item.record.caption, item.record.raw_expressions if given else None) for item in items]
-    plurals = [item.record.plural for item in items] if asked.protocol == "official" else None
-    groundings = gella.ground_many(requests, output_masks=asked.output_masks, plurals=plurals)
+    plurals = [item.record.plural for item in items] if setting.protocol == "official" else None
+    groundings = gella.ground_many(requests, output_masks=setting.output_masks, plurals=plurals)
     lines = []
     for item, grounding in zip(items, groundings, strict=True):
         found = grounding.nouns if given else match_nouns(grounding.nouns, item.record.raw_expressions)
@@ -98,88 +99,84 @@ def _narrative_line(record: NarrativeRecord, masks: Sequence[np.ndarray | None])
     return {"phrases": phrases, "missing": sum(mask is None for mask in masks)}
 
 
-def empty_narrative(item: Item, asked: Asked) -> dict:
+def empty_narrative(item: Item, setting: Setting) -> dict:
     """The line of a caption that was not asked about."""
     line = _narrative_line(item.record, [None] * len(item.record.raw_expressions))
-    if asked.protocol == "generated":
+    if setting.protocol == "generated":
         line["words"] = dataclasses.asdict(WordTotals.of_caption([], item.record.raw_expressions))
     return line
 
 
-def report_narratives(lines: Sequence[dict], asked: Asked) -> dict:
+def report_narratives(lines: Sequence[dict], setting: Setting) -> dict:
     """Average recall, and of generated nouns their words."""
     phrases = [Phrase(**values) for line in lines for values in line["phrases"]]
     report = {"num_targets": len(phrases), **narrative_metrics(NarrativeTotals.of(phrases))}
-    if asked.protocol == "generated":
+    if setting.protocol == "generated":
         report |= word_metrics(sum((WordTotals(**line["words"]) for line in lines), WordTotals()))
         report["num_missing"] = sum(line["missing"] for line in lines)
     return report
 
 
-def answer_expressions(gella: Gella, items: Sequence[Item], asked: Asked) -> list[dict]:
+def answer_expressions(gella: Gella, items: Sequence[Item], setting: Setting) -> list[dict]:
     """Every expression about a picture and the one mask that it means; as many at once as there are pictures."""
-    requests = [(item, text) for item in items for text in item.record.expressions]
-    found = collections.defaultdict(list)
+    requests = [
+        (place, item.request(text, None if setting.protocol != "guided" else [prompts.clean_noun(text)]))
+        for place, item in enumerate(items)
+        for text in item.record.expressions
+    ]
+    found: list[list[Reference]] = [[] for _ in items]
     for start in range(0, len(requests), len(items)):
-        chunk = requests[start : start + len(items)]
-        padded = chunk + chunk[:1] * (len(items) - len(chunk))  # another number of rows would be another program
-        for (item, _), mask in zip(chunk, _refer(gella, padded, asked), strict=False):
-            found[id(item)].append(mask)
+        places, chunk = zip(*requests[start : start + len(items)], strict=True)
+        padded = filled(chunk, len(items))  # another number of rows would be another program
+        for place, reference in zip(places, gella.refer_many(padded, setting.output_masks), strict=False):
+            found[place].append(reference)
     lines = []
-    for item in items:
-        outcomes = compare_masks(np.array(found[id(item)], bool), item.record.masks)
-        lines.append({"outcomes": [dataclasses.asdict(outcome) for outcome in outcomes]})
+    for item, references in zip(items, found, strict=True):
+        outcomes = compare_masks(np.array([one.mask for one in references], bool), item.record.masks)
+        line = {"outcomes": [dataclasses.asdict(outcome) for outcome in outcomes]}
+        lines.append({**line, "left_out": references[0].left_out})
     return lines
 
 
-def _refer(gella: Gella, asked_for: Sequence[tuple[Item, str]], asked: Asked) -> list[np.ndarray]:
-    if asked.protocol != "guided":
-        requests = [item.request(text) for item, text in asked_for]
-        return [one.mask for one in gella.refer_many(requests, asked.output_masks)]
-    requests = [item.request(text, [prompts.clean_noun(text)]) for item, text in asked_for]
-    singular = [[False]] * len(requests)
-    return [one.nouns[0].mask for one in gella.ground_many(requests, output_masks=asked.output_masks, plurals=singular)]
-
-
-def empty_expressions(item: Item, asked: Asked) -> dict:
+def empty_expressions(item: Item, setting: Setting) -> dict:
     """The line of a picture that was not asked about."""
-    del asked
+    del setting
     masks = item.record.masks
     return {"outcomes": [dataclasses.asdict(outcome) for outcome in compare_masks(np.zeros_like(masks), masks)]}
 
 
-def report_expressions(lines: Sequence[dict], asked: Asked) -> dict:
+def report_expressions(lines: Sequence[dict], setting: Setting) -> dict:
     """cIoU, mIoU and Pr@X."""
-    del asked
+    del setting
     outcomes = [Outcome(**values) for line in lines for values in line["outcomes"]]
     return {"num_targets": len(outcomes), **refcoco_metrics(ResTotals.of(outcomes))}
 
 
-def answer_categories(gella: Gella, items: Sequence[Item], asked: Asked) -> list[dict]:
+def answer_categories(gella: Gella, items: Sequence[Item], setting: Setting) -> list[dict]:
     """The panoptic segmentations of pictures against the true ones."""
-    maps = gella.panoptic_many([item.request("") for item in items], asked.categories, asked.output_masks)
+    maps = gella.panoptic_many([item.request("") for item in items], setting.categories, setting.output_masks)
     lines = []
     for item, one in zip(items, maps, strict=True):
         segments = [{"id": segment.id, "category_id": segment.category.id} for segment in one.segments]
-        lines.append(_panoptic_line(item, one.ids, segments, asked))
+        lines.append({**_panoptic_line(item, one.ids, segments, setting), "left_out": one.left_out})
     return lines
 
 
-def _panoptic_line(item: Item, ids: np.ndarray, segments: list[dict], asked: Asked) -> dict:
+def _panoptic_line(item: Item, ids: np.ndarray, segments: list[dict], setting: Setting) -> dict:
     record = item.record
-    categories = [{"id": category.id} for category in asked.categories]
+    categories = [{"id": category.id} for category in setting.categories]
     truth = Panoptic(record.id_map, record.segments)
     totals = compare_panoptic(Panoptic(ids, segments), truth, categories, record.image_id)
     counters = {field.name: dict(getattr(totals, field.name)) for field in dataclasses.fields(totals)}
     return {"totals": counters, "segments": sum(not segment.get("iscrowd") for segment in record.segments)}
 
 
-def empty_categories(item: Item, asked: Asked) -> dict:
+def empty_categories(item: Item, setting: Setting) -> dict:
     """The line of a picture that was not asked about."""
-    return _panoptic_line(item, np.zeros(item.record.size, np.int32), [], asked)
+    return _panoptic_line(item, np.zeros(item.record.size, np.int32), [], setting)
 
 
-def report_categories(lines: Sequence[dict], asked: Asked) -> dict:
+def report_categories(lines: Sequence[dict], setting: Setting) -> dict:
     """PQ, SQ and RQ."""
     totals = PanopticTotals()
     for line in lines:  # JSON has no numbers for keys
@@ -188,13 +185,13 @@ def report_categories(lines: Sequence[dict], asked: Asked) -> dict:
             for name, counter in line["totals"].items()
         }
         totals += PanopticTotals(**counters)
-    categories = [category._asdict() for category in asked.categories]
+    categories = [category._asdict() for category in setting.categories]
     return {"num_targets": sum(line["segments"] for line in lines), **panoptic_metrics(totals, categories)}
 
 
-def answer_entities(gella: Gella, items: Sequence[Item], asked: Asked) -> list[dict]:
+def answer_entities(gella: Gella, items: Sequence[Item], setting: Setting) -> list[dict]:
     """What the model makes of the masks, without overlaps, against the true ones; or the masks that were put in."""
-    if asked.output_masks == "input":
+    if setting.output_masks == "input":
         found = [item.entities for item in items]
     else:
         found = gella.entities_many([item.request("") for item in items])
@@ -217,15 +214,15 @@ def _entities_line(item: Item, found: Entities) -> dict:
     return {"image": image, "targets": targets, "predicted": predicted}
 
 
-def empty_entities(item: Item, asked: Asked) -> dict:
+def empty_entities(item: Item, setting: Setting) -> dict:
     """The line of a picture that was not asked about."""
-    del asked
+    del setting
     return _entities_line(item, item.entities)
 
 
-def report_entities(lines: Sequence[dict], asked: Asked) -> dict:
+def report_entities(lines: Sequence[dict], setting: Setting) -> dict:
     """Class-agnostic AP and AR."""
-    del asked
+    del setting
     targets, predicted = ([one for line in lines for one in line[name]] for name in ("targets", "predicted"))
     metrics = entity_metrics([line["image"] for line in lines], targets, predicted)
     return {"num_targets": len(targets), "num_predicted": len(predicted), **metrics}
@@ -236,16 +233,16 @@ class Task(NamedTuple):
 
     Attributes:
         protocols: that there are.
-        answer: ``(gella, items, asked) -> lines``; every item has a mask.
-        empty: ``(item, asked) -> line`` where nothing could be asked.
-        report: ``(lines, asked) -> metrics``.
+        answer: ``(gella, items, setting) -> lines``; every item has a mask.
+        empty: ``(item, setting) -> line`` where nothing could be asked.
+        report: ``(lines, setting) -> metrics``.
         output_masks: the usual ones.
     """
 
     protocols: tuple[str, ...]
-    answer: Callable[[Gella, Sequence[Item], Asked], list[dict]]
-    empty: Callable[[Item, Asked], dict]
-    report: Callable[[Sequence[dict], Asked], dict]
+    answer: Callable[[Gella, Sequence[Item], Setting], list[dict]]
+    empty: Callable[[Item, Setting], dict]
+    report: Callable[[Sequence[dict], Setting], dict]
     output_masks: str = "input"
 
 
@@ -253,19 +250,17 @@ _NARRATIVES = Task(PROTOCOLS, answer_narratives, empty_narrative, report_narrati
 _EXPRESSIONS = Task(PROTOCOLS, answer_expressions, empty_expressions, report_expressions)
 _CATEGORIES = Task(("official",), answer_categories, empty_categories, report_categories)
 _ENTITIES = Task(("official",), answer_entities, empty_entities, report_entities, "decoded")
-# Expressions that may be absent, which a GELLA can't say, are left to GSVA.
-_PRESENT = tuple(name for name in REFER_DATASETS if name.startswith("refcoco"))
 
 TASKS: dict[str, Task] = {
     **dict.fromkeys(NARRATIVE_DATASETS, _NARRATIVES),
-    **dict.fromkeys(_PRESENT, _EXPRESSIONS),
+    **dict.fromkeys(PRESENT_DATASETS, _EXPRESSIONS),
     **dict.fromkeys(PANOPTIC_DATASETS, _CATEGORIES),
     **dict.fromkeys((*ENTITYSEG_DATASETS, *COCO_ENTITY_DATASETS), _ENTITIES),
 }
 
 
-def fits(gella: Gella, record: Any, asked: Asked) -> bool:
+def fits(gella: Gella, record: Any, setting: Setting) -> bool:
     """Whether what is asked about a picture is no longer than the model's context."""
     if isinstance(record, NarrativeRecord):
-        return gella.fits(record.caption, None if asked.protocol == "generated" else record.raw_expressions)
+        return gella.fits(record.caption, None if setting.protocol == "generated" else record.raw_expressions)
     return not isinstance(record, Record) or all(map(gella.fits, record.expressions))

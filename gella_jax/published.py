@@ -1,6 +1,6 @@
 """Published numbers, and a table that has them beside ours.
 
-Only numbers that stand in sections (i) and (j) of docs/spec/gella.md: where those have none, the table is blank.
+Only numbers that stand in sections A4, (i) and (j) of docs/spec/gella.md: where those have none, the table is blank.
 """
 
 from __future__ import annotations

@@ -187,7 +187,7 @@ def describe_grounding(grounding: Grounding) -> list[Text]:
 
 def left_out_lines(left_out: Mapping[str, int]) -> list[str]:
     """What is said of masks that can't be meant; nothing where there are none."""
-    return [f"{count} masks left out: {_REASONS[reason]}" for reason, count in left_out.items() if count]
+    return [f"masks left out: {count}, {_REASONS[reason]}" for reason, count in left_out.items() if count]
 
 
 def noun_targets(grounding: Grounding) -> list[Target]:

@@ -103,8 +103,8 @@ def non_overlapping(
         owner[inside], seen[inside] = query + 1, logits[inside]
 
     # Once: the release takes the sigmoid twice here, which only rescales the scores.
-    area, total = (np.bincount(owner.ravel(), w, len(margin) + 1)[1:] for w in (None, _sigmoid(seen).ravel()))
-    scores = _sigmoid(margin) * total / np.maximum(area, 1)
+    area, total = (np.bincount(owner.ravel(), w, len(margin) + 1)[1:] for w in (None, sigmoid(seen).ravel()))
+    scores = sigmoid(margin) * total / np.maximum(area, 1)
     kept = painted[area[painted] > 0]
     kept = kept[np.argsort(-scores[kept], kind="stable")]
     left_out = {"improbable": len(margin) - len(painted), "unseen": len(painted) - len(kept)}
@@ -237,6 +237,6 @@ def _entities(masks: np.ndarray, ids: np.ndarray, scores: np.ndarray) -> Entitie
     return Entities(masks, tuple(ids.tolist()), tuple(map(str, ids)), scores.astype(np.float32))
 
 
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    """Without overflow, whatever the logits are."""
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """Without overflow, whatever the logits are; of any shape."""
     return 0.5 + 0.5 * np.tanh(0.5 * x)

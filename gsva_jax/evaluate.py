@@ -25,7 +25,7 @@ from grounding_jax.data.pictures import open_picture
 from grounding_jax.data.reasonseg import ReasonRecord, ReasonSegSource
 from grounding_jax.data.refer import REFER_DATASETS, ReferSource
 from grounding_jax.data.semantic import ClassRecord, LabelMapSource
-from grounding_jax.language.batching import bucket
+from grounding_jax.language.batching import bucket, filled
 from grounding_jax.metrics.gres import GresTotals, grefcoco_metrics, refzom_metrics
 from grounding_jax.metrics.outcomes import Outcome, compare_masks
 from grounding_jax.metrics.res import ResTotals, res_metrics
@@ -165,7 +165,7 @@ def _answer(gsva: Gsva, source: _Source, unfinished: Unfinished, batch_size: int
         name = f"{options['dataset']}, {options['protocol']}"
         bar = progress.add_task(name, total=len(unfinished.own), completed=len(unfinished.done))
         for batch in _batches(requests, size):
-            padded = [*batch, *batch[:1] * (size - len(batch))]  # another number of rows would be another program
+            padded = filled(batch, size)  # another number of rows would be another program
             pictures = [_picture(request.record, options["blind"]) for request in padded]
             answers = predict(gsva, options["protocol"], padded, pictures, _kind(source.name) in _WITH_ABSENT)
             unfinished.add([_line(*pair, options) for pair in zip(batch, answers, strict=False)])

@@ -127,8 +127,8 @@ def test_masks_that_cannot_be_meant_are_counted(model, scene, tmp_path, capsys):
     content = json.loads((tmp_path / "out" / "grounding.json").read_text())
     assert content["left_out"] == {"hidden": 2, "surplus": 4} and len(content["masks"]) == 12
     printed = capsys.readouterr().out
-    assert "2 masks left out: nothing is seen of them" in printed
-    assert "4 masks left out: more than the model takes" in printed
+    assert "masks left out: 2, nothing is seen of them" in printed
+    assert "masks left out: 4, more than the model takes" in printed
 
 
 # --- with made-up answers
@@ -196,7 +196,7 @@ def test_a_segmenter_makes_the_masks(tells, monkeypatch, scene, tmp_path, capsys
     _, masks = small_picture()
     found = Entities(masks, (0, 1, 2, 3), tuple("0123"), np.ones(4, np.float32))
     proposals = Proposals(found, {"improbable": 0, "unseen": 7})
-    monkeypatch.setattr("grounding_jax.segmenters.load", lambda path: lambda image: proposals)
+    monkeypatch.setattr("grounding_jax.segmenters.load", lambda path, dtype: lambda image: proposals)
     told = tells(refer=Reference("the cat", "", (), 2, 0.75, masks[2]))
     (tmp_path / "sam.pth").touch()
     words = ["refer", scene[0], "the cat", "--segmenter", tmp_path / "sam.pth", "--checkpoint", "x", "--out"]

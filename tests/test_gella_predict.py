@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from gella_jax import branches, model, prompts
+from gella_jax import branches, data, model, prompts
 from gella_jax.data import draw
 from gella_jax.predict import Request, as_entities, meant
 from grounding_jax.data.panoptic_classes import Category
@@ -64,8 +64,8 @@ def test_given_nouns_equal_one_plain_forward_pass(gella, given):
     outputs = jax.jit(model.forward, static_argnums=0)(
         gella.config, gella.params, {**batch, "colormaps": drawn.colormap[None]}
     )
-    scene = gella.find(gella.see([image])[0], [as_entities(masks)], [""])
-    expected = np.asarray(jax.nn.sigmoid(outputs["association"]))[0, :3][:, scene.query_of_mask(0)]
+    segmented = gella.find(gella.see([image])[0], [as_entities(masks)], [""])
+    expected = np.asarray(jax.nn.sigmoid(outputs["association"]))[0, :3][:, segmented.query_of_mask(0)]
     np.testing.assert_allclose([noun.scores for noun in given.nouns], expected, rtol=1e-5, atol=1e-6)
 
 
@@ -84,8 +84,8 @@ def test_permuting_the_masks_permutes_the_answer(gella, given, monkeypatch):
     """Spec gella (l), the colours following their masks."""
     image, masks = small_picture()
     order = np.array([2, 0, 3, 1])
-    choose = branches.draw.__globals__["choose_colours"]
-    monkeypatch.setitem(branches.draw.__globals__, "choose_colours", lambda *args: choose(*args)[order])
+    choose = data.choose_colours
+    monkeypatch.setattr(data, "choose_colours", lambda *args: choose(*args)[order])
     other = gella.ground(image, CAPTION, masks[order], NOUNS)
     for a, b in zip(other.nouns, given.nouns, strict=True):
         np.testing.assert_allclose(a.scores, b.scores[order], rtol=1e-4, atol=1e-5)

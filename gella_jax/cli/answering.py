@@ -141,7 +141,7 @@ class _Masked:
             if not epath.Path(self.segmenter).exists():
                 raise FileNotFoundError(f"there is no segmenter {self.segmenter}")
             _prepare(self.out, files, (picture, self.segmenter))
-            return image, propose(self.segmenter, image)
+            return image, propose(self.segmenter, image, self.dtype)
         from grounding_jax.data.entity_masks import read_masks
 
         entities = read_masks(self.masks, image.shape[:2], name=epath.Path(picture).name)

@@ -33,7 +33,10 @@ class Check:
 
 @dataclasses.dataclass(frozen=True)
 class Prepare:
-    """Pack datasets into few large files, which are read faster, also from gs://; see `gsva data prepare`.
+    """Pack datasets into few large files, which are read faster, also from gs://.
+
+    The packed folder takes the place of ROOT everywhere. Called again, it goes on where it stopped. The exit code is 1
+    if a dataset that was named, or every dataset, could not be packed.
 
     For example:
       gella data prepare ROOT PACKED
@@ -82,6 +85,7 @@ class Data:
 
 
 def _names() -> tuple[str, ...]:
-    from grounding_jax.data.datasets import ENTITY_DATASETS, REFER_DATASETS
+    from grounding_jax.data.datasets import ENTITY_DATASETS
+    from grounding_jax.data.refer import PRESENT_DATASETS
 
-    return (*ENTITY_DATASETS, *(name for name in REFER_DATASETS if name.startswith("refcoco")))
+    return (*ENTITY_DATASETS, *PRESENT_DATASETS)

@@ -28,7 +28,7 @@ def load_model(checkpoint: str, dtype: str | None = None, mesh: MeshShape | None
         return load(checkpoint, dtype, mesh)
 
 
-def propose(segmenter: str, image: np.ndarray) -> Entities:
+def propose(segmenter: str, image: np.ndarray, dtype: str | None = None) -> Entities:
     """The masks that a SAM or a Mask2Former of entities makes of a picture, uint8 ``[H, W, 3]``.
 
     Raises:
@@ -37,7 +37,7 @@ def propose(segmenter: str, image: np.ndarray) -> Entities:
     with loading(segmenter):
         from grounding_jax import segmenters
 
-        find = segmenters.load(segmenter)
+        find = segmenters.load(segmenter, dtype)
     with working("segmenting (programs are compiled first)"):
         proposals = find(image)
     count = len(proposals.entities.ids)

@@ -32,6 +32,8 @@ REFER_SPLITS = {
     "refzom|final": ("train", "test"),
 }
 REFER_DATASETS = tuple(f"{dataset}|{split}" for dataset, splits in REFER_SPLITS.items() for split in splits)
+# RefCOCO, RefCOCO+ and RefCOCOg: what is asked for is always there.
+PRESENT_DATASETS = tuple(name for name in REFER_DATASETS if name.startswith("refcoco"))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -58,7 +58,9 @@ def empty_cache(config: LlamaConfig, batch: int, length: int, dtype, mesh: Mesh 
 
 
 @functools.partial(jax.jit, static_argnames=("config", "max_new", "eos", "suppressed", "temperature", "mesh"))
-def write(config: LlamaConfig, params: dict, row: Row, patches: jax.Array, keys: jax.Array, **options) -> Generation:
+def write(
+    config: LlamaConfig, params: dict, row: Row, patches: jax.Array, keys: jax.Array | None, **options
+) -> Generation:
     """Continues the prompts of a batch of rows about pictures; for all but ``patches [B, P, D]`` see `generate`."""
     x = llava.embed(params, row["ids"], patches)
     return generate(config, params, x, row["positions"], row["branch"], keys=keys, **options)
