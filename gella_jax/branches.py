@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -25,6 +25,8 @@ from grounding_jax.models.mask2former import Prediction
 from grounding_jax.models.mask_resize import mask_matrices, resize_masks
 from grounding_jax.sharding.mesh import BATCH, num_rows
 
+LeftOut = Mapping[str, tuple[int, ...]]  # places of masks, by the reason for which they are no part of an answer
+
 MOST_NEW = 512  # tokens that an answer may have
 _MASKS = 16  # the number of masks is padded to this, doubled as often as needed
 
@@ -37,11 +39,19 @@ class Question(NamedTuple):
 
 
 class Written(NamedTuple):
-    """An answer, read: its text, its nouns, and for each the state ``[D]`` that stands for it, ``[M, D]``."""
+    """An answer, read.
+
+    Attributes:
+        text: as it was written.
+        nouns: in it.
+        states: ``[M, D]``, for each noun the one that stands for it.
+        finished: whether it ends by itself, not at the limit on tokens.
+    """
 
     text: str
     nouns: tuple[str, ...]
     states: jax.Array
+    finished: bool = True
 
 
 class Segmented(NamedTuple):
@@ -62,19 +72,19 @@ class Segmented(NamedTuple):
         return self.queries[b, : len(self.drawn[b].map.visible)]
 
     def by_mask(self, b: int, by_query: np.ndarray) -> np.ndarray:
-        """Numbers of the masks of a picture, 0 without a query: float32 ``[M, Q] -> [M, E]``."""
+        """Logits of the masks of a picture, -inf without a query: float32 ``[M, Q] -> [M, E]``."""
         query = self.query_of_mask(b)
-        return np.where(query >= 0, by_query[:, query], np.float32(0))
+        return np.where(query >= 0, by_query[:, query], np.float32(-np.inf))
 
     def entity_probability(self, b: int) -> np.ndarray:
         """How probable it is that each query is an entity at all: float32 ``[Q]``."""
         return np.asarray(jax.nn.softmax(self.prediction.class_logits[b]))[:, 0]
 
-    def left_out(self, b: int) -> dict[str, int]:
-        """How many masks have no query: "hidden", of which nothing is seen, and "surplus", beyond the queries."""
+    def left_out(self, b: int) -> LeftOut:
+        """Masks without a query: "hidden", of which nothing is seen, and "surplus", beyond the queries."""
         drawn = self.drawn[b]
-        hidden = ~drawn.map.visible & ~drawn.surplus
-        return {"hidden": int(hidden.sum()), "surplus": int(drawn.surplus.sum())}
+        reasons = {"hidden": ~drawn.map.visible & ~drawn.surplus, "surplus": drawn.surplus}
+        return {reason: tuple(np.flatnonzero(which).tolist()) for reason, which in reasons.items()}
 
 
 class Branches:
@@ -166,11 +176,11 @@ class Branches:
         for question, length in zip(questions, lengths, strict=True):
             self._check_length(question.caption, length + 1)
         row = self.batcher.pack([[prompt] for prompt in asked], 0)
+        limits = [min(max_new, self.config.model_max_length - length) for length in lengths]
         # One more than is read: the state *at* a [SEG] is that from which the next token is chosen.
-        options = dict(max_new=max_new + 1, eos=self.tokenizer.eos, mesh=self.mesh)
+        options = dict(max_new=max(limits) + 1, eos=self.tokenizer.eos, mesh=self.mesh)
         result = write(self.config.llama, self.params["llama"], self.split(row), patches, None, **options)
         ids = np.asarray(result.ids)
-        limits = [min(max_new, self.config.model_max_length - length) for length in lengths]
         return [self._read_answer(ids[b, :limit], result.states[b]) for b, limit in enumerate(limits)]
 
     def _read_answer(self, ids: np.ndarray, states: jax.Array) -> Written:
@@ -183,10 +193,10 @@ class Branches:
         nouns = prompts.read_nouns("".join(f" {piece} {SEG_TEXT}" for piece in pieces))
         slots = np.zeros(bucket(len(at), TARGETS), np.int32)
         slots[: len(at)] = np.array(at, np.int32) + (self.config.seg_state == "at")
-        return Written(answer.text, tuple(nouns), states[slots][: len(at)])
+        return Written(answer.text, tuple(nouns), states[slots][: len(at)], answer.finished)
 
     def pair(self, answers: Sequence[Written], segmented: Segmented) -> list[np.ndarray]:
-        """How probable it is that each noun means each query: float32 ``[M, Q]`` for each picture."""
+        """How much each noun means each query: logits float32 ``[M, Q]`` for each picture."""
         M = bucket(max(len(answer.nouns) for answer in answers), TARGETS)
         states = [jnp.pad(answer.states, ((0, M - len(answer.nouns)), (0, 0))) for answer in answers]
         states = self.split(jnp.stack(filled(states, self.batcher.multiple)))

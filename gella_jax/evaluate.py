@@ -1,6 +1,6 @@
 """Evaluation on public datasets, with anybody's masks, in one of three protocols (`protocols`).
 
-    report = evaluate(gella, root, "png|val2017", "generated", masks="MASKS", out_json="report.json")
+    report = evaluate(gella, root, "png|val2017", "generated", "report.json", masks="MASKS")
 
 What each picture gave is kept beside the report until it is written, so that an interrupted evaluation goes on where
 it stopped.
@@ -12,24 +12,19 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gella_jax.predict import OUTPUTS, Gella
-from gella_jax.protocols import PROTOCOLS, TASKS, Item, Setting, fits
+from gella_jax.protocols import PROTOCOLS, TASKS, Item, Setting, Task, obstacle
 from gella_jax.published import TRUE_MASKS, markdown_table
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.entity_masks import Entities, NoMasksError, read_masks
-from grounding_jax.data.pictures import open_picture
+from grounding_jax.data.pictures import open_annotated
 from grounding_jax.data.refer import Record
 from grounding_jax.language.batching import bucket, filled
 from grounding_jax.proposals import Proposals
-from grounding_jax.unfinished import Unfinished, fingerprint
-
-_COLUMNS = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+from grounding_jax.unfinished import Unfinished
 
 Propose = Callable[[np.ndarray], Proposals]
 
@@ -39,9 +34,9 @@ def evaluate(
     root: epath.PathLike,
     dataset: str,
     protocol: str,
-    masks: epath.PathLike = TRUE_MASKS,
     out_json: epath.PathLike | None = None,
     *,
+    masks: epath.PathLike = TRUE_MASKS,
     propose: Propose | None = None,
     markdown: epath.PathLike | None = None,
     output_masks: str | None = None,
@@ -54,9 +49,10 @@ def evaluate(
         gella: the model.
         root: the folder that holds coco/, refer_seg/ or entityseg/.
         dataset, protocol: see `check_dataset`.
+        out_json: where the result is written, too. Until then, FILE.partial.jsonl beside it has what is done, and
+            another call with the same arguments goes on from there.
         masks: whose masks the model gets: "truth" for those of the dataset (of expressions, those that any expression
             about the picture means), or a file or folder of `mask_file`.
-        out_json: where the result is written, too; see `gsva_jax.evaluate`.
         propose: makes the masks instead, see `segmenters.load`; ``masks`` then only says in the report whose they are.
         markdown: a file for a table that has published numbers beside ours.
         output_masks: see `Gella.ground`; by default "decoded" for datasets of entities, else "input".
@@ -65,8 +61,9 @@ def evaluate(
 
     Returns:
         One flat dict: ``dataset``, ``protocol``, ``masks``, ``output_masks``, ``num_images``, ``num_targets``, metrics
-        as fractions; ``num_without_masks`` and ``num_too_long`` pictures, whose answers are empty; and
-        ``num_hidden`` and ``num_surplus`` masks, see `Grounding`.
+        as fractions. Pictures are counted in ``num_without_masks``, ``num_too_long`` (for the context) and
+        ``num_wordless`` where nothing was asked, so that their answers are empty; masks in ``num_hidden`` and
+        ``num_surplus``, see `Grounding`; answers that ended at the limit on tokens in ``num_unfinished``.
 
     Raises:
         FileNotFoundError, ValueError: in one line: see `check_dataset`; a file that is missing or damaged; or an
@@ -79,25 +76,14 @@ def evaluate(
         raise ValueError(f"output_masks is {output_masks!r}, should be {' or '.join(OUTPUTS)}")
     setting = Setting(protocol, output_masks, tuple(getattr(source, "categories", ())))
     options = {"dataset": dataset, "protocol": protocol, "masks": str(masks), "output_masks": output_masks}
-    file = next(filter(None, (out_json, markdown)), None)
-    model = fingerprint(gella.config.to_json(), gella.dtype, gella.params) if file else ""
-    process = process or (jax.process_index(), jax.process_count())
-    unfinished = Unfinished(file, {"model": model, "data": str(root), **options}, len(source), process)
-    todo = [index for index in unfinished.own if index not in unfinished.done]
-    size = bucket(min(batch_size, max(len(todo), 1)), gella.batcher.multiple)
-    with Progress(*_COLUMNS, console=Console(stderr=True)) as progress:
-        bar = progress.add_task(f"{dataset}, {protocol}", total=len(unfinished.own), completed=len(unfinished.done))
-        items = ((index, _item(source[index], masks, propose)) for index in todo)
-        for lines in _answer(gella, items, setting, dataset, size):
-            unfinished.add(lines)
-            progress.update(bar, completed=len(unfinished.done))
+    unfinished = Unfinished.of(gella, root, options, len(source), (out_json, markdown), process)
+    size = bucket(min(batch_size, max(len(unfinished.todo), 1)), gella.batcher.multiple)
+    items = ((index, _item(source[index], masks, propose)) for index in unfinished.todo)
+    unfinished.work(f"{dataset}, {protocol}", _answer(gella, items, setting, task, size))
     lines = unfinished.gather()
     report = {**options, "num_images": len(lines), **task.report(lines, setting), **_counts(lines)}
     texts = {out_json: lambda: json.dumps(report, indent=2) + "\n", markdown: lambda: markdown_table(report)}
-    for place, text in texts.items():
-        if place and unfinished.is_first:
-            epath.Path(place).write_text(text())
-    unfinished.remove()
+    unfinished.finish(texts)
     return report
 
 
@@ -140,17 +126,15 @@ def mask_file(masks: epath.PathLike, picture: str) -> epath.Path:
 
 def _item(record: Any, masks: epath.PathLike, propose: Propose | None) -> Item:
     """A record with its picture and the masks that the model gets."""
-    image = open_picture(record.image)
-    if image.shape[:2] != tuple(record.size):
-        sizes = [" x ".join(map(str, size)) for size in (image.shape[:2], record.size)]
-        raise ValueError(f"{record.image} has {sizes[0]} pixels, but its annotation is for {sizes[1]}")
+    image = open_annotated(record.image, record.size)
     if propose is not None:
         return Item(record, image, propose(image).entities)
     if str(masks) == TRUE_MASKS:
         return Item(record, image, _true_entities(record))
     name = record.image.name
     try:
-        return Item(record, image, read_masks(mask_file(masks, name), record.size, name=name))
+        file = mask_file(masks, name)
+        return Item(record, image, read_masks(file, record.size, image_id=record.image_id, name=name))
     except NoMasksError:
         return Item(record, image, Entities(np.zeros((0, *record.size), bool), (), ()))
 
@@ -165,10 +149,10 @@ def _true_entities(record: Any) -> Entities:
 
 
 def _answer(
-    gella: Gella, items: Iterator[tuple[int, Item]], setting: Setting, dataset: str, size: int
+    gella: Gella, items: Iterator[tuple[int, Item]], setting: Setting, task: Task, size: int
 ) -> Iterator[list[dict]]:
     """Lines of pictures, batch by batch; a picture that can't be asked about has an empty one."""
-    task, batch = TASKS[dataset], []
+    batch: list[tuple[int, Item]] = []
 
     def lines() -> list[dict]:
         padded = filled([item for _, item in batch], size)  # another number of rows would be another program
@@ -176,9 +160,9 @@ def _answer(
         return [{"index": index, **line} for (index, _), line in zip(batch, answers, strict=False)]
 
     for index, item in items:
-        without, too_long = not len(item.entities.masks), not fits(gella, item.record, setting)
-        if without or too_long:
-            yield [{"index": index, **task.empty(item, setting), "without_masks": without, "too_long": too_long}]
+        problem = obstacle(gella, item.record, setting) if len(item.entities.masks) else "without_masks"
+        if problem:
+            yield [{"index": index, **task.empty(item, setting), problem: 1}]
             continue
         batch.append((index, item))
         if len(batch) == size:
@@ -190,8 +174,5 @@ def _answer(
 
 def _counts(lines: list[dict]) -> dict[str, int]:
     """What was left out of a whole split."""
-    counts = {f"num_{name}": sum(line.get(name, False) for line in lines) for name in ("without_masks", "too_long")}
-    if any("left_out" in line for line in lines):
-        for name in ("hidden", "surplus"):
-            counts[f"num_{name}"] = sum(line.get("left_out", {}).get(name, 0) for line in lines)
-    return counts
+    names = ("without_masks", "too_long", "wordless", "hidden", "surplus", "unfinished")
+    return {f"num_{name}": sum(line.get(name, 0) for line in lines) for name in names}

@@ -30,13 +30,13 @@ class Panoptic:
     Attributes:
         ids: int32 ``[H, W]``, 0 where there is none.
         segments: in the order of their numbers, from 1.
-        left_out: how many masks are in no segment: "improbable", of a poor score, "covered", which win too little of
-            their own pixels, and those of `Grounding.left_out`.
+        left_out: places of masks (of queries, where these are merged) that are in no segment: "improbable", of a poor
+            score, "covered", which win too little of their own pixels; and those of `Grounding.left_out`.
     """
 
     ids: np.ndarray
     segments: tuple[Segment, ...]
-    left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    left_out: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
 
 def merge(
@@ -59,7 +59,7 @@ def merge(
     owner, best = np.full(size, -1, np.int32), np.zeros(size, np.float32)
     inside = np.zeros(size, bool)  # of the mask that owns the pixel
     kept = np.flatnonzero(np.asarray(scores) >= MIN_SCORE).tolist()
-    areas, left_out = {}, {"improbable": len(scores) - len(kept), "covered": 0}
+    areas, covered = {}, []
     for e in kept:
         mask = probability(e)
         within = mask >= _INSIDE
@@ -74,7 +74,7 @@ def merge(
         won = owner == e
         painted = won & inside
         if not painted.any() or np.count_nonzero(won) < MIN_SHARE * areas[e]:
-            left_out["covered"] += 1
+            covered.append(e)
             continue
         category, score = categories[e], float(scores[e])
         number = len(segments) + 1
@@ -83,4 +83,5 @@ def merge(
             score = max(score, segments[number].score) if number in segments else score
         ids[painted] = number
         segments[number] = Segment(number, category, score)
-    return Panoptic(ids, tuple(segments.values()), left_out)
+    improbable = sorted({*range(len(scores))} - {*kept})
+    return Panoptic(ids, tuple(segments.values()), {"improbable": tuple(improbable), "covered": tuple(covered)})

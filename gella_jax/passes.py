@@ -61,5 +61,5 @@ def read_nouns(config: GellaConfig, params: dict, row: Row, patches: jax.Array) 
 
 @functools.partial(jax.jit, static_argnames="config")
 def pair(config: GellaConfig, params: dict, nouns: jax.Array, queries: jax.Array) -> jax.Array:
-    """How probable it is that a noun means a query: ``[B, M, D], [B, Q, D] -> float32 [B, M, Q]``."""
-    return jax.nn.sigmoid(model.associate(config, params, nouns, queries))
+    """How much a noun means a query: ``[B, M, D], [B, Q, D] -> float32 [B, M, Q]``, logits."""
+    return model.associate(config, params, nouns, queries)

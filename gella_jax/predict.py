@@ -10,7 +10,7 @@ Nouns are *generated*, or *given*: then the answer that names them is the model'
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -18,7 +18,7 @@ import numpy as np
 from etils import epath
 
 from gella_jax import prompts, weights
-from gella_jax.branches import MOST_NEW, Branches, Question, Segmented, Written
+from gella_jax.branches import MOST_NEW, Branches, LeftOut, Question, Segmented, Written
 from gella_jax.panoptic import Panoptic, merge
 from gella_jax.sharding import table
 from grounding_jax.data.entity_masks import Entities
@@ -62,7 +62,8 @@ class Noun:
         text: the noun.
         span: its first character in the caption and the one after its last; None where the caption does not have it.
         masks: places among the entities, the most probable first; none where no mask could be meant.
-        scores: float32 ``[E]``, how probable it is that each mask is meant; 0 for masks that have no query.
+        scores: float32 ``[E]``, how probable it is that each mask is meant; 0 for masks that have no query, see
+            `Grounding.left_out`.
         mask: bool ``[H, W]``, all of `masks` together.
     """
 
@@ -80,11 +81,19 @@ class Noun:
 
 @dataclasses.dataclass(frozen=True)
 class Nouns:
-    """An answer about a caption alone: its text, its nouns and where the caption has them."""
+    """An answer about a caption alone.
+
+    Attributes:
+        text: as the model wrote it.
+        nouns: in it.
+        spans: where the caption has them, see `Noun`.
+        finished: see `Grounding`.
+    """
 
     text: str
     nouns: tuple[str, ...]
     spans: tuple[Span | None, ...]
+    finished: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,15 +105,17 @@ class Grounding:
         caption: as it was asked.
         nouns: in the order of the answer.
         entities: those that were put in, with the masks that were asked for.
-        left_out: how many of them no noun can mean: "hidden", of which nothing is seen, and "surplus", beyond the
+        left_out: places of those that no noun can mean: "hidden", of which nothing is seen, and "surplus", beyond the
             model's queries, the smallest.
+        finished: whether the answer ends by itself, not at the limit on tokens.
     """
 
     text: str
     caption: str
     nouns: tuple[Noun, ...]
     entities: Entities
-    left_out: Mapping[str, int]
+    left_out: LeftOut
+    finished: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +129,7 @@ class Reference:
         place: of the mask among the entities; None where none is seen.
         score: how probable it is that the mask is meant, the best of the nouns.
         mask: bool ``[H, W]``.
-        left_out: see `Grounding`.
+        left_out, finished: see `Grounding`.
     """
 
     expression: str
@@ -127,7 +138,8 @@ class Reference:
     place: int | None
     score: float
     mask: np.ndarray
-    left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    left_out: LeftOut = dataclasses.field(default_factory=dict)
+    finished: bool = True
 
 
 class Gella(Branches):
@@ -151,7 +163,8 @@ class Gella(Branches):
         """
         _, patches = self.see([image])
         written = self.write([Question(prompts.nouns_question(caption), caption)], patches, max_new)[0]
-        return Nouns(written.text, written.nouns, tuple(prompts.find_spans(written.nouns, caption)))
+        spans = tuple(prompts.find_spans(written.nouns, caption))
+        return Nouns(written.text, written.nouns, spans, written.finished)
 
     def ground(
         self,
@@ -199,13 +212,15 @@ class Gella(Branches):
         by_query = self.pair(answers, segmented)
         groundings = []
         for b, (request, answer) in enumerate(zip(requests, answers, strict=True)):
-            scores, entities = segmented.by_mask(b, by_query[b]), self._output(segmented, b, request, output_masks)
+            logits, entities = segmented.by_mask(b, by_query[b]), self._output(segmented, b, request, output_masks)
+            scores = sigmoid(logits)
             nouns = []
             for i, span in enumerate(prompts.find_spans(answer.nouns, request.caption)):
-                places = meant(scores[i], threshold, None if plurals is None else plurals[b][i])
+                places = meant(logits[i], threshold, None if plurals is None else plurals[b][i])
                 mask = entities.masks[list(places)].any(0)
                 nouns.append(Noun(answer.nouns[i], span, places, scores[i], mask))
-            groundings.append(Grounding(answer.text, request.caption, tuple(nouns), entities, segmented.left_out(b)))
+            rest = segmented.left_out(b), answer.finished
+            groundings.append(Grounding(answer.text, request.caption, tuple(nouns), entities, *rest))
         return groundings
 
     def refer(
@@ -227,14 +242,14 @@ class Gella(Branches):
         by_query = self.pair(answers, segmented)
         references = []
         for b, (request, answer) in enumerate(zip(requests, answers, strict=True)):
-            scores = segmented.by_mask(b, by_query[b]).max(0)
-            (place,) = meant(scores, threshold=1.0) or (None,)
+            logits = segmented.by_mask(b, by_query[b]).max(0)
+            (place,) = meant(logits, threshold=1.0) or (None,)
             mask = np.zeros(request.image.shape[:2], bool)
             if place is not None:
                 mask = self._output(segmented, b, request, output_masks).masks[place]
-            score = 0.0 if place is None else float(scores[place])
-            left_out = segmented.left_out(b)
-            references.append(Reference(request.caption, answer.text, answer.nouns, place, score, mask, left_out))
+            score = 0.0 if place is None else float(sigmoid(logits[place]))
+            rest = segmented.left_out(b), answer.finished
+            references.append(Reference(request.caption, answer.text, answer.nouns, place, score, mask, *rest))
         return references
 
     def panoptic(
@@ -269,26 +284,33 @@ class Gella(Branches):
         by_query = self.pair(self.read(questions, [names] * len(requests), patches), segmented)
         merged = []
         for b, request in enumerate(requests):
-            queries, probability = self._candidates(segmented, b, request, output_masks)
+            places, queries, probability = self._candidates(segmented, b, request, output_masks)
             best = by_query[b][:, queries].argmax(0)
-            scores = by_query[b][best, queries] * segmented.entity_probability(b)[queries]
+            scores = sigmoid(by_query[b][best, queries]) * segmented.entity_probability(b)[queries]
             one = merge(scores, [categories[i] for i in best], probability, request.image.shape[:2])
-            merged.append(dataclasses.replace(one, left_out=segmented.left_out(b) | one.left_out))
+            own = {reason: tuple(places[list(which)].tolist()) for reason, which in one.left_out.items()}
+            merged.append(dataclasses.replace(one, left_out={**segmented.left_out(b), **own}))
         return merged
 
-    def entities_many(self, requests: Sequence[Request]) -> list[Entities]:
-        """What the mask branch makes of masks, without overlaps and best first; captions are not looked at."""
+    def entities_many(self, requests: Sequence[Request]) -> list[tuple[Entities, LeftOut]]:
+        """What the mask branch makes of masks, without overlaps and best first, and which it did not get.
+
+        Captions are not looked at.
+        """
         segmented, _ = self._see(requests)
         found = []
         for b, request in enumerate(requests):
             logits = (
                 np.asarray(array[b]) for array in (segmented.prediction.class_logits, segmented.prediction.mask_logits)
             )
-            found.append(non_overlapping(*logits, self.matrices(segmented, request.image.shape[:2])).entities)
+            entities = non_overlapping(*logits, self.matrices(segmented, request.image.shape[:2])).entities
+            found.append((entities, segmented.left_out(b)))
         return found
 
     def _answer(self, requests: Sequence[Request], questions: Sequence[Question], patches: jax.Array) -> list[Written]:
         """Answers with the nouns that are given, or with the model's own."""
+        if any(isinstance(request.nouns, str) for request in requests):
+            raise ValueError("nouns are a list of texts, like ['dog'], not a text")
         given = [request.nouns for request in requests if request.nouns is not None]
         if given and len(given) < len(requests):
             raise ValueError("some requests name their nouns and some do not: ask about them in two batches")
@@ -310,14 +332,16 @@ class Gella(Branches):
 
     def _candidates(
         self, segmented: Segmented, b: int, request: Request, output_masks: str
-    ) -> tuple[np.ndarray, Callable[[int], np.ndarray]]:
-        """The queries that may become segments, int ``[n]``, and from each place the probability of its mask."""
+    ) -> tuple[np.ndarray, np.ndarray, Callable[[int], np.ndarray]]:
+        """What may become a segment: places of masks (or queries) and their queries, int ``[n]``, and from 0 ... n the
+        probability of each pixel."""
         if output_masks == "decoded":
             logits = self.full_size(segmented, b, request.image.shape[:2])
-            return np.arange(self.config.mask2former.queries), lambda n: sigmoid(logits(n))
+            queries = np.arange(self.config.mask2former.queries)
+            return queries, queries, lambda n: sigmoid(logits(n))
         query_of_mask = segmented.query_of_mask(b)
         seen = np.flatnonzero(query_of_mask >= 0)
-        return query_of_mask[seen], lambda n: request.entities.masks[seen[n]].astype(np.float32)
+        return seen, query_of_mask[seen], lambda n: request.entities.masks[seen[n]].astype(np.float32)
 
     def _output(self, segmented: Segmented, b: int, request: Request, output_masks: str) -> Entities:
         """The entities of a picture with the masks that were asked for; a decoded one without a query is empty."""
@@ -331,18 +355,18 @@ class Gella(Branches):
         return request.entities._replace(masks=masks)
 
 
-def meant(scores: np.ndarray, threshold: float, plural: bool | None = None) -> tuple[int, ...]:
+def meant(logits: np.ndarray, threshold: float, plural: bool | None = None) -> tuple[int, ...]:
     """The masks that a noun means, the most probable first (spec gella D3).
 
     Args:
-        scores: ``[E]``, 0 for masks that can't be meant.
-        threshold: all above it are meant, or the best one where none is.
+        logits: ``[E]``, -inf for masks that can't be meant. Probabilities would not do: the largest are all 1.
+        threshold: all of a higher probability are meant, or the best one where none is.
         plural: whether several are meant, where that is known: then the best one, or all above 0.1, as the baseline of
             panoptic narrative grounding does.
     """
-    order = np.argsort(-scores, kind="stable")
-    order = order[scores[order] > 0]
-    above = order[scores[order] > (threshold if plural is None else _PLURAL_THRESHOLD)]
+    order = np.argsort(-logits, kind="stable")
+    order = order[logits[order] > -np.inf]
+    above = order[sigmoid(logits[order]) > (threshold if plural is None else _PLURAL_THRESHOLD)]
     if plural is None:
         chosen = above if len(above) else order[:1]
     else:
@@ -351,20 +375,26 @@ def meant(scores: np.ndarray, threshold: float, plural: bool | None = None) -> t
 
 
 def as_entities(masks: Entities | np.ndarray) -> Entities:
-    """Masks bool ``[E, H, W]`` as entities that are called by their places."""
+    """Masks ``[E, H, W]``, bool or thresholded at 0.5, as entities that are called by their places."""
     if isinstance(masks, Entities):
         return masks
     masks = np.asarray(masks)
     if masks.ndim != 3:
         raise ValueError(f"masks must be [E, H, W], got {list(masks.shape)}")
-    return Entities(masks.astype(bool), tuple(range(len(masks))), tuple(map(str, range(len(masks)))))
+    return Entities(
+        masks if masks.dtype == bool else masks > 0.5, tuple(range(len(masks))), tuple(map(str, range(len(masks))))
+    )
 
 
 def as_categories(vocabulary: Sequence[Category | str]) -> tuple[Category, ...]:
     """A vocabulary as categories: a name alone is a thing, and its number its place from 1."""
-    return tuple(
+    categories = tuple(
         name if isinstance(name, Category) else Category(place, name, True) for place, name in enumerate(vocabulary, 1)
     )
+    ids = [category.id for category in categories]
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"the vocabulary has the id {next(i for i in ids if ids.count(i) > 1)} more than once")
+    return categories
 
 
 def load(checkpoint: epath.PathLike, dtype=None, mesh: MeshShape | None = None) -> Gella:

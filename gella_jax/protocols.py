@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gella_jax import prompts
-from gella_jax.predict import Gella, Noun, Reference, Request
+from gella_jax.branches import LeftOut
+from gella_jax.predict import Gella, Grounding, Noun, Reference, Request
 from grounding_jax.data.entity_masks import Entities
 from grounding_jax.data.entityseg import COCO_ENTITY_DATASETS, ENTITYSEG_DATASETS, CocoEntityRecord
 from grounding_jax.data.masks import mask_record
@@ -73,7 +74,7 @@ def answer_narratives(gella: Gella, items: Sequence[Item], setting: Setting) -> 
     for item, grounding in zip(items, groundings, strict=True):
         found = grounding.nouns if given else match_nouns(grounding.nouns, item.record.raw_expressions)
         masks = [None if noun is None else noun.mask for noun in found]
-        line = {**_narrative_line(item.record, masks), "left_out": grounding.left_out}
+        line = {**_narrative_line(item.record, masks), **_counts(grounding)}
         if not given:
             words = WordTotals.of_caption([noun.text for noun in grounding.nouns], item.record.raw_expressions)
             line["words"] = dataclasses.asdict(words)
@@ -134,7 +135,8 @@ def answer_expressions(gella: Gella, items: Sequence[Item], setting: Setting) ->
     for item, references in zip(items, found, strict=True):
         outcomes = compare_masks(np.array([one.mask for one in references], bool), item.record.masks)
         line = {"outcomes": [dataclasses.asdict(outcome) for outcome in outcomes]}
-        lines.append({**line, "left_out": references[0].left_out})
+        unfinished = sum(not reference.finished for reference in references)
+        lines.append({**line, **_counts(references[0]), "unfinished": unfinished} if references else line)
     return lines
 
 
@@ -158,7 +160,7 @@ def answer_categories(gella: Gella, items: Sequence[Item], setting: Setting) -> 
     lines = []
     for item, one in zip(items, maps, strict=True):
         segments = [{"id": segment.id, "category_id": segment.category.id} for segment in one.segments]
-        lines.append({**_panoptic_line(item, one.ids, segments, setting), "left_out": one.left_out})
+        lines.append({**_panoptic_line(item, one.ids, segments, setting), **_left_out(one.left_out)})
     return lines
 
 
@@ -192,10 +194,9 @@ def report_categories(lines: Sequence[dict], setting: Setting) -> dict:
 def answer_entities(gella: Gella, items: Sequence[Item], setting: Setting) -> list[dict]:
     """What the model makes of the masks, without overlaps, against the true ones; or the masks that were put in."""
     if setting.output_masks == "input":
-        found = [item.entities for item in items]
-    else:
-        found = gella.entities_many([item.request("") for item in items])
-    return [_entities_line(item, one) for item, one in zip(items, found, strict=True)]
+        return [_entities_line(item, item.entities) for item in items]
+    found = gella.entities_many([item.request("") for item in items])
+    return [{**_entities_line(item, one), **_left_out(rest)} for item, (one, rest) in zip(items, found, strict=True)]
 
 
 def _entities_line(item: Item, found: Entities) -> dict:
@@ -259,8 +260,23 @@ TASKS: dict[str, Task] = {
 }
 
 
-def fits(gella: Gella, record: Any, setting: Setting) -> bool:
-    """Whether what is asked about a picture is no longer than the model's context."""
+def obstacle(gella: Gella, record: Any, setting: Setting) -> str | None:
+    """What keeps a picture from being asked about, if anything: a text is "wordless", or a conversation "too_long"."""
     if isinstance(record, NarrativeRecord):
-        return gella.fits(record.caption, None if setting.protocol == "generated" else record.raw_expressions)
-    return not isinstance(record, Record) or all(map(gella.fits, record.expressions))
+        asked = [(record.caption, None if setting.protocol == "generated" else record.raw_expressions)]
+    elif isinstance(record, Record):  # an expression is its own noun where it is given, or the model names none
+        asked = [(text, [prompts.clean_noun(text)]) for text in record.expressions]
+    else:
+        return None
+    if not all(map(prompts.clean_noun, (text for caption, nouns in asked for text in (caption, *(nouns or ()))))):
+        return "wordless"
+    return None if all(gella.fits(*pair) for pair in asked) else "too_long"
+
+
+def _counts(answer: Grounding | Reference) -> dict[str, int]:
+    """What is counted of every answer."""
+    return {**_left_out(answer.left_out), "unfinished": int(not answer.finished)}
+
+
+def _left_out(left_out: LeftOut) -> dict[str, int]:
+    return {reason: len(left_out.get(reason, ())) for reason in ("hidden", "surplus")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from grounding_jax.drawing.overlay import draw_captioned, draw_overlay, draw_tar
 from grounding_jax.drawing.paragraph import Piece
 
 if TYPE_CHECKING:
+    from gella_jax.branches import LeftOut
     from gella_jax.panoptic import Panoptic
     from gella_jax.predict import Grounding, Nouns, Reference
     from grounding_jax.data.entity_masks import Entities
@@ -127,12 +128,14 @@ def save_panoptic(
 def grounding_record(picture: str, grounding: Grounding) -> dict[str, Any]:
     """What grounding.json has of a picture with this name."""
     entities = grounding.entities
+    reasons = {k: reason for reason, places in grounding.left_out.items() for k in places}
     masks = [
         {
             "id": entities.ids[k],
             "name": entities.names[k],
             **({} if entities.scores is None else {"score": _rounded(entities.scores[k])}),
             **mask_record(entities.masks[k]),
+            "left_out": reasons.get(k),
         }
         for k in range(len(entities.ids))
     ]
@@ -153,7 +156,7 @@ def grounding_record(picture: str, grounding: Grounding) -> dict[str, Any]:
         "answer": grounding.text,
         "masks": masks,
         "nouns": nouns,
-        "left_out": dict(grounding.left_out),
+        "left_out": {reason: len(places) for reason, places in grounding.left_out.items()},
     }
 
 
@@ -185,9 +188,9 @@ def describe_grounding(grounding: Grounding) -> list[Text]:
     return lines + [Text(line, "dim") for line in left_out_lines(grounding.left_out)]
 
 
-def left_out_lines(left_out: Mapping[str, int]) -> list[str]:
+def left_out_lines(left_out: LeftOut) -> list[str]:
     """What is said of masks that can't be meant; nothing where there are none."""
-    return [f"masks left out: {count}, {_REASONS[reason]}" for reason, count in left_out.items() if count]
+    return [f"masks left out: {len(places)}, {_REASONS[reason]}" for reason, places in left_out.items() if places]
 
 
 def noun_targets(grounding: Grounding) -> list[Target]:

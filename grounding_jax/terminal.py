@@ -27,6 +27,9 @@ from tyro.conf import arg
 
 T = TypeVar("T")
 
+# A bar of things that are counted.
+COUNTED = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+
 
 def optional(metavar: str) -> object:
     """Describes an option that may be left out: its help ends without "(default: None)"."""
@@ -77,9 +80,8 @@ def tracked(items: Sequence[T], what: str) -> Iterator[T]:
     """The items, with a bar beneath what is printed meanwhile, if somebody is watching."""
     printed = Console()
     console = printed if printed.is_terminal else Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(
-        *columns,
+        *COUNTED,
         console=console,
         transient=True,
         redirect_stdout=printed.is_terminal,
@@ -93,9 +95,8 @@ def counting() -> Iterator[Callable[[str, int, int], None]]:
     """Bars of several things at once; gives the function that is told (what, how much is done, of how much)."""
     printed = Console()
     console = printed if printed.is_terminal else Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     bars: dict[str, TaskID] = {}
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*COUNTED, console=console, transient=True, disable=not console.is_terminal) as progress:
 
         def count(what: str, done: int, total: int) -> None:
             if what not in bars:

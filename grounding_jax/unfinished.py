@@ -9,15 +9,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, Self
 
 import jax
 import numpy as np
 from etils import epath
+from rich.console import Console
+from rich.progress import Progress
 
 from grounding_jax.sharding.hosts import wait_for_all
+from grounding_jax.terminal import COUNTED
 
 _NAMED = 8  # pictures that an error names, of those that are missing
+
+
+class Model(Protocol):
+    """What tells models in memory apart."""
+
+    config: Any
+    dtype: Any
+    params: dict
 
 
 class Unfinished:
@@ -54,6 +66,44 @@ class Unfinished:
         self.done = self._resume() if report else {}
         self.is_first = index == 0
 
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        root: epath.PathLike,
+        options: dict,
+        num_images: int,
+        files: Sequence[epath.PathLike | None],
+        process: tuple[int, int] | None,
+    ) -> Self:
+        """The evaluation of a model in memory, kept beside the first of the files that is asked for.
+
+        Args:
+            model: has ``config``, ``dtype`` and ``params``.
+            root: of the datasets.
+            options: what else tells evaluations apart.
+            num_images: of the dataset.
+            files: to be written in the end; None are not.
+            process: (which, of how many) share the pictures, by default those of JAX.
+        """
+        file = next(filter(None, files), None)
+        digest = fingerprint(model.config.to_json(), model.dtype, model.params) if file else ""
+        process = process or (jax.process_index(), jax.process_count())
+        return cls(file, {"model": digest, "data": str(root), **options}, num_images, process)
+
+    @property
+    def todo(self) -> list[int]:
+        """The numbers of this process's pictures that are not done."""
+        return [index for index in self.own if index not in self.done]
+
+    def work(self, title: str, batches: Iterable[Sequence[dict]]) -> None:
+        """Keeps what pictures give, batch by batch, and shows how far it is."""
+        with Progress(*COUNTED, console=Console(stderr=True)) as progress:
+            bar = progress.add_task(title, total=len(self.own), completed=len(self.done))
+            for lines in batches:
+                self.add(lines)
+                progress.update(bar, completed=len(self.done))
+
     def add(self, lines: Sequence[dict]) -> None:
         """Keeps what some pictures gave."""
         if self._own_file:
@@ -81,8 +131,11 @@ class Unfinished:
             )
         return [done[index] for index in range(self._num_images)]
 
-    def remove(self) -> None:
-        """Deletes the files, when every process has read them."""
+    def finish(self, texts: Mapping[epath.PathLike | None, Callable[[], str]]) -> None:
+        """Writes the files that are asked for, on the first process, and deletes its own when all have read them."""
+        for place, text in texts.items():
+            if place and self.is_first:
+                epath.Path(place).write_text(text())
         wait_for_all("every process has read the parts of the evaluation")
         if self.is_first:
             for file in self._files:

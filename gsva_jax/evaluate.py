@@ -13,15 +13,12 @@ import functools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 
-import jax
 import numpy as np
 from etils import epath
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from grounding_jax.data.datasets import check_evaluated, open_dataset
 from grounding_jax.data.masks import mask_record
-from grounding_jax.data.pictures import open_picture
+from grounding_jax.data.pictures import open_annotated
 from grounding_jax.data.reasonseg import ReasonRecord, ReasonSegSource
 from grounding_jax.data.refer import REFER_DATASETS, ReferSource
 from grounding_jax.data.semantic import ClassRecord, LabelMapSource
@@ -30,7 +27,7 @@ from grounding_jax.metrics.gres import GresTotals, grefcoco_metrics, refzom_metr
 from grounding_jax.metrics.outcomes import Outcome, compare_masks
 from grounding_jax.metrics.res import ResTotals, res_metrics
 from grounding_jax.metrics.semantic import ClassTotals, semantic_metrics
-from grounding_jax.unfinished import Unfinished, fingerprint
+from grounding_jax.unfinished import Unfinished
 from gsva_jax.gallery import gallery_page
 from gsva_jax.predict import Gsva
 from gsva_jax.prompts import OFFICIAL_QUESTIONS
@@ -42,7 +39,6 @@ _WITH_ABSENT = {"grefcoco": grefcoco_metrics, "refzom": refzom_metrics, "jsonl":
 _CLASSES = "ade20k|validation"
 _FAMILY_METRICS = ("gIoU", "cIoU", "N_acc", "T_acc", "Pr@0.5")
 _GREY = 128
-_COLUMNS = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
 
 _Source = ReferSource | ReasonSegSource | LabelMapSource
 
@@ -91,12 +87,9 @@ def evaluate(
     source = open_dataset(root, dataset)
     asked = {"dataset": dataset, "protocol": protocol, "blind": blind, **_question(gsva, dataset, protocol, question)}
     options = {**asked, "predictions": bool(predictions or gallery)}
-    file = next(filter(None, (out_json, predictions, markdown, gallery)), None)
-    model = fingerprint(gsva.config.to_json(), gsva.dtype, gsva.params) if file else ""
-    identity = {"model": model, "data": str(root), **options}
-    process = process or (jax.process_index(), jax.process_count())
-    unfinished = Unfinished(file, identity, len(source), process)
-    _answer(gsva, source, unfinished, batch_size, options)
+    files = (out_json, predictions, markdown, gallery)
+    unfinished = Unfinished.of(gsva, root, options, len(source), files, process)
+    unfinished.work(f"{dataset}, {protocol}", _answer(gsva, source, unfinished.todo, batch_size, options))
     lines = unfinished.gather()
     report = {**asked, **_report(dataset, protocol, lines)}
     texts = {
@@ -105,10 +98,7 @@ def evaluate(
         markdown: lambda: markdown_table(report),
         gallery: lambda: gallery_page(report, lines, functools.partial(_record, source)),
     }
-    for place, text in texts.items():
-        if place and unfinished.is_first:
-            epath.Path(place).write_text(text())
-    unfinished.remove()
+    unfinished.finish(texts)
     return report
 
 
@@ -155,21 +145,16 @@ def _question(gsva: Gsva, dataset: str, protocol: str, question: str) -> dict[st
     return {} if gsva.tokenizer.rej is None else {"question": question}
 
 
-def _answer(gsva: Gsva, source: _Source, unfinished: Unfinished, batch_size: int, options: dict) -> None:
-    """Asks about all of this process's pictures that are not done, batch by batch."""
-    todo = [index for index in unfinished.own if index not in unfinished.done]
+def _answer(gsva: Gsva, source: _Source, todo: Sequence[int], batch_size: int, options: dict) -> Iterator[list[dict]]:
+    """Asks about pictures, batch by batch, and gives their lines."""
     size = bucket(min(batch_size, len(todo)), gsva.batcher.multiple)
     asked = (options["protocol"], options.get("question", "what"))
     requests = (prepare(gsva, asked[0], index, _record(source, index), asked[1]) for index in todo)
-    with Progress(*_COLUMNS, console=Console(stderr=True)) as progress:
-        name = f"{options['dataset']}, {options['protocol']}"
-        bar = progress.add_task(name, total=len(unfinished.own), completed=len(unfinished.done))
-        for batch in _batches(requests, size):
-            padded = filled(batch, size)  # another number of rows would be another program
-            pictures = [_picture(request.record, options["blind"]) for request in padded]
-            answers = predict(gsva, options["protocol"], padded, pictures, _kind(source.name) in _WITH_ABSENT)
-            unfinished.add([_line(*pair, options) for pair in zip(batch, answers, strict=False)])
-            progress.update(bar, completed=len(unfinished.done))
+    for batch in _batches(requests, size):
+        padded = filled(batch, size)  # another number of rows would be another program
+        pictures = [_picture(request.record, options["blind"]) for request in padded]
+        answers = predict(gsva, options["protocol"], padded, pictures, _kind(source.name) in _WITH_ABSENT)
+        yield [_line(*pair, options) for pair in zip(batch, answers, strict=False)]
 
 
 def _record(source: _Source, index: int) -> Asked:
@@ -194,11 +179,7 @@ def _picture(record: Asked, blind: bool) -> np.ndarray:
     """A record's picture, uint8 ``[H, W, 3]``."""
     if blind:
         return np.full((*record.size, 3), _GREY, np.uint8)
-    picture = open_picture(record.image)
-    if picture.shape[:2] != tuple(record.size):
-        sizes = [" x ".join(map(str, size)) for size in (picture.shape[:2], record.size)]
-        raise ValueError(f"{record.image} has {sizes[0]} pixels, but its annotation is for {sizes[1]}")
-    return picture
+    return open_annotated(record.image, record.size)
 
 
 def _line(request: Request, answer: Prediction, options: dict) -> dict:

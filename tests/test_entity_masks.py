@@ -8,7 +8,7 @@ import pytest
 from etils import epath
 from PIL import Image
 
-from grounding_jax.data.entity_masks import read_masks
+from grounding_jax.data.entity_masks import NoMasksError, read_masks
 from grounding_jax.data.files import PackedFile
 from grounding_jax.data.id_maps import encode_id_map, open_id_map
 from tests.small_datasets import box_mask, compressed, corners, encodings, run_lengths
@@ -152,7 +152,9 @@ def test_coco_json_of_several_pictures(tmp_path):
     with pytest.raises(ValueError, match=r"instances\.json' is about 2 pictures: say by image_id or name"):
         read_masks(file, SIZE)
     with pytest.raises(ValueError, match=r"instances\.json' has no picture '8'"):
-        read_masks(file, SIZE, image_id=8, name="007.jpg")
+        read_masks(file, SIZE, image_id=8)
+    with pytest.raises(ValueError, match=r"instances\.json' has no picture 'b\.jpg'"):
+        read_masks(file, SIZE, image_id=7, name="b.jpg")  # numbers of another dataset may be other pictures
     file = write(tmp_path / "one.json", {**coco((7,)), "categories": []})
     check(read_masks(file), MASKS, (70, 71, 72), "121", category_ids=(1, 2, 1))
 
@@ -317,3 +319,31 @@ def test_png_and_json_must_belong_together(tmp_path):
     write(file, content)
     with pytest.raises(ValueError, match=r"is not COCO's panoptic json: a segment of '000000000285\.png' has no 'id'"):
         read_masks(png)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"id": [0]}, "is not like COCO's files: unhashable"),
+        ({"category_id": {"a": 1}}, "is not like COCO's files"),
+        ({"score": "high"}, "has a score that is not a number"),
+    ],
+)
+def test_damaged_entries_are_named(tmp_path, entry, message):
+    file = write(tmp_path / "masks.json", [{"segmentation": encodings(SIZE, BOXES[0])[1], **entry}])
+    with pytest.raises(ValueError, match=rf"masks\.json' {message}"):
+        read_masks(file, SIZE)
+
+
+def test_names_of_coco_of_any_year(tmp_path):
+    images = [{"id": 3, "file_name": "000000000139.jpg", "height": "12", "width": 20}]
+    mask = {"image_id": 3, "segmentation": encodings(SIZE, BOXES[0])[1]}
+    file = write(tmp_path / "all.json", {"images": images, "annotations": [mask]})
+    assert len(read_masks(file, SIZE, name="COCO_train2014_000000000139.jpg").ids) == 1
+
+
+def test_results_without_a_picture_have_no_masks_of_it(tmp_path):
+    file = write(tmp_path / "results.json", [{"image_id": 5, "segmentation": encodings(SIZE, BOXES[0])[1]}])
+    assert len(read_masks(file, SIZE, image_id=5, name="a.jpg").ids) == 1
+    with pytest.raises(NoMasksError, match="has no picture '6'"):
+        read_masks(file, SIZE, image_id=6, name="a.jpg")

@@ -126,6 +126,8 @@ def test_masks_that_cannot_be_meant_are_counted(model, scene, tmp_path, capsys):
     run("ground", picture, CAPTION, "--nouns", *NOUNS, "a bird", *options)
     content = json.loads((tmp_path / "out" / "grounding.json").read_text())
     assert content["left_out"] == {"hidden": 2, "surplus": 4} and len(content["masks"]) == 12
+    reasons = [mask["left_out"] for mask in content["masks"]]
+    assert (reasons.count("hidden"), reasons.count("surplus"), reasons.count(None)) == (2, 4, 6)
     printed = capsys.readouterr().out
     assert "masks left out: 2, nothing is seen of them" in printed
     assert "masks left out: 4, more than the model takes" in printed
@@ -137,7 +139,7 @@ def test_masks_that_cannot_be_meant_are_counted(model, scene, tmp_path, capsys):
 def test_ground_hands_everything_over(tells, scene, tmp_path, capsys):
     image, masks = small_picture()
     noun = Noun("dog", (2, 5), (1,), np.array([0, 0.9, 0, 0], np.float32), masks[1])
-    answer = Grounding("an answer", CAPTION, (noun,), as_entities(masks), {"hidden": 0, "surplus": 0})
+    answer = Grounding("an answer", CAPTION, (noun,), as_entities(masks), {"hidden": (), "surplus": ()})
     told = tells(ground=answer)
     options = ["--threshold", "0.3", "--output-masks", "decoded", "--checkpoint", "x", "--out", tmp_path / "out"]
     run("ground", scene[0], CAPTION, "--masks", scene[1], *options)
@@ -259,13 +261,15 @@ def test_bad_input(scene, tmp_path, capsys, words, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_results_stay_away_from_what_they_are_made_of(scene, tmp_path, capsys):
+def test_results_stay_away_from_what_they_are_made_of(scene, tmp_path, capsys, monkeypatch):
     picture, masks = scene
     mine = tmp_path / "overlay.png"
     mine.write_bytes(picture.read_bytes())
     options = ["--checkpoint", "x", "--out", tmp_path]
     assert "choose another --out" in failed(capsys, "refer", mine, "dog", "--masks", masks, *options)
     assert mine.read_bytes() == picture.read_bytes()
+    monkeypatch.chdir(tmp_path)  # whether or not its path says where it is
+    assert "choose another --out" in failed(capsys, "refer", "overlay.png", "dog", "--masks", masks, *options)
     (tmp_path / "parts").mkdir()
     Image.fromarray(np.eye(50, 70, dtype=np.uint8)).save(tmp_path / "parts" / "1.png")
     words = ["refer", picture, "dog", "--masks", tmp_path / "parts", "--checkpoint", "x", "--out", tmp_path / "parts"]
@@ -315,14 +319,14 @@ def test_import_of_parts_hands_everything_over(monkeypatch, tmp_path, capsys):
         return Opened()
 
     monkeypatch.setattr("gella_jax.weights.open_parts", open_parts)
-    words = "import --format parts --language-model L --vision-tower V --mask2former M --backbone B --backbone-name N"
+    words = "import --format llava --language-model L --vision-tower V --mask2former M --backbone B --backbone-name N"
     options = "--preset paper --sizes S --template plain --seed 3 --out CKPT"
     run(*words.split(), *options.split())
     assert seen["parts"] == ("L", "V", "M", "B") and seen["out"] == "CKPT"
     options = dict(backbone_name="N", preset="paper", sizes="S", template="plain", seed=3)
     assert seen["options"] == options
     assert capsys.readouterr().out.splitlines() == ["  fresh: ResoBlend (paper)", "the model folder CKPT is complete"]
-    run("import", "--format", "parts", "--language-model", "L", "--out", "CKPT")
+    run("import", "--format", "llava", "--language-model", "L", "--out", "CKPT")
     assert seen["parts"] == ("L", None, None, None)
     assert seen["options"] == dict.fromkeys(options) | {"preset": "skip", "seed": 0}
 
@@ -330,8 +334,8 @@ def test_import_of_parts_hands_everything_over(monkeypatch, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("parts --out x", "--format parts needs --language-model; see gella import --help"),
-        ("parts a --language-model b --out x", "no file or folder before the options; there are 1"),
+        ("llava --out x", "--format llava needs --language-model; see gella import --help"),
+        ("llava a --language-model b --out x", "no file or folder before the options; there are 1"),
         ("exported --out x", "--format exported takes EXPORTED; there are 0"),
         ("exported a --seed 1 --out x", "--format exported has no use for --seed"),
     ],

@@ -17,6 +17,7 @@ from gella_jax.protocols import TASKS, match_nouns
 from gella_jax.published import PUBLISHED, markdown_table
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.entity_masks import Entities, read_masks
+from grounding_jax.data.masks import mask_record
 from tests.command_line import failed
 from tests.small_datasets import write_all
 from tests.small_gella import small_gella
@@ -60,7 +61,7 @@ class Oracle:
             record = self.captions.get(request.caption)
             texts = request.nouns or (record.raw_expressions if record else ())
             nouns = [Noun(text, None, (), np.zeros(0), self._mask(request, record, j)) for j, text in enumerate(texts)]
-            left_out = {"hidden": 1, "surplus": 2}
+            left_out = {"hidden": (0,), "surplus": (1, 2)}
             groundings.append(Grounding("", request.caption, tuple(nouns), request.entities, left_out))
         return groundings
 
@@ -83,7 +84,7 @@ class Oracle:
         return maps
 
     def entities_many(self, requests):
-        return [request.entities for request in requests]
+        return [(request.entities, {"hidden": (3,)}) for request in requests]
 
 
 def run(root, dataset, protocol, **options):
@@ -128,7 +129,7 @@ def test_categories_and_a_picture_without_masks(root):
 def test_entities(root, dataset):
     report, _ = run(root, dataset, "official")
     assert report["AP"] == pytest.approx(1.0) and report["output_masks"] == "decoded"
-    assert report["num_predicted"] == report["num_targets"]
+    assert report["num_predicted"] == report["num_targets"] and report["num_hidden"] > 0
 
 
 def test_a_random_model_is_evaluated_on_everything(root, tmp_path):
@@ -139,6 +140,22 @@ def test_a_random_model_is_evaluated_on_everything(root, tmp_path):
         assert 0 <= report[metric] <= 1
         assert json.loads((tmp_path / "report.json").read_text()) == report
     assert not list(tmp_path.glob("*.partial*"))
+
+
+def test_results_that_do_not_have_every_picture(root, tmp_path):
+    """As COCO's results list what was found, by the number of the picture."""
+    record = open_dataset(root, "panoptic|val2017")[1]
+    found = [{"image_id": record.image_id, "score": 0.5, **mask_record(mask)} for mask in record.entities.masks]
+    (tmp_path / "results.json").write_text(json.dumps(found))
+    report, _ = run(root, "panoptic|val2017", "official", masks=tmp_path / "results.json")
+    assert report["num_without_masks"] == 2 and report["num_images"] == 3
+
+
+@pytest.mark.parametrize("dataset", ["png|val2017", "refcoco|unc|train"])
+def test_texts_without_words_are_counted(root, dataset, monkeypatch):
+    monkeypatch.setattr("gella_jax.prompts.clean_noun", lambda text: "")
+    report, _ = run(root, dataset, "guided")
+    assert report["num_wordless"] == report["num_images"]
 
 
 def test_the_command(root, tmp_path, monkeypatch, capsys):

@@ -49,7 +49,11 @@ def grounding(caption: str = CAPTION, nouns=None, size: tuple[int, int] = SIZE, 
         scores[list(places)] = np.linspace(0.9, 0.6, len(places))
         answers.append(Noun(text, span, places, scores, found.masks[list(places)].any(0)))
     return Grounding(
-        "an answer", caption, tuple(answers), found, dict(zip(("hidden", "surplus"), left_out, strict=True))
+        "an answer",
+        caption,
+        tuple(answers),
+        found,
+        {"hidden": tuple(range(left_out[0])), "surplus": tuple(range(left_out[1]))},
     )
 
 
@@ -188,7 +192,7 @@ def test_a_page_stands_alone_and_shows_text_as_text(image, tmp_path):
     ]
     assert '<mark class="quiet"><i>3</i>the couch</mark>' in text
     assert re.findall('data-light="(.)"', text) == ["0", "1", "3"]
-    assert text.count("<tr") == 1 + 4 and "1 masks left out: nothing is seen of them" in text
+    assert text.count("<tr") == 1 + 4 and "masks left out: 1, nothing is seen of them" in text
     pictures = [base64.b64decode(data) for data in re.findall(r"base64,([\w+/=]+)", page)]
     assert len({Image.open(io.BytesIO(data)).size for data in pictures}) == 1 and len(pictures) == 2 + 3
 
@@ -212,8 +216,10 @@ def test_a_reference_as_files(image, tmp_path):
     assert (tmp_path / "overlay.png").exists()
     (line,) = results.describe_reference(reference, found)
     assert line.plain.split() == ["1", "the", "cat", "0.75", "12", "cat", "25.0%", "of", "the", "picture"]
-    nothing = Reference("a bird", "", ("a bird",), None, 0.0, np.zeros(SIZE, bool), {"hidden": 4, "surplus": 0})
-    assert results.describe_reference(nothing, found)[1].plain == "4 masks left out: nothing is seen of them"
+    nothing = Reference(
+        "a bird", "", ("a bird",), None, 0.0, np.zeros(SIZE, bool), {"hidden": (0, 1, 2, 3), "surplus": ()}
+    )
+    assert results.describe_reference(nothing, found)[1].plain == "masks left out: 4, nothing is seen of them"
     results.save_reference(tmp_path, image, nothing, found)
     (record,) = json.loads((tmp_path / "masks.json").read_text())
     assert (record["mask_id"], record["place"], record["area"]) == (None, None, 0)
@@ -224,7 +230,7 @@ def test_a_panoptic_map_is_read_back(image, tmp_path):
     ids = np.zeros(SIZE, np.int32)
     ids[:, :15], ids[:20, 30:], ids[20:, 30:] = 1, 2, 3
     segments = (Segment(1, categories[2], 0.75), Segment(2, categories[1], 0.5), Segment(3, categories[2], 1.0))
-    panoptic = Panoptic(ids, segments, {"hidden": 0, "surplus": 0, "improbable": 2, "covered": 1})
+    panoptic = Panoptic(ids, segments, {"hidden": (), "surplus": (), "improbable": (1, 2), "covered": (0,)})
     results.save_panoptic(tmp_path, "a.jpg", image, panoptic, categories)
     for source in ("panoptic.png", "panoptic.json"):
         read = read_masks(tmp_path / source, SIZE)
@@ -238,8 +244,8 @@ def test_a_panoptic_map_is_read_back(image, tmp_path):
     assert lines[1].split()[:4] == ["2", "wall-brick", "0.50", "stuff"]
     assert lines[3:] == [
         "25.0% of the picture is in no segment",
-        "2 masks left out: no category is probable enough",
-        "1 masks left out: others have too many of their pixels",
+        "masks left out: 2, no category is probable enough",
+        "masks left out: 1, others have too many of their pixels",
     ]
     results.save_panoptic(tmp_path, "a.jpg", image, Panoptic(np.zeros(SIZE, np.int32), ()), categories)
     assert json.loads((tmp_path / "panoptic.json").read_text())["annotations"][0]["segments_info"] == []
@@ -254,8 +260,8 @@ def test_lines_of_a_grounding():
     assert "12 cat, 11 cat" in lines[1] and "no mask" in lines[2] and " 13 " in lines[3]
     assert lines[4] == "1 of 4 nouns not in the caption: a <i>bird</i>"
     assert lines[5:] == [
-        "1 masks left out: nothing is seen of them",
-        "2 masks left out: more than the model takes, the smallest",
+        "masks left out: 1, nothing is seen of them",
+        "masks left out: 2, more than the model takes, the smallest",
     ]
     assert [line.plain for line in results.describe_grounding(grounding(nouns={}))] == ["no nouns"]
 

@@ -49,7 +49,7 @@ def test_given_nouns_are_found_in_the_caption(given):
     assert [noun.text for noun in given.nouns] == NOUNS
     assert [CAPTION[slice(*noun.span)] for noun in given.nouns] == NOUNS
     assert given.text == prompts.nouns_answer(NOUNS)
-    assert given.left_out == {"hidden": 0, "surplus": 0}
+    assert given.left_out == {"hidden": (), "surplus": ()} and given.finished
     for noun in given.nouns:
         assert noun.masks and noun.mask.any() and noun.scores.shape == (4,)
         assert set(noun.masks) == set(np.flatnonzero(noun.scores > 0.5)) or len(noun.masks) == 1
@@ -92,6 +92,12 @@ def test_permuting_the_masks_permutes_the_answer(gella, given, monkeypatch):
         np.testing.assert_array_equal(a.mask, b.mask)
 
 
+def test_soft_masks_have_a_threshold(gella, given):
+    image, masks = small_picture()
+    soft = gella.ground(image, CAPTION, np.where(masks, 0.9, 0.1), NOUNS)
+    np.testing.assert_array_equal([a.scores for a in soft.nouns], [b.scores for b in given.nouns])
+
+
 def test_a_batch_answers_as_each_alone(gella, given):
     image, masks = small_picture()
     other, its_masks = small_picture(1, (70, 50))
@@ -116,12 +122,18 @@ def test_decoded_masks(gella):
 
 
 def test_which_masks_a_noun_means():
-    scores = np.array([0.3, 0.6, 0.0, 0.9, 0.05])
-    assert meant(scores, 0.5) == (3, 1)
-    assert meant(scores, 0.95) == (3,)  # none reaches the threshold: the best one
-    assert meant(scores, 0.5, plural=False) == (3,)
-    assert meant(scores, 0.5, plural=True) == (3, 1, 0)  # above 0.1
-    assert meant(np.zeros(3), 0.5) == ()  # no mask has a query
+    logits = np.array([-1.0, 0.4, -np.inf, 2.0, -3.0])
+    assert meant(logits, 0.5) == (3, 1)
+    assert meant(logits, 0.95) == (3,)  # none reaches the threshold: the best one
+    assert meant(logits, 0.5, plural=False) == (3,)
+    assert meant(logits, 0.5, plural=True) == (3, 1, 0)  # above 0.1
+    assert meant(np.full(3, -np.inf), 0.5) == ()  # no mask has a query
+
+
+def test_masks_are_ranked_by_logits():
+    """As float32, the probabilities of the first are all 1, and of the second all 0."""
+    assert meant(np.array([20.0, 40.0, -120.0], np.float32), 0.5) == (1, 0)
+    assert meant(np.array([-150.0, -120.0], np.float32), 0.5) == (1,)
 
 
 def test_a_referring_expression_has_one_mask(gella, monkeypatch):
@@ -151,6 +163,8 @@ def test_a_panoptic_map_has_one_segment_a_pixel(gella):
     assert set(np.unique(result.ids)) - {0} == {segment.id for segment in result.segments}
     assert not result.ids[~masks.any(0)].any()
     assert result.left_out.keys() == {"hidden", "surplus", "improbable", "covered"}
+    with pytest.raises(ValueError, match="the vocabulary has the id 2 more than once"):
+        gella.panoptic(image, masks, [Category(2, "dog", False), "cat"])
     with pytest.raises(ValueError, match="the vocabulary has 'cat' more than once"):
         gella.panoptic(image, masks, ["cat", "dog", "Cat"])
 
@@ -161,6 +175,7 @@ def test_free_answers_end(gella):
     assert isinstance(gella.describe(image, max_new=8), str)
     answer = gella.nouns(image, CAPTION, max_new=8)
     assert len(answer.nouns) == len(answer.spans) == answer.text.count("[SEG]")
+    assert not answer.finished
 
 
 @pytest.mark.parametrize(
@@ -169,6 +184,7 @@ def test_free_answers_end(gella):
         ({"entities": np.zeros((0, 50, 70), bool)}, "there are no masks"),
         ({"entities": np.zeros((2, 40, 70), bool)}, "the masks have 40 x 70 pixels, but the picture has 50 x 70"),
         ({"entities": np.zeros((50, 70), bool)}, r"masks must be \[E, H, W\]"),
+        ({"nouns": "dog"}, "nouns are a list of texts"),
         ({"caption": " . "}, "the sentence ' . ' is empty"),
         ({"nouns": ["dog", " "]}, "noun 2 of 2 is ' '"),
         ({"caption": "a dog " * 3000}, "takes 4096: it would be cut after '.*a dog"),
@@ -187,7 +203,7 @@ def test_masks_that_are_not_seen_or_too_many_are_counted(gella):
         masks[k, :, 7 * k : 7 * k + 3 + k % 4] = True
     masks[10, :, 0:3] = True  # as large as the first, and painted over by it
     grounding = gella.ground(image, CAPTION, masks, NOUNS)  # the last one is empty; six queries
-    assert grounding.left_out == {"hidden": 2, "surplus": 4}
+    assert grounding.left_out == {"hidden": (10, 11), "surplus": (0, 4, 8, 9)}
     assert all((noun.scores > 0).sum() == 6 for noun in grounding.nouns)
 
 
@@ -197,5 +213,5 @@ def test_five_hundred_masks(gella):
     masks = np.zeros((500, 50, 70), bool)
     masks[np.arange(500), 2 * rows, 2 * columns] = True
     grounding = gella.ground(image, CAPTION, masks, NOUNS)
-    assert grounding.left_out["surplus"] + grounding.left_out["hidden"] == 500 - 6
+    assert len(grounding.left_out["surplus"]) + len(grounding.left_out["hidden"]) == 500 - 6
     assert len(grounding.nouns[0].scores) == 500

@@ -27,9 +27,9 @@ def test_parts_are_put_together_when_all_are_there(tmp_path):
         first.gather()
     second.add(lines(1, 3))
     assert first.gather() == second.gather() == lines(0, 1, 2, 3, 4, 5, 6)
-    second.remove()
+    second.finish({})
     assert {*report.parent.iterdir()} == files
-    first.remove()
+    first.finish({})
     assert not list(report.parent.iterdir())
 
 

@@ -26,12 +26,14 @@ class _Told:
     Attributes:
         checkpoint: a model folder.
         out: folder for the answer as json, too; made if missing. An earlier result is replaced.
+        masks: not looked at; taken so that all five commands may be called alike.
         max_new: the most tokens to write.
         dtype: of the weights and the computation; by default float32 on CPU and bfloat16 elsewhere.
     """
 
     checkpoint: Annotated[str, arg(metavar="CKPT")]
     out: Annotated[str | None, optional("DIR")] = None
+    masks: Annotated[str | None, optional("SOURCE")] = None
     max_new: Annotated[int, arg(metavar="N")] = 512
     dtype: Dtype = None
 
@@ -104,6 +106,8 @@ class Nouns(_Told):
         say(answer.text)
         for line in describe_nouns(answer):
             say(line)
+        if not answer.finished:
+            note(f"the answer was cut off at {self.max_new} tokens, or at the end of the context: see --max-new")
         if self.out is not None:
             save_nouns(self.out, self.picture, self.caption, answer)
             note(_files(self.out, (NOUNS_FILE,), begin))
@@ -283,11 +287,11 @@ def _open(picture: str) -> np.ndarray:
 
 def _prepare(out: str, files: Sequence[str], sources: Sequence[str]) -> None:
     """Finds out before the model runs whether results can be written, and that they replace or join no source."""
-    folder = epath.Path(out)
-    for source in map(epath.Path, sources):
-        if source in (folder, *(folder / file for file in files)):
+    folder = epath.Path(out).resolve()
+    for source in sources:
+        if epath.Path(source).resolve() in (folder, *(folder / file for file in files)):
             raise ValueError(f"results would be written over {source}, or into it: choose another --out")
-    prepare_folder(folder)
+    prepare_folder(out)
 
 
 def _files(out: str, files: Sequence[str], begin: float) -> str:

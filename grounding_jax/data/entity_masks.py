@@ -1,5 +1,6 @@
 """Anybody's masks of the entities in a picture: whatever segmented it, in any of the usual files (spec gella d)."""
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ _KNOWN = (
     "the json of SAM's automatic masks"
 )
 _PNG = b"\x89PNG\r\n\x1a\n"
+_NUMBERED = re.compile(r"(?<!\d)\d{12}$")  # how COCO's names end, whichever year's they are
 # No segmentation has as many segments, but a photograph taken for one has more colours.
 _MOST_SEGMENTS = 4096
 
@@ -61,7 +63,7 @@ def read_masks(
         source: the file or folder.
         size: (H, W) of the picture, which the masks must have. Only polygons can't do without it.
         image_id: which picture is meant, where a json is about several.
-        name: the same by the name of the picture's file.
+        name: the same by the name of the picture's file; where both are given, the name counts if the json has names.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -79,7 +81,10 @@ def read_masks(
         if head == _PNG or path.suffix.lower() == ".png":
             entities = _read_png(path, size)
         elif path.suffix.lower() == ".json" or head.lstrip()[:1] in (b"[", b"{"):
-            entities = _read_json(path, size, image_id, name)
+            try:
+                entities = _read_json(path, size, image_id, name)
+            except TypeError as error:
+                raise ValueError(f"'{path}' is not like COCO's files: {error}") from error
         else:
             raise _unknown(path)
     if not entities.ids:
@@ -107,7 +112,7 @@ def label_entities(found: np.ndarray, entries: Sequence[Mapping], names: Mapping
         masks=found,
         ids=ids,
         names=tuple(names.get(number, str(number)) for number in category_ids) if category_ids else _as_texts(ids),
-        scores=None if scores is None else np.array(scores, np.float32),
+        scores=None if scores is None else _as_scores(scores, where),
         category_ids=category_ids,
     )
 
@@ -118,6 +123,13 @@ def _column(entries: Sequence[Mapping], key: str, where: str) -> tuple | None:
     if values and len(values) < len(entries):
         raise ValueError(f"{where} has masks with '{key}' and masks without: all must have it, or none")
     return values or None
+
+
+def _as_scores(values: Sequence[Any], where: str) -> np.ndarray:
+    try:
+        return np.array(values, np.float32)
+    except ValueError as error:
+        raise ValueError(f"{where} has a score that is not a number: {error}") from error
 
 
 def _as_texts(numbers: Sequence[int]) -> tuple[str, ...]:
@@ -188,14 +200,15 @@ def _read_segments(
 
 
 def _read_json(file: epath.Path, size: Size | None, image_id: int | str | None, name: str | None) -> Entities:
-    content = _as_coco(files.read_json(file))
+    content = _as_coco(_parse(str(file), file.stat().mtime))
     is_panoptic = _is_panoptic(content)
     if not is_panoptic and not _all_have(content.get("annotations"), "segmentation"):
         raise _unknown(file)
     image, entries = _of_picture(content, image_id, name, file)
     if "height" in image and "width" in image:
-        _check_size(f"'{file}'", (image["height"], image["width"]), size)
-        size = image["height"], image["width"]
+        own = int(image["height"]), int(image["width"])
+        _check_size(f"'{file}'", own, size)
+        size = own
     names = _category_names(content, file)
     if is_panoptic and entries:
         png_name = epath.Path(entries[0].get("file_name", f"{file.stem}.png")).name
@@ -210,6 +223,13 @@ def _read_json(file: epath.Path, size: Size | None, image_id: int | str | None, 
         found.append(_decode(entry["segmentation"], size, f"mask {place} in '{file}'"))
         size = found[0].shape
     return label_entities(np.array(found, bool), entries, names, f"'{file}'")
+
+
+@functools.lru_cache(maxsize=1)
+def _parse(file: str, changed: float) -> Any:
+    """A json, which may be about thousands of pictures and is asked about one after the other; not to be changed."""
+    del changed
+    return files.read_json(epath.Path(file))
 
 
 def _as_coco(content: Any) -> dict[str, Any]:
@@ -251,12 +271,14 @@ def _of_picture(
     if set(pictures) <= {""}:
         return {}, content["annotations"]
     wanted = list(pictures)
-    if image_id is not None:
+    if image_id is not None and not (listed and name is not None):
         wanted = [number for number in pictures if number == str(image_id)]
     elif name is not None and (listed or len(pictures) > 1):
         wanted = [number for number, image in pictures.items() if _is_called(name, number, image)]
     if not wanted:
-        raise ValueError(f"'{file}' has no picture '{name if image_id is None else image_id}'")
+        # Results list only what was found: in a picture that they don't have, that is nothing.
+        error = ValueError if listed or image_id is None else NoMasksError
+        raise error(f"'{file}' has no picture '{name if image_id is None or listed and name else image_id}'")
     if len(wanted) > 1:
         raise ValueError(f"'{file}' is about {len(wanted)} pictures: say by image_id or name which one is meant")
     pairs = zip(content["annotations"], numbers, strict=True)
@@ -267,7 +289,8 @@ def _is_called(name: str, number: str, image: Mapping[str, Any]) -> bool:
     """Whether a picture of a json has this file name, or else the number in it, as in COCO_val2014_000000000139.jpg."""
     stem = epath.Path(name).stem
     if "file_name" in image:
-        return epath.Path(image["file_name"]).stem == stem
+        other = epath.Path(image["file_name"]).stem
+        return other == stem or bool(_NUMBERED.findall(stem)) and _NUMBERED.findall(other) == _NUMBERED.findall(stem)
     return stem.rpartition("_")[2].lstrip("0") == number
 
 

@@ -52,6 +52,15 @@ def open_picture(source: epath.PathLike | PackedFile | bytes) -> np.ndarray:
         return np.array(decoded.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else decoded)
 
 
+def open_annotated(image: PackedFile | epath.Path, size: tuple[int, int]) -> np.ndarray:
+    """`open_picture` of a record whose annotation is for a picture of (H, W); raises ValueError if it has another."""
+    picture = open_picture(image)
+    if picture.shape[:2] != tuple(size):
+        sizes = [" x ".join(map(str, shape)) for shape in (picture.shape[:2], size)]
+        raise ValueError(f"{image} has {sizes[0]} pixels, but its annotation is for {sizes[1]}")
+    return picture
+
+
 def open_label_map(file: epath.PathLike | PackedFile) -> np.ndarray:
     """Decodes a label map, a PNG with the number of a class for each pixel, into uint8 [H, W].
 

@@ -183,7 +183,7 @@ def _prepare(requests: Sequence[Request], out: epath.Path) -> None:
     from gsva_jax.results import OVERLAY_FILE
 
     for request in requests:
-        if request.picture == request.folder / OVERLAY_FILE:
+        if request.picture.resolve() == (request.folder / OVERLAY_FILE).resolve():
             raise ValueError(f"the overlay would replace the picture {request.picture}: choose another --out")
     prepare_folder(out)
 
