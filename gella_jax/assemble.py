@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from etils import epath
 
-from gella_jax.config import BACKBONES
+from gella_jax.config import BACKBONES, channels
 from grounding_jax.language import tokenizer as tokenizers
 from grounding_jax.language.tokenizer import SEG_TEXT, Tokenizer
 from grounding_jax.models import mask2former as mask2former_model
@@ -23,12 +23,10 @@ from grounding_jax.models.swin import SwinConfig
 from grounding_jax.weights import clip, folder, fresh, llama, llava, mask2former, mobilenet, swin
 from grounding_jax.weights.checkpoint import part, prefixed
 from grounding_jax.weights.layouts import open_layout
-from grounding_jax.weights.readers import read_json
 from grounding_jax.weights.sizes import Sizes
-from grounding_jax.weights.table import Table, listed
+from grounding_jax.weights.table import listed
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor
 
-_LORA_RANK = 8  # of fresh adapters (spec gella c)
 # Leaves of Mask2Former that depend on what it was trained to tell apart, and on its backbone.
 _OF_CLASSES = re.compile(r"transformer_decoder/heads/class_embed/.*")
 _OF_CHANNELS = re.compile(r"pixel_decoder/(input_proj_\d|lateral)/kernel")
@@ -74,14 +72,14 @@ def language_side(
     tokenizer, rows = tokenizers.with_targets(tokenizers.freeze(language_model, tokens=()), (SEG_TEXT,))
     leaves, lines = fresh.resized_vocabulary(leaves, rows, fresh.mean_rows, "the mean of the others")
     report += lines
-    rank = given["llama"].get("lora_rank", _LORA_RANK)
+    rank = given["llama"].get("lora_rank", fresh.LORA_RANK)
     leaves |= fresh.lora(leaves, rank, seed)
     if rank:
         report.append(f"fresh: LoRA of rank {rank}")
     text, public, where = llava.read_public(language_model)
     tower, tower_where = public.get("vision_config", {}), where
     if vision_tower is not None:
-        tower, tower_where = _public(vision_tower), str(epath.Path(vision_tower) / folder.CONFIG_FILE)
+        tower, tower_where = folder.read_public(vision_tower), str(epath.Path(vision_tower) / folder.CONFIG_FILE)
     layers = [public[name] for name in ("mm_vision_select_layer", "vision_feature_layer") if name in public]
     return LanguageSide(
         llama=llama.config(part(leaves, "llama/"), text, where, **given["llama"]),
@@ -111,13 +109,13 @@ def mask_branch(
         inside, decoders = _open_mask2former(mask2former_file, given)
     if backbone_file is not None:
         found = _open_backbone(backbone_file)
-    elif inside is not None and (backbone_name is None or _agree(inside.config, BACKBONES[backbone_name][0])):
+    elif inside is not None and (backbone_name is None or _agree(inside.config, BACKBONES[backbone_name])):
         found = inside
     if inside is not None and found is not inside:
         report.append(f"left out: {inside.name}, which has {_sizes(inside.config)}")
     if found is not None:
         report.append(f"backbone: {found.name}, which has {_sizes(found.config)}")
-    config = found.config if found else BACKBONES[backbone_name or "swin_t"][0]
+    config = found.config if found else BACKBONES[backbone_name or "swin_t"]
     backbone = swin_model if isinstance(config, SwinConfig) else mobilenet_model
     name = f"the backbone, with {_sizes(config)}"
     leaves, lines = _completed("backbone", name, found.leaves if found else {}, config, backbone.init, seed)
@@ -127,21 +125,6 @@ def mask_branch(
     report += lines
     heads, lines = _completed("mask2former", "Mask2Former", kept, sizes, mask2former_model.init, seed)
     return MaskBranch(config, sizes, leaves | heads, report + lines)
-
-
-def channels(config: SwinConfig | MobileNetConfig) -> tuple[int, ...]:
-    """C of a backbone's maps at strides 4, 8, 16, 32."""
-    return config.widths if isinstance(config, SwinConfig) else tuple(config.widths[i] for i in mobilenet_model.TAPS)
-
-
-def segmenter_table(hf: bool, with_swin: bool) -> Table:
-    """Names of Mask2Former against `mask2former/`, and with a Swin as in published files against `backbone/`."""
-    decoders = mask2former.transformers() if hf else mask2former.original()
-    table = decoders.prefixed("", "mask2former/")
-    if not with_swin:
-        return table
-    inside = swin.transformers("model.pixel_level_module.encoder.") if hf else swin.original("backbone.")
-    return table + inside.prefixed("", "backbone/")
 
 
 def _open_llava(
@@ -184,7 +167,7 @@ def _open_backbone(path: epath.PathLike) -> _Found:
         return _Found(str(path), mobilenet.config(leaves, MobileNetConfig.torchvision()), leaves)
     if layout == "MobileNetV2-hf":
         leaves = mobilenet.transformers(_prefix(tensors, "mobilenet_v2.")).to_ours(tensors, str(path))
-        return _Found(str(path), mobilenet.config(leaves, mobilenet.convention(_public(path))), leaves)
+        return _Found(str(path), mobilenet.config(leaves, mobilenet.convention(folder.read_public(path))), leaves)
     prefix = _prefix(tensors, "swin.")
     norms = "norm0." if layout == "Swin" else "hidden_states_norms."
     detection = any(key.startswith(prefix + norms) for key in tensors)
@@ -220,11 +203,6 @@ def _completed(
     lacking = [path for path in new if path not in leaves]
     report = [f"fresh: {words}" if not leaves else f"fresh: {name}'s {listed(lacking)}"] if lacking else []
     return prefixed(f"{name}/", {**new, **leaves}), report
-
-
-def _public(path: epath.PathLike) -> dict:
-    file = epath.Path(path) / folder.CONFIG_FILE
-    return read_json(file) if file.exists() else {}
 
 
 def _prefix(tensors: Mapping[str, LazyTensor], prefix: str) -> str:

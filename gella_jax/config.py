@@ -10,7 +10,7 @@ from grounding_jax import json_config
 from grounding_jax.models.clip import ClipConfig
 from grounding_jax.models.llama import LlamaConfig
 from grounding_jax.models.mask2former import Mask2FormerConfig
-from grounding_jax.models.mobilenet import MobileNetConfig
+from grounding_jax.models.mobilenet import TAPS, MobileNetConfig
 from grounding_jax.models.swin import SwinConfig
 
 # Vicuna v1.5: its vocabulary and [SEG], and a context of 4,096 tokens.
@@ -21,10 +21,15 @@ _CHOICES = {
     "colours": ("random", "location"),
 }
 BACKBONES = {
-    "swin_t": (SwinConfig.tiny(), (96, 192, 384, 768)),
-    "swin_l": (SwinConfig.large(), (192, 384, 768, 1536)),
-    "mobilenet_v2": (MobileNetConfig.torchvision(), (24, 32, 96, 320)),
+    "swin_t": SwinConfig.tiny(),
+    "swin_l": SwinConfig.large(),
+    "mobilenet_v2": MobileNetConfig.torchvision(),
 }
+
+
+def channels(backbone: SwinConfig | MobileNetConfig) -> tuple[int, ...]:
+    """C of a backbone's maps at strides 4, 8, 16, 32."""
+    return backbone.widths if isinstance(backbone, SwinConfig) else tuple(backbone.widths[i] for i in TAPS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,14 +83,15 @@ class GellaConfig:
         return cls._published(LlamaConfig.vicuna_13b(**_LLAVA_15), backbone, changes)
 
     @classmethod
-    def _published(cls, llama: LlamaConfig, backbone: str, changes: dict) -> GellaConfig:
-        sizes, channels = BACKBONES[backbone]
+    def _published(cls, llama: LlamaConfig, name: str, changes: dict) -> GellaConfig:
+        backbone = BACKBONES[name]
+        maps = channels(backbone)
         parts = {
             "llama": llama,
             "clip": ClipConfig.vit_l14(image_size=336),
-            "backbone": sizes,
-            "blend": ResoBlendConfig.skip(channels),
-            "mask2former": Mask2FormerConfig.entity(channels=channels),
+            "backbone": backbone,
+            "blend": ResoBlendConfig.skip(maps),
+            "mask2former": Mask2FormerConfig.entity(channels=maps),
             "association": AssociationConfig(text_width=llama.width),
         }
         return cls(**{**parts, **changes})

@@ -16,7 +16,7 @@ KEYS: Keys = {
     "res": ("blend", "res"),
     "conv": ("blend", "conv"),
     "assoc": ("association", "kind"),
-    "color": ("gella", "colours"),
+    "colours": ("gella", "colours"),
     "side": ("gella", "side"),
     "seg_state": ("gella", "seg_state"),
     "vision_layer": ("gella", "vision_layer"),

@@ -1,7 +1,7 @@
 """GELLA's checkpoints: LLaVA-1.5, CLIP, Mask2Former and backbones in, and back out (spec gella g).
 
     open_parts(llava, clip, mask2former).save("CKPT")            # a new GELLA, to be trained
-    export("CKPT", "OUT")                                        # OUT/llava, OUT/clip, OUT/mask2former.pth, OUT/gella
+    export("CKPT", "original", "OUT")                            # OUT/llava, OUT/clip, OUT/mask2former.pth, OUT/gella
     open_exported("OUT").save("CKPT2")                           # the same again, bit for bit
 
 ResoBlend and the association have no public layout: exporting puts them into a folder of ours, `gella`, with the
@@ -143,8 +143,8 @@ def load(checkpoint: epath.PathLike, dtype: np.dtype | None = None) -> tuple[Gel
 
 def export(
     checkpoint: epath.PathLike,
+    layout: str,
     out: epath.PathLike,
-    layout: str = "original",
     merge_lora: bool = False,
     progress: Progress | None = None,
 ) -> None:
@@ -164,8 +164,8 @@ def export(
 
     Args:
         checkpoint: a model folder.
-        out: a folder; nothing that exists is overwritten.
         layout: "original" or "hf".
+        out: a folder; nothing that exists is overwritten.
         merge_lora: fold LoRA into q and v of `llava` instead.
         progress: told the bytes written.
 
@@ -188,7 +188,7 @@ def export(
         if (out / name).exists():
             raise CheckpointError(f"{out / name}: already exists; remove it or choose another name")
     public = _public_configs(config, layout, tokenizer, leaves)
-    told = _told(progress, [*tensors.values(), own])
+    told = _shared_progress(progress, [*tensors.values(), own])
     for name, content in tensors.items():
         _write_part(out / name, content, layout, next(told))
         if name == "llava":
@@ -224,8 +224,10 @@ def parts(config: GellaConfig, layout: str) -> dict[str, Part]:
         }
     name = "mask2former" if hf else "mask2former.pth"
     if isinstance(backbone, SwinConfig):
-        return {**named, name: Part(assemble.segmenter_table(hf, with_swin=True), ("mask2former/", "backbone/"))}
-    named[name] = Part(assemble.segmenter_table(hf, with_swin=False), ("mask2former/",))
+        table = mask2former.transformers_with_swin if hf else mask2former.original_with_swin
+        return {**named, name: Part(table("mask2former/"), ("mask2former/", "backbone/"))}
+    decoders = mask2former.transformers() if hf else mask2former.original()
+    named[name] = Part(decoders.prefixed("", "mask2former/"), ("mask2former/",))
     # The naming says which convention the weights follow.
     of_torchvision = MobileNetConfig.torchvision(stem=backbone.stem, widths=backbone.widths, head=backbone.head)
     table = mobilenet.torchvision() if backbone == of_torchvision else mobilenet.transformers()
@@ -264,7 +266,9 @@ def _write_part(out: epath.Path, tensors: Mapping[str, LazyTensor], layout: str,
     write(out, tensors, progress)
 
 
-def _told(progress: Progress | None, groups: Sequence[Mapping[str, LazyTensor]]) -> Iterator[Progress | None]:
+def _shared_progress(
+    progress: Progress | None, groups: Sequence[Mapping[str, LazyTensor]]
+) -> Iterator[Progress | None]:
     """For each group of tensors in turn, a function that is told of its bytes and tells `progress` of all bytes."""
     sizes = [sum(tensor.nbytes for tensor in group.values()) for group in groups]
     for before in itertools.accumulate(sizes[:-1], initial=0):

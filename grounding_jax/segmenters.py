@@ -26,7 +26,7 @@ from grounding_jax.sharding.placement import place
 from grounding_jax.weights import folder
 from grounding_jax.weights import mask2former as mask2former_weights
 from grounding_jax.weights import sam as sam_weights
-from grounding_jax.weights.checkpoint import expected_shapes, prefixed
+from grounding_jax.weights.checkpoint import expected_shapes
 from grounding_jax.weights.layouts import open_layout
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor
 
@@ -60,7 +60,12 @@ def load(path: epath.PathLike, dtype=None) -> Segmenter:
     layout, tensors = open_layout(path, ("SAM", "Mask2Former", "Mask2Former-hf"))
     if layout == "SAM":
         return _load_sam(tensors, path, dtype)
-    backbone, config, leaves = _open_mask2former(layout, tensors, path)
+    backbone, config, leaves = mask2former_weights.read(layout, tensors, path)
+    if config.classes != 1:
+        raise CheckpointError(
+            f"{path}: this Mask2Former tells {config.classes} classes apart; masks of entities need one that knows a "
+            "single class, as EntitySeg's do"
+        )
     placed = place(folder.to_params(leaves), (), dtype)
     return functools.partial(_segment_entities, backbone, config, placed.params, dtype=placed.dtype)
 
@@ -125,20 +130,3 @@ def _load_sam(tensors: dict[str, LazyTensor], path: epath.PathLike, dtype) -> Se
     table.check_shapes(leaves, expected_shapes(sam.init, config), str(path))
     placed = place(folder.to_params(leaves), (), dtype)
     return functools.partial(segment_everything, config, placed.params, dtype=placed.dtype)
-
-
-def _open_mask2former(
-    layout: str, tensors: dict[str, LazyTensor], path: epath.PathLike
-) -> tuple[SwinConfig, Mask2FormerConfig, dict[str, LazyTensor]]:
-    """Sizes and leaves of the Swin, under ``backbone``, and of the decoders; an error if it is not for entities."""
-    backbone, config, leaves = mask2former_weights.read(layout, tensors, path)
-    if config.classes != 1:
-        raise CheckpointError(
-            f"{path}: this Mask2Former tells {config.classes} classes apart; masks of entities need one that knows a "
-            "single class, as EntitySeg's do"
-        )
-    is_original = layout == "Mask2Former"
-    table = mask2former_weights.original_with_swin() if is_original else mask2former_weights.transformers_with_swin()
-    inside = prefixed("backbone/", expected_shapes(swin.init, backbone))
-    table.check_shapes(leaves, inside | expected_shapes(mask2former.init, config), str(path))
-    return backbone, config, leaves

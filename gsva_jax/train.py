@@ -18,8 +18,8 @@ from grounding_jax.models import llama
 from grounding_jax.sharding.rules import Rule
 from grounding_jax.training.log import Work
 from grounding_jax.training.options import TrainOptions
+from grounding_jax.weights.fresh import moved_vocabulary
 from gsva_jax import losses, model, validation
-from gsva_jax.assemble import moved_vocabulary
 from gsva_jax.config import GsvaConfig
 from gsva_jax.features import FeatureFiles, fill
 from gsva_jax.flops import training_flops

@@ -30,13 +30,12 @@ from grounding_jax.weights.sizes import Sizes, read_sizes
 from grounding_jax.weights.table import Table
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor
 from grounding_jax.weights.writers import Progress, write_torch, write_torch_shards
-from gsva_jax import assemble, model
+from gsva_jax import model
 from gsva_jax.config import GsvaConfig
 from gsva_jax.prompts import TEMPLATES
 from gsva_jax.sizes import KEYS
 
 PEFT_PREFIX = "base_model.model."
-_FRESH_LORA_RANK = 8
 _LAYOUTS = (("official", (PEFT_PREFIX,)), ("lisa", ("model.visual_model.", "model.layers.")), *PUBLIC)
 # LISA never rejects; a GSVA exported that way does.
 _LISA_TOKENS = tuple(token for token in TOKENS if token != REJ_TEXT)
@@ -142,10 +141,11 @@ def open_llava(
     frozen, given = tokenizers.freeze(language_model), read_sizes(sizes, KEYS)
     how = f"from N(0, {fresh.INITIALIZER_RANGE})"
     leaves, resizing = fresh.resized_vocabulary(leaves, range(frozen.vocab_size), fresh.normal_rows(seed), how)
-    rank = given["llama"].get("lora_rank", _FRESH_LORA_RANK)
-    prompt_width = segmenter["prompt_encoder/no_mask"].shape[0]
+    rank = given["llama"].get("lora_rank", fresh.LORA_RANK)
+    width, prompt_width = leaves["llama/norm/scale"].shape[0], segmenter["prompt_encoder/no_mask"].shape[0]
     leaves |= fresh.lora(leaves, rank, seed)
-    leaves |= assemble.fresh_prompt_mlp(leaves["llama/norm/scale"].shape[0], prompt_width, seed)
+    leaves |= fresh.linear("prompt_mlp/fc1", width, width, seed)
+    leaves |= fresh.linear("prompt_mlp/fc2", width, prompt_width, seed)
     report += [
         *resizing,
         f"fresh: LoRA of rank {rank}",
@@ -270,7 +270,7 @@ def _find_config(
 ) -> GsvaConfig:
     """The config of `leaves`: what shapes tell, what public config.json files say, above both `given`."""
     llava_file = epath.Path(language_model) / folder.CONFIG_FILE
-    public = read_json(llava_file) if llava_file.exists() else {}
+    public = folder.read_public(language_model)
     tower_file = epath.Path(vision_tower or "") / folder.CONFIG_FILE
     tower = read_json(tower_file) if vision_tower is not None else {}
     llama_sizes = given["llama"]

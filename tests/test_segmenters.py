@@ -22,6 +22,7 @@ from grounding_jax.proposals import PointGrid, non_overlapping, segment_everythi
 from grounding_jax.weights import folder, mask2former
 from grounding_jax.weights import sam as sam_weights
 from grounding_jax.weights.checkpoint import expected_shapes
+from grounding_jax.weights.layouts import open_layout
 from grounding_jax.weights.tensors import CheckpointError, from_array
 from tests.torch_reference import randomize
 
@@ -57,7 +58,7 @@ def checkpoints(theirs, tmp_path_factory) -> dict[str, str]:
     """The same weights as detectron2 writes them, as its trainer does, and as transformers does."""
     out = tmp_path_factory.mktemp("mask2former")
     theirs.save_pretrained(out / "folder")
-    ours = segmenters._open_mask2former(*segmenters.open_layout(out / "folder", ("Mask2Former-hf",)), out / "folder")[2]
+    ours = mask2former.read(*open_layout(out / "folder", ("Mask2Former-hf",)), out / "folder")[2]
     tensors = mask2former.original_with_swin().to_torch(ours, "ours")
     state = {key: np.array(tensor.read()) for key, tensor in tensors.items()}
     (out / "final.pkl").write_bytes(pickle.dumps({"model": state, "__author__": "x", "matching_heuristics": True}))

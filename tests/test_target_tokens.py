@@ -8,8 +8,8 @@ from grounding_jax.data.pictures import open_picture
 from grounding_jax.language import tokenizer as tokenizers
 from grounding_jax.language.rows import encode_conversation, pack_row
 from grounding_jax.weights import folder
+from grounding_jax.weights.fresh import moved_vocabulary
 from gsva_jax import prompts, protocols
-from gsva_jax.assemble import moved_vocabulary
 from gsva_jax.experiment import load_config, run
 from gsva_jax.predict import ASSETS
 

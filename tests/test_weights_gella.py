@@ -8,55 +8,25 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
-import sentencepiece
 import torch
 import transformers
 from flax import traverse_util
 
-from gella_jax import assemble, model, prompts, weights
+from gella_jax import model, weights
 from gella_jax.config import GellaConfig
 from grounding_jax.models.mobilenet import MobileNetConfig
-from grounding_jax.models.swin import SwinConfig
-from grounding_jax.weights import folder, mobilenet, swin
+from grounding_jax.weights import folder, mobilenet
+from grounding_jax.weights.checkpoint import Checkpoint
 from grounding_jax.weights.readers import open_weights
-from grounding_jax.weights.sizes import Sizes
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor, from_array
-from grounding_jax.weights.writers import write_safetensors
+from tests.small_llava import rewritten, shape_only, state, tensors, write_files
 
-HEADS = Sizes({"mask2former": {"heads": 4}})
-PIECES = 127  # of the vocabulary; the golden LLaVA reads id 127 as the picture
+OWN = ("blend/", "association/")  # what no published file brings
 
 
 @pytest.fixture(scope="module")
 def files(golden, tmp_path_factory) -> pathlib.Path:
-    """`hf` and `original`: the golden LLaVA in both layouts, with a vocabulary; `m2f.pth` and `sizes.json`."""
-    root = tmp_path_factory.mktemp("files")
-    text = "\n".join((*prompts.NOUN_QUESTIONS, prompts.TEMPLATES["vicuna_v1"].first, "ASSISTANT"))
-    (root / "text.txt").write_text(text)
-    sentencepiece.SentencePieceTrainer.train(
-        input=str(root / "text.txt"), model_prefix=str(root / "tokenizer"), vocab_size=PIECES, model_type="bpe",
-        minloglevel=2,
-    )  # fmt: skip
-    for name in ("hf", "original"):
-        (root / name).mkdir()
-        shutil.copy(root / "tokenizer.model", root / name)
-    source = golden / "gella" / "llava15"
-    shutil.copy(source / "model.safetensors", root / "hf")
-    shutil.copy(source / "config.json", root / "hf")
-    flags = dict(lstrip=False, normalized=False, rstrip=False, single_word=False, special=True)
-    contents = {0: "<unk>", 1: "<s>", 2: "</s>", PIECES: "<image>"}
-    names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "image_token": "<image>"}
-    added = {str(i): {"content": content, **flags} for i, content in contents.items()}
-    (root / "hf" / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "LlamaTokenizer", "added_tokens_decoder": added, **names})
-    )
-    torch.save(original_names(state(source)), root / "original" / "pytorch_model.bin")
-    facts = json.loads((source / "config.json").read_text())
-    public = facts["text_config"] | {"mm_vision_select_layer": -2, "mm_projector_type": "mlp2x_gelu"}
-    (root / "original" / "config.json").write_text(json.dumps(public))
-    torch.save({"model": tensors(state(golden / "gella" / "m2f_d2_entity"))}, root / "m2f.pth")
-    (root / "sizes.json").write_text(json.dumps({"nheads": 4, "side": 64, "resoblend_dim": 16}))
-    return root
+    return write_files(tmp_path_factory.mktemp("files"), golden)
 
 
 @pytest.fixture(scope="module")
@@ -73,27 +43,25 @@ def parts(files, golden) -> dict[str, dict]:
 def checkpoints(parts, tmp_path_factory) -> dict[str, pathlib.Path]:
     """A model folder from the parts of either layout."""
     root = tmp_path_factory.mktemp("checkpoints")
-    for name, arguments in parts.items():
-        weights.open_parts(**arguments).save(root / name)
-    return {name: root / name for name in parts}
+    return {name: save_new(weights.open_parts(**arguments), root / name) for name, arguments in parts.items()}
 
 
-def state(path) -> dict[str, np.ndarray]:
-    return {key: tensor.read() for key, tensor in open_weights(path).items()}
+@pytest.fixture(scope="module")
+def exports(checkpoints, tmp_path_factory) -> dict[str, pathlib.Path]:
+    """These, exported to the layout that they are from."""
+    root = tmp_path_factory.mktemp("exports")
+    for layout, checkpoint in checkpoints.items():
+        weights.export(checkpoint, layout, root / layout)
+    return {layout: root / layout for layout in checkpoints}
 
 
-def tensors(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    return {key: torch.from_numpy(np.array(array)) for key, array in arrays.items()}
-
-
-def original_names(hub: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    """Hugging Face's names to those of LLaVA's release, which has no tower and no row for the picture."""
-    out = {}
-    for key, tensor in tensors(hub).items():
-        key = key.replace("multi_modal_projector.linear_1", "model.mm_projector.0")
-        key = key.replace("multi_modal_projector.linear_2", "model.mm_projector.2").removeprefix("language_model.")
-        if not key.startswith("vision_tower."):
-            out[key] = tensor[:PIECES] if "embed_tokens" in key or "lm_head" in key else tensor
+def save_new(opened: Checkpoint, out: pathlib.Path, fresh: tuple[str, ...] = OWN) -> pathlib.Path:
+    """Saves a new model; the parts that `init` makes, which takes long to compile, are drawn here."""
+    rng = np.random.default_rng(0)
+    drawn = {path: rng.standard_normal(leaf.shape, np.float32)
+             for path, leaf in opened.leaves.items() if path.startswith(fresh)}  # fmt: skip
+    leaves = opened.leaves | {path: from_array(array) for path, array in drawn.items()}
+    folder.save(out, leaves, opened.config.to_json(), opened.tokenizer.save)
     return out
 
 
@@ -152,14 +120,18 @@ def test_report(parts):
     )
 
 
+def test_a_seed_draws_what_is_fresh(parts):
+    """The association, which is the smallest part that is drawn."""
+    first, again, other = (weights.open_parts(**parts["original"], seed=seed).leaves for seed in (0, 0, 1))
+    for path in ("association/text/kernel", "association/query/kernel"):
+        np.testing.assert_array_equal(first[path].read(), again[path].read())
+        assert (first[path].read() != other[path].read()).mean() > 0.99
+
+
 @pytest.mark.parametrize("layout", weights.LAYOUTS)
-def test_exporting_what_was_imported_is_bit_equal(checkpoints, parts, golden, tmp_path, layout):
+def test_exporting_what_was_imported_is_bit_equal(checkpoints, exports, parts, golden, tmp_path, layout):
     """And importing that gives the same model folder, byte for byte."""
-    told = []
-    out, show = tmp_path / "out", lambda done, total: told.append(done / total)
-    weights.export(checkpoints[layout], out, layout, progress=show)
-    assert told == sorted(told) and told[-1] == 1
-    stored = state(parts[layout]["language_model"])
+    out, stored = exports[layout], state(parts[layout]["language_model"])
     assert_grown(state(out / "llava"), stored, seg=127 + (layout == "hf"))
     entity = golden / "gella" / "m2f_d2_entity"
     if layout == "original":
@@ -174,7 +146,11 @@ def test_exporting_what_was_imported_is_bit_equal(checkpoints, parts, golden, tm
 
 def test_from_one_layout_to_the_other(checkpoints, tmp_path):
     """Of a vocabulary without "<image>": Hugging Face's layout has a row of zeros for it, which is dropped again."""
-    weights.export(checkpoints["original"], tmp_path / "hf", "hf")
+    told = []
+    weights.export(
+        checkpoints["original"], "hf", tmp_path / "hf", progress=lambda done, total: told.append(done / total)
+    )
+    assert told == sorted(told) and told[-1] == 1
     llava = state(tmp_path / "hf" / "llava")
     assert len(llava["language_model.lm_head.weight"]) == 129
     assert not llava["language_model.model.embed_tokens.weight"][128].any()
@@ -185,12 +161,10 @@ def test_from_one_layout_to_the_other(checkpoints, tmp_path):
     assert same_files(checkpoints["original"], tmp_path / "again")
 
 
-def test_transformers_reads_the_exported_folders(checkpoints, golden, tmp_path):
+def test_transformers_reads_the_exported_folders(exports, golden):
     """With nothing missing, and with the numbers of the goldens that the parts are from."""
-    weights.export(checkpoints["hf"], tmp_path / "out", "hf")
-    weights.export(checkpoints["original"], tmp_path / "original", "original")
     options = dict(output_loading_info=True, dtype=torch.float32)
-    llava, missed = transformers.LlavaForConditionalGeneration.from_pretrained(tmp_path / "out" / "llava", **options)
+    llava, missed = transformers.LlavaForConditionalGeneration.from_pretrained(exports["hf"] / "llava", **options)
     assert not missed["missing_keys"] and not missed["unexpected_keys"]
     given = tensors(state(golden / "gella" / "llava15" / "inputs.safetensors"))
     wanted = tensors(state(golden / "gella" / "llava15" / "outputs.safetensors"))
@@ -199,7 +173,7 @@ def test_transformers_reads_the_exported_folders(checkpoints, golden, tmp_path):
                              pixel_values=given["pixel_values"].float())  # fmt: skip
     real = given["attention_mask"].bool()
     torch.testing.assert_close(found.logits[real][:, :128], wanted["logits"][real], atol=1e-4, rtol=1e-4)
-    tower, missed = transformers.CLIPVisionModel.from_pretrained(tmp_path / "original" / "clip", **options)
+    tower, missed = transformers.CLIPVisionModel.from_pretrained(exports["original"] / "clip", **options)
     assert not missed["missing_keys"] and not missed["unexpected_keys"]
     images = tensors(state(golden / "gella" / "clip_vision" / "inputs.safetensors"))["pixel_values"].float()
     wanted = tensors(state(golden / "gella" / "clip_vision" / "outputs.safetensors"))
@@ -207,7 +181,7 @@ def test_transformers_reads_the_exported_folders(checkpoints, golden, tmp_path):
         found = tower.eval()(images)
     torch.testing.assert_close(found.pooler_output, wanted["pooler_output"], atol=1e-4, rtol=1e-4)
     kind = transformers.Mask2FormerForUniversalSegmentation
-    masks, missed = kind.from_pretrained(tmp_path / "out" / "mask2former", **options)
+    masks, missed = kind.from_pretrained(exports["hf"] / "mask2former", **options)
     unused = "model.pixel_level_module.encoder.swin.layernorm."  # what it makes and never reads
     lacking = {key for key in missed["missing_keys"] if not key.startswith(unused)}
     assert lacking <= {"criterion.empty_weight"} and not missed["unexpected_keys"]
@@ -226,8 +200,8 @@ def test_lora_is_kept_apart_or_folded_in(checkpoints, tmp_path):
         leaves[path] = from_array(rng.normal(size=leaves[path].shape).astype(np.float32))
     config, _, tokenizer = weights.load(checkpoints["original"])
     folder.save(tmp_path / "trained", leaves, config.to_json(), tokenizer.save)
-    weights.export(tmp_path / "trained", tmp_path / "apart")
-    weights.export(tmp_path / "trained", tmp_path / "folded", merge_lora=True)
+    weights.export(tmp_path / "trained", "original", tmp_path / "apart")
+    weights.export(tmp_path / "trained", "original", tmp_path / "folded", merge_lora=True)
     apart, folded = (state(tmp_path / name / "llava") for name in ("apart", "folded"))
     attention = folder.load(tmp_path / "trained")["llama"]["layers"]["attn"]
     for name in "qv":
@@ -242,102 +216,9 @@ def test_lora_is_kept_apart_or_folded_in(checkpoints, tmp_path):
     assert merged.config.llama.lora_rank == 0 and "LoRA: none" in merged.report
 
 
-def saved(opened, out: pathlib.Path) -> pathlib.Path:
+def saved(opened: Checkpoint, out: pathlib.Path) -> pathlib.Path:
     opened.save(out)
     return out
-
-
-def rewritten(source: pathlib.Path, out: pathlib.Path, **changes) -> pathlib.Path:
-    """A copy of a LLaVA folder with a new state dict (`weights`) or other keys in its config.json."""
-    ignored = shutil.ignore_patterns("pytorch_model.bin", "model.safetensors") if "weights" in changes else None
-    shutil.copytree(source, out, ignore=ignored)
-    if "weights" in changes:
-        torch.save(tensors(changes.pop("weights")), out / "pytorch_model.bin")
-    if changes:
-        public = json.loads((out / "config.json").read_text()) | changes
-        (out / "config.json").write_text(json.dumps(public))
-    return out
-
-
-NEWER = {
-    "in memory": {
-        "language_model.model.": "model.language_model.",
-        "language_model.lm_head.": "lm_head.",
-        "multi_modal_projector.": "model.multi_modal_projector.",
-        "vision_tower.vision_model.": "model.vision_tower.",
-    },
-    "in files": {"vision_tower.vision_model.": "vision_tower."},
-    "with a whole tower": {
-        "language_model.model.": "model.language_model.",
-        "language_model.lm_head.": "lm_head.",
-        "multi_modal_projector.": "model.multi_modal_projector.",
-        "vision_tower.": "model.vision_tower.",
-    },
-}
-
-
-@pytest.mark.parametrize("version", NEWER)
-def test_names_of_transformers_5(files, parts, tmp_path, version):
-    changed = {}
-    for key, array in state(files / "hf").items():
-        for old, new in NEWER[version].items():
-            if key.startswith(old):
-                key = new + key.removeprefix(old)
-                break
-        changed[key] = array
-    changed["model.language_model.layers.0.self_attn.rotary_emb.inv_freq"] = np.zeros(8, np.float32)
-    newer = rewritten(files / "hf", tmp_path / "newer", weights=changed)
-    found, wanted = (
-        weights.open_parts(**{**parts["hf"], "language_model": path}).leaves for path in (newer, files / "hf")
-    )
-    assert found.keys() == wanted.keys()
-    for path in wanted:
-        if path.startswith(("llama/", "clip/", "projector/")):
-            np.testing.assert_array_equal(found[path].read(), wanted[path].read(), err_msg=path, strict=True)
-
-
-def test_a_tower_that_transformers_5_wrote(files, parts, golden, tmp_path):
-    path = golden / "gella" / "clip_vision"
-    shutil.copytree(path, tmp_path / "clip")
-    shorter = {key.removeprefix("vision_model."): tensor for key, tensor in tensors(state(path)).items()}
-    torch.save(shorter, tmp_path / "clip" / "pytorch_model.bin")
-    (tmp_path / "clip" / "model.safetensors").unlink()
-    for part in ("inputs", "outputs"):
-        (tmp_path / "clip" / f"{part}.safetensors").unlink()
-    opened = weights.open_parts(**{**parts["original"], "vision_tower": tmp_path / "clip"})
-    stored = state(path)["vision_model.encoder.layers.2.mlp.fc1.weight"]
-    np.testing.assert_array_equal(opened.leaves["clip/layers/mlp/fc1/kernel"].read()[2], stored.T)
-
-
-def test_padding_of_the_vocabulary_is_no_place_for_seg(files, tmp_path):
-    """Hugging Face's LLaVA-1.5 has 32,064 rows, and [SEG] must be 32002, behind "<image>" and "<pad>"."""
-    arrays = state(files / "hf")
-    for key in ("language_model.lm_head.weight", "language_model.model.embed_tokens.weight"):
-        arrays[key] = np.concatenate([arrays[key], 1 + arrays[key][:64]])
-    padded = rewritten(files / "hf", tmp_path / "padded", weights=arrays)
-    (padded / "added_tokens.json").write_text(json.dumps({"<image>": 127, "<pad>": 128}))
-    opened = assemble.language_side(padded, None, Sizes(), seed=0)
-    assert (opened.tokenizer.seg, opened.tokenizer.vocab_size, opened.llama.vocab_size) == ((129,), 130, 130)
-    assert opened.report == [
-        "fresh: 1 token rows of embedding and head, the mean of the others",
-        "dropped: 63 token rows that the tokenizer does not use",
-        "fresh: LoRA of rank 8",
-    ]
-    embedding = opened.leaves["llama/embed/embedding"].read()
-    stored = arrays["language_model.model.embed_tokens.weight"]
-    np.testing.assert_array_equal(embedding[:129], stored[:129])
-    np.testing.assert_array_equal(embedding[129], stored[:129].mean(0, dtype=np.float64).astype(np.float16))
-    head = opened.leaves["llama/head/kernel"].read()
-    np.testing.assert_array_equal(head[:, :129], arrays["language_model.lm_head.weight"][:129].T)
-
-
-def test_what_a_nested_config_leaves_out(files, tmp_path):
-    """transformers 4 wrote only what differs from its defaults: no heads for a 7B."""
-    nested = json.loads((files / "hf" / "config.json").read_text())["text_config"]
-    short = {key: nested[key] for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size")}
-    folder_ = rewritten(files / "hf", tmp_path / "short", text_config=short)
-    config = assemble.language_side(folder_, None, Sizes(), seed=0).llama
-    assert (config.heads, config.eps, config.max_positions) == (32, 1e-6, 2048)
 
 
 def test_a_projector_of_one_layer(files, parts, tmp_path):
@@ -350,105 +231,12 @@ def test_a_projector_of_one_layer(files, parts, tmp_path):
     torch.save({k: t.bfloat16() for k, t in tensors(arrays).items()}, tmp_path / "v1" / "pytorch_model.bin")
     opened = weights.open_parts(**{**parts["original"], "language_model": tmp_path / "v1"})
     assert opened.config.projector == "linear"
-    kept = {path: leaf for path, leaf in opened.leaves.items() if not path.startswith(("blend/", "association/"))}
-    assert kept["projector/kernel"].dtype == ml_dtypes.bfloat16
-    zeros = {path: shape_only(leaf.shape) for path, leaf in opened.leaves.items() if path not in kept}
-    folder.save(tmp_path / "ckpt", kept | zeros, opened.config.to_json(), opened.tokenizer.save)
-    weights.export(tmp_path / "ckpt", tmp_path / "out")
+    assert opened.leaves["projector/kernel"].dtype == ml_dtypes.bfloat16
+    save_new(opened, tmp_path / "ckpt")
+    weights.export(tmp_path / "ckpt", "original", tmp_path / "out")
     assert_grown(state(tmp_path / "out" / "llava"), state(tmp_path / "v1"), seg=127)
     with pytest.raises(CheckpointError, match="layout hf: has no place for a projector of one layer; use original"):
-        weights.export(tmp_path / "ckpt", tmp_path / "other", "hf")
-
-
-def shape_only(shape: tuple[int, ...]) -> LazyTensor:
-    """Zeros of any size, which take no memory."""
-    return LazyTensor(tuple(shape), np.dtype(np.float32), lambda: np.broadcast_to(np.zeros((), np.float32), shape))
-
-
-def test_the_tower_of_its_own_folder_wins(files, golden, tmp_path):
-    tower = golden / "gella" / "clip_vision"
-    opened = assemble.language_side(files / "hf", tower, Sizes(), seed=0)
-    assert opened.report[0] == f"left out: 55 tensors of the vision tower inside, {tower} is used"
-    stored = state(tower)["vision_model.embeddings.position_embedding.weight"]
-    np.testing.assert_array_equal(opened.leaves["clip/pos_embed"].read(), stored)
-    inside = {f"model.vision_tower.vision_tower.{key}": array for key, array in state(tower).items()}
-    both = rewritten(files / "original", tmp_path / "both", weights=state(files / "original") | inside)
-    alone = assemble.language_side(both, None, Sizes(), seed=0)
-    np.testing.assert_array_equal(alone.leaves["clip/pos_embed"].read(), stored)
-    assert alone.clip.heads == 1  # nothing tells the heads of this one; a head of 64 is usual
-
-
-def branch(files, mask2former="m2f.pth", backbone_file=None, backbone_name=None) -> assemble.MaskBranch:
-    return assemble.mask_branch(files / mask2former, backbone_file, backbone_name, HEADS, seed=0)
-
-
-def test_a_head_for_other_classes_is_made_fresh(files, golden):
-    hub = golden / "gella" / "m2f_hf"  # 5 classes; its config.json tells the heads, too
-    opened = branch(files, hub)
-    assert (opened.mask2former.classes, opened.mask2former.heads) == (1, 4)
-    stem = "transformer_decoder/heads/class_embed"
-    assert opened.report[1:] == [
-        "left out: Mask2Former's head for 5 classes, GELLA has one for entities",
-        f"fresh: mask2former's {stem}/bias, {stem}/kernel",
-    ]
-    assert opened.leaves[f"mask2former/{stem}/kernel"].shape == (64, 2)
-    stored = state(hub)["model.transformer_module.queries_features.weight"]
-    np.testing.assert_array_equal(opened.leaves["mask2former/transformer_decoder/query_feat"].read(), stored)
-
-
-def test_a_backbone_that_was_asked_for(files, monkeypatch):
-    """The Swin inside the file is not the wanted one: it stays out, and so does what depends on its channels."""
-    opened = branch(files, backbone_name="mobilenet_v2")
-    assert opened.backbone == MobileNetConfig.torchvision()
-    assert opened.mask2former.channels == (24, 32, 96, 320)
-    assert opened.report == [
-        f"left out: the Swin of {files / 'm2f.pth'}, which has 8 channels, depths (1, 2, 1, 1) and windows of 4",
-        "fresh: the backbone, with widths (16, 24, 32, 64, 96, 160, 320)",
-        "left out: Mask2Former's convolutions of maps of (8, 16, 32, 64) channels, not (24, 32, 96, 320)",
-        "fresh: mask2former's pixel_decoder/lateral/kernel, pixel_decoder/input_proj_{0-2}/kernel",
-    ]
-    # It is the wanted one whatever its window: Swin-L has 12, or 7 in the models of EntitySeg.
-    small = SwinConfig(width=8, depths=(1, 2, 1, 1), heads=(1, 2, 4, 4), window=7)
-    monkeypatch.setitem(assemble.BACKBONES, "small", (small, small.widths))
-    opened = branch(files, backbone_name="small")
-    assert opened.backbone.window == 4 and opened.report[0].startswith("backbone: the Swin of ")
-
-
-def test_a_whole_mask_branch_is_fresh():
-    """A Swin-T and Mask2Former for entities."""
-    opened = assemble.mask_branch(None, None, None, Sizes(), seed=0)
-    assert opened.report == [
-        "fresh: the backbone, with 96 channels, depths (2, 2, 6, 2) and windows of 7",
-        "fresh: Mask2Former",
-    ]
-    published = GellaConfig.gella_7b()
-    assert (opened.backbone, opened.mask2former) == (published.backbone, published.mask2former)
-
-
-def stand_alone(golden, hf: bool) -> dict[str, LazyTensor]:
-    """The Swin of the golden Mask2Former as a file of its own: a norm at the end in the place of four, and a head."""
-    leaves = swin.original("backbone.").to_ours(
-        {k: t for k, t in open_weights(golden / "gella" / "m2f_d2_entity").items() if k.startswith("backbone.")}, "m2f"
-    )
-    leaves = {path: leaf for path, leaf in leaves.items() if not path.startswith("norm")}
-    leaves |= {f"norm/{name}": shape_only((64,)) for name in ("scale", "bias")}
-    table = swin.transformers("swin.", detection=False) if hf else swin.original(detection=False)
-    return table.to_torch(leaves, "Swin") | {"classifier.bias" if hf else "head.bias": shape_only((9,))}
-
-
-@pytest.mark.parametrize("layout", ["original", "hf"])
-def test_a_backbone_of_its_own_file_wins(files, golden, tmp_path, layout):
-    """A stand-alone Swin, whose maps have had no norms yet."""
-    write_safetensors(tmp_path, stand_alone(golden, layout == "hf"))
-    opened, inside = branch(files, backbone_file=tmp_path), branch(files)
-    assert opened.report[0].startswith("left out: the Swin of ")
-    assert opened.report[1].startswith(f"backbone: {tmp_path}, which has 8 channels")
-    assert opened.report[2] == "fresh: backbone's " + ", ".join(
-        f"norm{i}/{name}" for i in range(4) for name in ("bias", "scale")
-    )
-    assert opened.backbone == inside.backbone and opened.leaves.keys() == inside.leaves.keys()
-    for path in ("backbone/patch_embed/kernel", "backbone/stages_2/merge/reduction/kernel"):
-        np.testing.assert_array_equal(opened.leaves[path].read(), inside.leaves[path].read(), strict=True)
+        weights.export(tmp_path / "ckpt", "hf", tmp_path / "other")
 
 
 @pytest.mark.parametrize("convention", ["torchvision", "tensorflow"])
@@ -465,10 +253,9 @@ def test_mobilenet_keeps_its_convention(parts, golden, tmp_path, convention):
     opened = weights.open_parts(**parts["hf"], backbone_file=path)
     usual = getattr(MobileNetConfig, convention)()
     assert (opened.config.backbone.same_padding, opened.config.backbone.eps) == (usual.same_padding, usual.eps)
-    drawn = ("blend/", "association/", "mask2former/pixel_decoder/input_proj", "mask2former/pixel_decoder/lateral/")
-    leaves = {name: shape_only(leaf.shape) if name.startswith(drawn) else leaf for name, leaf in opened.leaves.items()}
-    folder.save(tmp_path / "ckpt", leaves, opened.config.to_json(), opened.tokenizer.save)
-    weights.export(tmp_path / "ckpt", tmp_path / "out", "hf")
+    of_channels = ("mask2former/pixel_decoder/input_proj", "mask2former/pixel_decoder/lateral/")
+    save_new(opened, tmp_path / "ckpt", fresh=OWN + of_channels)
+    weights.export(tmp_path / "ckpt", "hf", tmp_path / "out")
     name = "backbone.pth" if convention == "torchvision" else "backbone"
     counters_and_heads = ("num_batches_tracked", "features.18", "classifier", "conv_1x1")
     wanted = {k: a for k, a in state(path).items() if not any(part in k for part in counters_and_heads)}
@@ -523,9 +310,11 @@ def test_sizes_that_do_not_fit(files, parts, tmp_path):
 
 def test_ablations_are_sizes(parts, tmp_path):
     sizes = {"nheads": 4, "sa": False, "assoc": "fc_relu_fc", "lora_r": 0, "vision_layer": -1, "remark": "mine"}
+    sizes |= {"colours": "location", "seg_state": "predicting"}
     (tmp_path / "sizes.json").write_text(json.dumps(sizes))
     opened = weights.open_parts(**{**parts["hf"], "sizes": tmp_path / "sizes.json"}, preset="mask_query")
     assert (opened.config.blend.sa, opened.config.blend.query, opened.config.vision_layer) == (False, "mask", -1)
+    assert (opened.config.colours, opened.config.seg_state) == ("location", "predicting")
     assert "association/text/fc2/kernel" in opened.leaves and "blend/self_attn/q/kernel" not in opened.leaves
     assert opened.report[-2:] == ("LoRA: none", "sizes that set nothing: remark")
 
@@ -533,10 +322,10 @@ def test_ablations_are_sizes(parts, tmp_path):
 def test_outputs_are_never_overwritten(checkpoints, tmp_path):
     (tmp_path / "mask2former.pth").write_bytes(b"precious")
     with pytest.raises(CheckpointError, match=r"mask2former\.pth: already exists"):
-        weights.export(checkpoints["hf"], tmp_path)
+        weights.export(checkpoints["hf"], "original", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mask2former.pth"]
     with pytest.raises(CheckpointError, match="layout onnx: unknown, known are original and hf"):
-        weights.export(checkpoints["hf"], tmp_path, "onnx")
+        weights.export(checkpoints["hf"], "onnx", tmp_path)
 
 
 def phantoms(config: GellaConfig) -> dict[str, LazyTensor]:
@@ -557,7 +346,7 @@ def test_every_name_of_gella_7b(gella_7b, layout):
     back = {}
     for name, part in weights.parts(config, layout).items():
         back |= part.table.to_ours(parts[name], name)
-    own = {path for path in gella_7b if path.startswith(("blend/", "association/"))}
+    own = {path for path in gella_7b if path.startswith(OWN)}
     assert {path: leaf.shape for path, leaf in back.items()} == {
         path: leaf.shape for path, leaf in gella_7b.items() if path not in own
     }

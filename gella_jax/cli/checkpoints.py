@@ -12,19 +12,19 @@ from grounding_jax.commands import Format, check_format, save_model
 from grounding_jax.terminal import copying, optional, say
 
 _PARTS = ("vision_tower", "mask2former", "backbone", "backbone_name", "preset", "sizes", "template", "seed")
-_FORMATS = {"parts": Format((), ("language_model",), _PARTS), "exported": Format(("EXPORTED",), (), ())}
+_FORMATS = {"llava": Format((), ("language_model",), _PARTS), "exported": Format(("EXPORTED",), (), ())}
 
 
 @dataclasses.dataclass(frozen=True)
 class Import:
     """Make a model folder from PyTorch checkpoints; nothing in them is ever executed.
 
-    parts: a new GELLA, to be trained, from LLaVA, CLIP, Mask2Former and a backbone. exported: what `gella export`
+    llava: a new GELLA, to be trained, from LLaVA, CLIP, Mask2Former and a backbone. exported: what `gella export`
     wrote, as it was, whether or not PyTorch trained its parts in between.
 
     For example:
-      gella import --format parts --language-model LLAVA --vision-tower CLIP --mask2former entity.pth --out CKPT
-      gella import --format parts --language-model LLAVA_HF --backbone mobilenet_v2.pth --out CKPT
+      gella import --format llava --language-model LLAVA --vision-tower CLIP --mask2former entity.pth --out CKPT
+      gella import --format llava --language-model LLAVA_HF --backbone mobilenet_v2.pth --out CKPT
       gella import --format exported EXPORTED --out CKPT
 
     Attributes:
@@ -35,7 +35,8 @@ class Import:
         vision_tower: CLIP's folder; only needed where the language model's has no tower.
         mask2former: Mask2Former or a model of EntitySeg with a Swin, detectron2's file or transformers' folder.
         backbone: a Swin or a MobileNetV2, instead of the Swin in there.
-        backbone_name: which backbone to make where none is given: swin_t (the default), swin_l or mobilenet_v2.
+        backbone_name: swin_t, swin_l or mobilenet_v2: takes the Swin of --mask2former only if it is that one, else
+            makes it fresh; without any Swin, a Swin-T.
         preset: of ResoBlend: skip (the default), paper or mask_query.
         sizes: a JSON file with what shapes can't tell: heads, image sizes, LoRA, colours, template ...
         template: conversation template: vicuna_v1 (the default) or plain.
@@ -44,7 +45,7 @@ class Import:
 
     weights: Annotated[Positional[tuple[str, ...]], optional("EXPORTED")] = ()
     _: dataclasses.KW_ONLY
-    format: Literal["parts", "exported"]
+    format: Literal["llava", "exported"]
     out: Annotated[str, arg(metavar="CKPT")]
     language_model: Annotated[str | None, optional("DIR")] = None
     vision_tower: Annotated[str | None, optional("DIR")] = None
@@ -110,6 +111,6 @@ class Export:
         from grounding_jax.training.run_folder import find_folder
 
         with copying(f"writing {self.out}") as progress:
-            export(find_folder(self.checkpoint, ASSETS), epath.Path(self.out), self.format, self.merge_lora, progress)
+            export(find_folder(self.checkpoint, ASSETS), self.format, epath.Path(self.out), self.merge_lora, progress)
         say(f"{self.out} is complete")
         return 0

@@ -11,7 +11,7 @@ import numpy as np
 from etils import epath
 from flax import traverse_util
 
-from grounding_jax.weights.readers import open_weights
+from grounding_jax.weights.readers import open_weights, read_json
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor, from_array
 from grounding_jax.weights.writers import Progress, write_safetensors
 
@@ -78,6 +78,12 @@ def from_params(params: Mapping) -> dict[str, LazyTensor]:
     """The inverse of `to_params`, for saving: nested dicts of numpy or jax arrays as leaves by path."""
     flat = traverse_util.flatten_dict(params, sep="/")
     return {path: from_array(np.asarray(array)) for path, array in flat.items()}
+
+
+def read_public(folder: epath.PathLike) -> dict:
+    """The config.json of a published folder; {} where there is none, as for a file."""
+    file = epath.Path(folder) / CONFIG_FILE
+    return read_json(file) if file.exists() else {}
 
 
 def digest(folder: epath.PathLike) -> str:

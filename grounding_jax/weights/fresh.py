@@ -1,6 +1,6 @@
 """What published checkpoints do not bring to a new model: token rows, LoRA, layers, and parts that `init` draws.
 
-All of it is lazy, and a leaf is the same however often and in whatever order leaves are read.
+All of it but `moved_vocabulary` is lazy, and a leaf is the same however often and in whatever order leaves are read.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from flax import traverse_util
 from grounding_jax.weights.tensors import LazyTensor
 
 INITIALIZER_RANGE = 0.02  # of LLaMA's config: the deviation of new token rows
+LORA_RANK = 8  # of new adapters (spec gsva a.6, gella c)
 _FLOAT32 = np.dtype(np.float32)
 _LORA_TARGETS = ("q", "v")
 _TOKEN_AXES = {"llama/embed/embedding": 0, "llama/head/kernel": 1}
@@ -52,6 +53,19 @@ def resized_vocabulary(
     if old > len(kept):
         report.append(f"dropped: {old - len(kept)} token rows that the tokenizer does not use")
     return out, report
+
+
+def moved_vocabulary(params: dict, rows: Sequence[int]) -> dict:
+    """LLaMA's parameters for another vocabulary: `rows` are the old ids of its tokens, -1 for what is new.
+
+    These are arrays in memory, unlike the leaves of `resized_vocabulary`; new rows are from N(0, 0.02).
+    """
+    rows = np.asarray(rows)
+    new = np.flatnonzero(rows < 0)
+    embedding, kernel = params["embed"]["embedding"][rows], params["head"]["kernel"][:, rows]
+    for path, array in (("llama/embed/embedding", embedding), ("llama/head/kernel", kernel.T)):
+        array[new] = generator(0, path)().normal(0.0, INITIALIZER_RANGE, (len(new), array.shape[1]))
+    return {**params, "embed": {"embedding": embedding}, "head": {"kernel": kernel}}
 
 
 def normal_rows(seed: int) -> Draw:

@@ -15,7 +15,6 @@ from grounding_jax.language.tokenizer import IMAGE_TEXT, Tokenizer
 from grounding_jax.models.clip import ClipConfig
 from grounding_jax.models.llama import LlamaConfig
 from grounding_jax.weights import clip, folder, llama
-from grounding_jax.weights.readers import read_json
 from grounding_jax.weights.rules import layer
 from grounding_jax.weights.table import Table
 
@@ -75,10 +74,9 @@ def is_tower(key: str) -> bool:
 
 def read_public(language_model: epath.PathLike) -> tuple[dict[str, Any], dict[str, Any], str]:
     """The folder's config.json as (what is about the language model, all of it, the file's name); {} without one."""
-    file = epath.Path(language_model) / folder.CONFIG_FILE
-    public = read_json(file) if file.exists() else {}
+    public = folder.read_public(language_model)
     text = {**_HF_DEFAULTS, **public["text_config"]} if "text_config" in public else public
-    return text, public, str(file)
+    return text, public, str(epath.Path(language_model) / folder.CONFIG_FILE)
 
 
 def public_original(

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from grounding_jax.models import mask2former as mask2former_model
+from grounding_jax.models import swin as swin_model
 from grounding_jax.models.mask2former import Mask2FormerConfig
 from grounding_jax.models.swin import SwinConfig
 from grounding_jax.weights import folder, swin
-from grounding_jax.weights.checkpoint import part
-from grounding_jax.weights.readers import read_json
+from grounding_jax.weights.checkpoint import expected_shapes, part, prefixed
 from grounding_jax.weights.rules import layer, norm
 from grounding_jax.weights.table import Rule, Table, packed
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor
@@ -45,14 +46,15 @@ def transformers() -> Table:
     )
 
 
-def original_with_swin() -> Table:
-    """All of `model_final_*.pkl` and `.pth`: the decoders, and our `swin` tree under `backbone`."""
-    return swin.original("backbone.").prefixed("", "backbone/") + original()
+def original_with_swin(decoders: str = "") -> Table:
+    """All of `model_final_*.pkl` and `.pth`: the decoders, behind a prefix, and our `swin` tree under `backbone`."""
+    return swin.original("backbone.").prefixed("", "backbone/") + original().prefixed("", decoders)
 
 
-def transformers_with_swin() -> Table:
-    """All of `Mask2FormerForUniversalSegmentation`: the decoders, and our `swin` tree under `backbone`."""
-    return swin.transformers("model.pixel_level_module.encoder.").prefixed("", "backbone/") + transformers()
+def transformers_with_swin(decoders: str = "") -> Table:
+    """All of `Mask2FormerForUniversalSegmentation`: the decoders and the Swin, as in `original_with_swin`."""
+    inside = swin.transformers("model.pixel_level_module.encoder.")
+    return inside.prefixed("", "backbone/") + transformers().prefixed("", decoders)
 
 
 def read(
@@ -67,16 +69,19 @@ def read(
         **sizes: fields of `Mask2FormerConfig` that win.
 
     Raises:
-        CheckpointError: names are missing or unknown, as those of a CropFormer.
+        CheckpointError: names are missing or unknown, as those of a CropFormer, or shapes contradict each other or
+            `sizes`.
     """
     if any(".make_3d." in key for key in tensors):
         raise CheckpointError(f"{path}: is a CropFormer, which looks at crops, too; use a Mask2Former of EntitySeg")
     table = original_with_swin() if layout == "Mask2Former" else transformers_with_swin()
     leaves = table.to_ours(tensors, str(path))
-    file = epath.Path(path) / folder.CONFIG_FILE
-    public = read_json(file) if file.exists() else {}
+    public = folder.read_public(path)
     sizes = {"heads": public.get("num_attention_heads", Mask2FormerConfig.heads), **sizes}
-    return swin.config(part(leaves, "backbone/")), config(leaves, **sizes), leaves
+    backbone, decoders = swin.config(part(leaves, "backbone/")), config(leaves, **sizes)
+    inside = prefixed("backbone/", expected_shapes(swin_model.init, backbone))
+    table.check_shapes(leaves, inside | expected_shapes(mask2former_model.init, decoders), str(path))
+    return backbone, decoders, leaves
 
 
 def config(leaves: Mapping[str, LazyTensor], **sizes: Any) -> Mask2FormerConfig:
