@@ -21,7 +21,7 @@ demo: $(VENV)/.demo-ready  ## Set up, then segment two pictures with the tiny GS
 	@$(BIN)/python -m gsva_jax.demo
 
 test: $(VENV)/.test-ready lint  ## Set up, check style, run all tests.
-	@NPROC=16 $(BIN)/python -m pytest -n 2
+	@NPROC=16 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.test-ready  ## Check style and layout.
 	@$(BIN)/ruff check .

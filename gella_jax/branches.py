@@ -8,22 +8,20 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
 
 from gella_jax import prompts
-from gella_jax.config import GellaConfig
 from gella_jax.data import Drawn, draw, picture_arrays
 from gella_jax.passes import find, match, pair, read_nouns, see
 from grounding_jax.data.entity_masks import Entities
 from grounding_jax.data.pictures import resized_size
 from grounding_jax.language.answers import read_answer
-from grounding_jax.language.batching import TARGETS, Batcher, bucket, doubling, filled
+from grounding_jax.language.batching import TARGETS, bucket, doubling, filled
 from grounding_jax.language.conversation import defuse
 from grounding_jax.language.generation import write
-from grounding_jax.language.tokenizer import SEG_TEXT, Tokenizer
+from grounding_jax.language.loaded import Loaded
+from grounding_jax.language.tokenizer import SEG_TEXT
 from grounding_jax.models.mask2former import Prediction
 from grounding_jax.models.mask_resize import mask_matrices, resize_masks
-from grounding_jax.sharding.mesh import BATCH, num_rows
 
 LeftOut = Mapping[str, tuple[int, ...]]  # places of masks, by the reason for which they are no part of an answer
 
@@ -87,30 +85,10 @@ class Segmented(NamedTuple):
         return {reason: tuple(np.flatnonzero(which).tolist()) for reason, which in reasons.items()}
 
 
-class Branches:
-    """A model in memory, and what its parts do; `predict.Gella` makes tasks of it.
+class Branches(Loaded):
+    """A model in memory, and what its parts do; `predict.Gella` makes tasks of it. Attributes as of `Loaded`."""
 
-    Attributes:
-        config: sizes.
-        params: nested dict of arrays.
-        tokenizer: the vocabulary.
-        dtype: of the computation.
-        mesh: the devices that the parameters are spread over; None where all is on one. Batches are then split over
-            ``data`` and ``fsdp``, and filled up with their first row where they don't divide.
-        batcher: makes rows of conversations.
-    """
-
-    def __init__(
-        self, config: GellaConfig, params: dict, tokenizer: Tokenizer, dtype=jnp.float32, mesh: Mesh | None = None
-    ):
-        self.config, self.params, self.tokenizer, self.dtype, self.mesh = config, params, tokenizer, dtype, mesh
-        self.batcher = Batcher(
-            tokenizer,
-            prompts.TEMPLATES[config.template],
-            config.clip.num_patches,
-            config.model_max_length,
-            1 if mesh is None else num_rows(mesh),
-        )
+    TEMPLATES = prompts.TEMPLATES
 
     def see(self, images: Sequence[np.ndarray]) -> tuple[jax.Array, jax.Array]:
         """`passes.see` for pictures of any sizes."""
@@ -202,10 +180,6 @@ class Branches:
         states = self.split(jnp.stack(filled(states, self.batcher.multiple)))
         by_query = np.asarray(pair(self.config, self.params, states, segmented.prediction.queries))
         return [one[: len(answer.nouns)] for one, answer in zip(by_query, answers, strict=False)]
-
-    def split(self, batch):
-        """The arrays of a batch, split over the mesh."""
-        return batch if self.mesh is None else jax.device_put(batch, NamedSharding(self.mesh, BATCH))
 
     def full_size(self, segmented: Segmented, b: int, size: tuple[int, int]) -> Callable[[int], np.ndarray]:
         """A function from a query to its mask logits at the size of the picture, float32 ``[H, W]``."""

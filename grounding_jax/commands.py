@@ -15,6 +15,7 @@ import tyro
 from grounding_jax.terminal import copying, one_line, say
 
 if TYPE_CHECKING:
+    from grounding_jax.sharding.mesh import MeshShape
     from grounding_jax.weights.checkpoint import Checkpoint
 
 
@@ -31,6 +32,29 @@ class Format(NamedTuple):
     sources: tuple[str, ...]
     needed: tuple[str, ...]
     possible: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OnMesh:
+    """A command whose model may take several devices; the fields of a `MeshShape`, whose module needs JAX.
+
+    Attributes:
+        mesh_data: copies of the model on the devices of a host, each asked about a part of the pictures; -1 as many as
+            there can be.
+        mesh_fsdp: parts that the weights are kept in, and put together layer by layer, when writing for every token;
+            each is asked about a part of the pictures.
+        mesh_tensor: parts that the work inside a layer is split into; no weights are moved.
+    """
+
+    mesh_data: Annotated[int, tyro.conf.arg(name="mesh.data", metavar="N")] = -1
+    mesh_fsdp: Annotated[int, tyro.conf.arg(name="mesh.fsdp", metavar="N")] = 1
+    mesh_tensor: Annotated[int, tyro.conf.arg(name="mesh.tensor", metavar="N")] = 1
+
+    def mesh_shape(self) -> MeshShape:
+        """How the devices are laid out."""
+        from grounding_jax.sharding.mesh import MeshShape
+
+        return MeshShape(self.mesh_data, self.mesh_fsdp, self.mesh_tensor)
 
 
 def run_command(program: str, parse: Callable[[list[str]], Command], argv: Sequence[str] | None) -> int:

@@ -11,35 +11,31 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from jax.sharding import Mesh, NamedSharding
 
 from grounding_jax.data.pictures import resized_size
 from grounding_jax.language.answers import Answer as ReadAnswer
 from grounding_jax.language.answers import phrases, read_answer
-from grounding_jax.language.batching import TARGETS, Batcher, bucket, filled
+from grounding_jax.language.batching import TARGETS, bucket, filled
 from grounding_jax.language.generation import write
+from grounding_jax.language.loaded import Loaded
 from grounding_jax.language.rows import Conversation, Row
-from grounding_jax.language.tokenizer import Tokenizer
 from grounding_jax.models import llama
 from grounding_jax.models.mask_resize import mask_matrices, resize_masks
-from grounding_jax.sharding.mesh import BATCH, MeshShape, num_rows
+from grounding_jax.sharding.mesh import MeshShape
 from grounding_jax.sharding.placement import place
 from grounding_jax.training.run_folder import BEST, IDENTITY_FILE, find_folder
 from gsva_jax import model, prompts, weights
-from gsva_jax.config import GsvaConfig
 from gsva_jax.data import picture_arrays
 from gsva_jax.passes import Reading, draw, read_rows, reread, see
 from gsva_jax.sharding import table
 
 ASSETS = epath.Path(__file__).parent / "assets"
-
-_T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,30 +98,10 @@ class Prompt(NamedTuple):
     num_expressions: int | None
 
 
-class Gsva:
-    """A model in memory.
+class Gsva(Loaded):
+    """A model in memory that segments what it is asked for, and answers questions; attributes as of `Loaded`."""
 
-    Attributes:
-        config: sizes.
-        params: nested dict of arrays.
-        tokenizer: the vocabulary.
-        dtype: of the computation.
-        mesh: the devices that the parameters are spread over; None where all is on one. Batches are then split over
-            ``data`` and ``fsdp``, and filled up with their first row where they don't divide.
-        batcher: makes rows of conversations.
-    """
-
-    def __init__(
-        self, config: GsvaConfig, params: dict, tokenizer: Tokenizer, dtype=jnp.float32, mesh: Mesh | None = None
-    ):
-        self.config, self.params, self.tokenizer, self.dtype, self.mesh = config, params, tokenizer, dtype, mesh
-        self.batcher = Batcher(
-            tokenizer,
-            prompts.TEMPLATES[config.template],
-            config.clip.num_patches,
-            config.model_max_length,
-            1 if mesh is None else num_rows(mesh),
-        )
+    TEMPLATES = prompts.TEMPLATES
 
     def segment(self, image: np.ndarray, expressions: Sequence[str], threshold: float = 0.5) -> Answer:
         """Masks for expressions, in the guided protocol.
@@ -286,10 +262,6 @@ class Gsva:
     def reread(self, row: Row, patches: jax.Array, reading: Reading, first: int) -> Reading:
         """`passes.reread` for rows on the host."""
         return reread(self.config, self.params, self.split(row), patches, reading, first)
-
-    def split(self, batch: _T) -> _T:
-        """The arrays of a batch, split over the mesh."""
-        return batch if self.mesh is None else jax.device_put(batch, NamedSharding(self.mesh, BATCH))
 
     def decide(self, row: Row, patches: jax.Array, threshold: float) -> tuple[Row, Reading, np.ndarray]:
         """Chooses [SEG] or [REJ] for every target, each knowing the choices before it.

@@ -9,11 +9,12 @@ from etils import epath
 from tyro.conf import arg
 
 from gella_jax.cli.loading import load_model
+from grounding_jax.commands import OnMesh
 from grounding_jax.terminal import Dtype, loading, optional, prepare_folder, show_report
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluate:
+class Evaluate(OnMesh):
     """Measure a model on one split of a dataset, with anybody's masks.
 
     Narratives are measured by average recall, expressions by IoU, categories by panoptic quality, entities by average
@@ -40,9 +41,6 @@ class Evaluate:
         markdown: file for a table with published numbers beside ours, in percent.
         batch_size: pictures at once; the numbers do not depend on it.
         dtype: of the weights and the computation; by default float32 on CPU and bfloat16 elsewhere.
-        mesh_data: copies of the model on the devices of a host; -1 as many as there can be.
-        mesh_fsdp: parts that the weights are kept in.
-        mesh_tensor: parts that the work inside a layer is split into.
     """
 
     data: Annotated[str, arg(metavar="ROOT")]
@@ -56,17 +54,12 @@ class Evaluate:
     markdown: Annotated[str | None, optional("FILE")] = None
     batch_size: Annotated[int, arg(metavar="N")] = 4
     dtype: Dtype = None
-    # The fields of a `MeshShape`, whose module needs JAX.
-    mesh_data: Annotated[int, arg(name="mesh.data", metavar="N")] = -1
-    mesh_fsdp: Annotated[int, arg(name="mesh.fsdp", metavar="N")] = 1
-    mesh_tensor: Annotated[int, arg(name="mesh.tensor", metavar="N")] = 1
 
     def run(self) -> int:
         """Evaluates, prints the numbers, and writes them."""
         from gella_jax.evaluate import check_dataset, evaluate
         from gella_jax.published import markdown_table
         from grounding_jax.sharding import hosts
-        from grounding_jax.sharding.mesh import MeshShape
 
         hosts.start()
         check_dataset(self.dataset, self.protocol)
@@ -82,7 +75,7 @@ class Evaluate:
 
                 propose = segmenters.load(self.segmenter, self.dtype)
         report = evaluate(
-            load_model(self.checkpoint, self.dtype, MeshShape(self.mesh_data, self.mesh_fsdp, self.mesh_tensor)),
+            load_model(self.checkpoint, self.dtype, self.mesh_shape()),
             self.data,
             self.dataset,
             self.protocol,

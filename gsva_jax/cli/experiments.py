@@ -8,12 +8,13 @@ from typing import Annotated, Literal
 from etils import epath
 from tyro.conf import Positional, Suppress, arg
 
+from grounding_jax.commands import OnMesh
 from grounding_jax.terminal import Dtype, note, optional, prepare_folder, say, show_report
 from gsva_jax.cli.loading import load_model
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluate:
+class Evaluate(OnMesh):
     """Measure a model on one split of a dataset.
 
     Protocols: official is the published arithmetic, to compare with papers (the right answer's wording is given);
@@ -41,11 +42,6 @@ class Evaluate:
         batch_size: pictures at once; the numbers do not depend on it.
         blind: show a grey picture instead: what the text alone gives away.
         dtype: of the weights and the computation; by default float32 on CPU and bfloat16 elsewhere.
-        mesh_data: copies of the model on the devices of a host, each asked about a part of the pictures; -1 as many as
-            there can be.
-        mesh_fsdp: parts that the weights are kept in, and put together layer by layer, when writing for every token;
-            each is asked about a part of the pictures.
-        mesh_tensor: parts that the work inside a layer is split into; no weights are moved.
     """
 
     data: Annotated[str, arg(metavar="ROOT")]
@@ -60,16 +56,11 @@ class Evaluate:
     batch_size: Annotated[int, arg(metavar="N")] = 8
     blind: bool = False
     dtype: Dtype = None
-    # The fields of a `MeshShape`, whose module needs JAX.
-    mesh_data: Annotated[int, arg(name="mesh.data", metavar="N")] = -1
-    mesh_fsdp: Annotated[int, arg(name="mesh.fsdp", metavar="N")] = 1
-    mesh_tensor: Annotated[int, arg(name="mesh.tensor", metavar="N")] = 1
 
     def run(self) -> int:
         """Evaluates, prints the numbers, and writes them."""
         from grounding_jax.data.datasets import KNOWN_DATASETS, open_dataset
         from grounding_jax.sharding import hosts
-        from grounding_jax.sharding.mesh import MeshShape
         from gsva_jax.evaluate import check_dataset, evaluate
         from gsva_jax.published import markdown_table
 
@@ -81,7 +72,7 @@ class Evaluate:
             for file in filter(None, (self.json, self.predictions, self.markdown, self.gallery)):
                 prepare_folder(epath.Path(file).parent)
         report = evaluate(
-            load_model(self.checkpoint, self.dtype, MeshShape(self.mesh_data, self.mesh_fsdp, self.mesh_tensor)),
+            load_model(self.checkpoint, self.dtype, self.mesh_shape()),
             self.data,
             self.dataset,
             self.protocol,
