@@ -81,11 +81,12 @@ def write_inputs(options: Options) -> None:
     import torch
     from safetensors.torch import save_file
 
-    model, generator = torch_model(options.backbone), torch.Generator().manual_seed(options.seed)
+    torch.manual_seed(options.seed)  # of the biases, too, which the model draws itself
+    model = torch_model(options.backbone)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
-                parameter.normal_(0, parameter[0].numel() ** -0.5, generator=generator)
+                parameter.normal_(0, parameter[0].numel() ** -0.5)
     inside = "model.pixel_level_module.encoder."
     save_file({k: v for k, v in model.state_dict().items() if not k.startswith(inside)}, options.work / WEIGHTS)
     rng, C = np.random.default_rng(options.seed), CHANNELS[options.backbone]
