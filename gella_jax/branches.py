@@ -15,7 +15,7 @@ from gella_jax.passes import find, match, pair, read_nouns, see
 from grounding_jax.data.entity_masks import Entities
 from grounding_jax.data.pictures import resized_size
 from grounding_jax.language.answers import read_answer
-from grounding_jax.language.batching import TARGETS, bucket, doubling, filled
+from grounding_jax.language.batching import SLOTS, TARGETS, bucket, doubling, filled
 from grounding_jax.language.conversation import defuse
 from grounding_jax.language.generation import write
 from grounding_jax.language.loaded import Loaded
@@ -156,7 +156,7 @@ class Branches(Loaded):
         row = self.batcher.pack([[prompt] for prompt in asked], 0)
         limits = [min(max_new, self.config.model_max_length - length) for length in lengths]
         # One more than is read: the state *at* a [SEG] is that from which the next token is chosen.
-        options = dict(max_new=max(limits) + 1, eos=self.tokenizer.eos, mesh=self.mesh)
+        options = dict(max_new=min(max_new, doubling(max(limits), SLOTS)) + 1, eos=self.tokenizer.eos, mesh=self.mesh)
         result = write(self.config.llama, self.params["llama"], self.split(row), patches, None, **options)
         ids = np.asarray(result.ids)
         return [self._read_answer(ids[b, :limit], result.states[b]) for b, limit in enumerate(limits)]

@@ -57,6 +57,31 @@ class OnMesh:
         return MeshShape(self.mesh_data, self.mesh_fsdp, self.mesh_tensor)
 
 
+@dataclasses.dataclass(frozen=True)
+class Packing:
+    """A command that packs datasets.
+
+    Attributes:
+        root: the folder of all datasets (docs/data.md).
+        out: the packed folder, local; copy it to gs:// when it is complete.
+        datasets: what is packed; by default all that is there.
+        workers: how many datasets at the same time.
+    """
+
+    root: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ROOT")]
+    out: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OUT")]
+    _: dataclasses.KW_ONLY
+    datasets: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...", help_behavior_hint="")] = ()
+    workers: Annotated[int, tyro.conf.arg(metavar="N")] = 4
+
+    def pack(self, usual: Sequence[str]) -> int:
+        """Packs, by default the usual ones, and says how it ended for each dataset; the exit code."""
+        from grounding_jax.checking import pack_datasets
+
+        num, whole = pack_datasets(self.root, self.out, self.datasets or usual, self.workers)
+        return int(whole < num if self.datasets else not whole)
+
+
 def run_command(program: str, parse: Callable[[list[str]], Command], argv: Sequence[str] | None) -> int:
     """Runs one command; an error is one line, unless PROGRAM_DEBUG=1 asks where it came from.
 

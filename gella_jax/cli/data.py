@@ -7,6 +7,8 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
 
+from grounding_jax.commands import Packing
+
 
 @dataclasses.dataclass(frozen=True)
 class Check:
@@ -32,7 +34,7 @@ class Check:
 
 
 @dataclasses.dataclass(frozen=True)
-class Prepare:
+class Prepare(Packing):
     """Pack datasets into few large files, which are read faster, also from gs://.
 
     The packed folder takes the place of ROOT everywhere. Called again, it goes on where it stopped. The exit code is 1
@@ -41,26 +43,11 @@ class Prepare:
     For example:
       gella data prepare ROOT PACKED
       gella data prepare ROOT PACKED --datasets "png|train2017" "entityseg|train" --workers 2
-
-    Attributes:
-        root: the folder of all datasets (docs/data.md).
-        out: the packed folder, local; copy it to gs:// when it is complete.
-        datasets: what is packed; by default all that is there.
-        workers: how many datasets at the same time.
     """
 
-    root: Annotated[Positional[str], arg(metavar="ROOT")]
-    out: Annotated[Positional[str], arg(metavar="OUT")]
-    _: dataclasses.KW_ONLY
-    datasets: Annotated[tuple[str, ...], arg(metavar="NAME...", help_behavior_hint="")] = ()
-    workers: Annotated[int, arg(metavar="N")] = 4
-
     def run(self) -> int:
-        """Packs, and says how it ended for each dataset."""
-        from grounding_jax.checking import pack_datasets
-
-        num, whole = pack_datasets(self.root, self.out, self.datasets or _names(), self.workers)
-        return int(whole < num if self.datasets else not whole)
+        """Packs."""
+        return self.pack(_names())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Anybody's masks of the entities in a picture: whatever segmented it, in any of the usual files (spec gella d)."""
 
 import functools
+import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -169,10 +170,10 @@ def _natural(file: epath.Path) -> list[tuple[int, str]]:
 
 def _read_png(png: epath.Path, size: Size | None) -> Entities:
     for file in segment_files(png):
-        content = _as_coco(files.read_json(file)) if file.exists() else {}
+        content = _as_coco(_parse(files.read_bytes(file), str(file))) if file.exists() else {}
         if not _is_panoptic(content):
             continue  # there is none, or it is about something else
-        own = [a for a in content["annotations"] if epath.Path(a.get("file_name", png.name)).name == png.name]
+        own = [a for a in content["annotations"] if posixpath.basename(a.get("file_name", png.name)) == png.name]
         if len(own) != 1:
             raise ValueError(f"{file} should have '{png.name}' once, but has it {len(own)} times")
         return _read_segments(png, size, own[0]["segments_info"], _category_names(content, file), file)
@@ -200,7 +201,7 @@ def _read_segments(
 
 
 def _read_json(file: epath.Path, size: Size | None, image_id: int | str | None, name: str | None) -> Entities:
-    content = _as_coco(_parse(str(file), file.stat().mtime))
+    content = _as_coco(_parse(files.read_bytes(file), str(file)))
     is_panoptic = _is_panoptic(content)
     if not is_panoptic and not _all_have(content.get("annotations"), "segmentation"):
         raise _unknown(file)
@@ -226,10 +227,12 @@ def _read_json(file: epath.Path, size: Size | None, image_id: int | str | None, 
 
 
 @functools.lru_cache(maxsize=1)
-def _parse(file: str, changed: float) -> Any:
-    """A json, which may be about thousands of pictures and is asked about one after the other; not to be changed."""
-    del changed
-    return files.read_json(epath.Path(file))
+def _parse(data: bytes, name: str) -> Any:
+    """A json, which may be about thousands of pictures and is asked about one after the other; not to be changed.
+
+    Kept by what is in it: a time of change has seconds only, and comparing bytes takes no time beside parsing them.
+    """
+    return files.parse_json(data, name)
 
 
 def _as_coco(content: Any) -> dict[str, Any]:

@@ -59,7 +59,11 @@ def read_json(file: epath.Path, fallback_encoding: str = "utf-8") -> Any:
 
     Raises FileNotFoundError if it is not there, ValueError if it is not JSON.
     """
-    data = read_bytes(file)
+    return parse_json(read_bytes(file), str(file), fallback_encoding)
+
+
+def parse_json(data: bytes, name: str, fallback_encoding: str = "utf-8") -> Any:
+    """`read_json` of what was read already, from the file of that name."""
     try:
         try:
             text = data.decode("utf-8")
@@ -67,7 +71,7 @@ def read_json(file: epath.Path, fallback_encoding: str = "utf-8") -> Any:
             text = data.decode(fallback_encoding)
         return json.loads(text)
     except ValueError as error:
-        raise ValueError(f"{file} is not valid JSON: {error}") from error
+        raise ValueError(f"{name} is not valid JSON: {error}") from error
 
 
 def read_plain_pickle(file: epath.Path) -> Any:

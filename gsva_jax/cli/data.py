@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
 
+from grounding_jax.commands import Packing
 from grounding_jax.terminal import one_line, say, working
 
 
@@ -74,7 +75,7 @@ class Check:
 
 
 @dataclasses.dataclass(frozen=True)
-class Prepare:
+class Prepare(Packing):
     """Pack datasets into few large files, which training reads faster, also from gs://.
 
     The packed folder takes the place of ROOT everywhere: it gives the same records. Called again, what is complete is
@@ -84,27 +85,13 @@ class Prepare:
     For example:
       gsva data prepare ROOT PACKED
       gsva data prepare ROOT PACKED --datasets "refcoco|unc|train" "grefcoco|unc|train" --workers 2
-
-    Attributes:
-        root: the folder of all datasets (docs/data.md).
-        out: the packed folder, local; copy it to gs:// when it is complete.
-        datasets: what is packed; by default all that is there.
-        workers: how many datasets at the same time.
     """
 
-    root: Annotated[Positional[str], arg(metavar="ROOT")]
-    out: Annotated[Positional[str], arg(metavar="OUT")]
-    _: dataclasses.KW_ONLY
-    datasets: Annotated[tuple[str, ...], arg(metavar="NAME...", help_behavior_hint="")] = ()
-    workers: Annotated[int, arg(metavar="N")] = 4
-
     def run(self) -> int:
-        """Packs, and says how it ended for each dataset."""
-        from grounding_jax.checking import pack_datasets
+        """Packs."""
         from grounding_jax.data.datasets import KNOWN_DATASETS
 
-        num, whole = pack_datasets(self.root, self.out, self.datasets or KNOWN_DATASETS, self.workers)
-        return int(whole < num if self.datasets else not whole)
+        return self.pack(KNOWN_DATASETS)
 
 
 @dataclasses.dataclass(frozen=True)
