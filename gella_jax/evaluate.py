@@ -23,7 +23,7 @@ from grounding_jax.data.entity_masks import Entities, NoMasksError, read_masks
 from grounding_jax.data.pictures import open_annotated
 from grounding_jax.data.refer import Record
 from grounding_jax.language.batching import bucket, filled
-from grounding_jax.proposals import Proposals
+from grounding_jax.segmenters.proposals import Proposals
 from grounding_jax.unfinished import Unfinished
 
 Propose = Callable[[np.ndarray], Proposals]

@@ -25,7 +25,8 @@ from grounding_jax.data.entity_masks import Entities
 from grounding_jax.data.narratives import Span
 from grounding_jax.data.panoptic_classes import COCO_PANOPTIC, Category
 from grounding_jax.language.batching import filled
-from grounding_jax.proposals import non_overlapping, sigmoid
+from grounding_jax.segmenters.mask2former import non_overlapping
+from grounding_jax.segmenters.proposals import sigmoid
 from grounding_jax.sharding.mesh import MeshShape
 from grounding_jax.sharding.placement import place
 from grounding_jax.training.run_folder import find_folder

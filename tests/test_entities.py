@@ -7,11 +7,12 @@ import pytest
 import torch
 from transformers.models.sam import image_processing_pil_sam as reference
 
-from grounding_jax import proposals
 from grounding_jax.data.masks import decode_mask
 from grounding_jax.data.pictures import SAM_MEAN, SAM_STD, resize_longest
 from grounding_jax.models.mask_resize import mask_matrices, resize_masks
-from grounding_jax.proposals import PointGrid, grid_points, non_overlapping, segment_everything, suppress
+from grounding_jax.segmenters import sam as sam_masks
+from grounding_jax.segmenters.mask2former import non_overlapping
+from grounding_jax.segmenters.sam import PointGrid, grid_points, segment_everything, suppress
 from tests.test_sam import Pair, make_pair
 
 Q, LOW, FRAME, RESIZED, SIZE = 12, 8, 32, (24, 32), (15, 20)
@@ -105,12 +106,12 @@ def test_a_mask_at_the_pictures_size_needs_only_pixels_near_it(center):
     """Also where it is at the border, or nowhere."""
     low = 4.0 - np.hypot(*(np.mgrid[:LOW, :LOW] - center)).astype(np.float32)
     logits = resize_masks(low, *MATRICES)
-    mask, stability = proposals._at_picture_size(low, MATRICES, 1.5)
+    mask, stability = sam_masks._at_picture_size(low, MATRICES, 1.5)
     np.testing.assert_array_equal(mask, logits > 0)
     wanted = reference._compute_stability_score(torch.from_numpy(logits)[None], 0, 1.5).item()
     assert stability == pytest.approx(0 if center == 60 else wanted)
     if center == 3:
-        x, y, width, height = proposals.box(mask)
+        x, y, width, height = sam_masks.box(mask)
         wanted = reference._batched_mask_to_box(torch.from_numpy(mask)[None])[0].tolist()
         assert [x, y, x + width, y + height] == wanted
 
@@ -189,9 +190,11 @@ def test_answers_are_float32_whatever_the_computation(pair):
     config, params = pair.config, pair.params
     side = config.image_size
     picture, inside = np.zeros((1, side, side, 3), np.uint8), np.array([[side, side]])
-    embedding = jax.eval_shape(lambda p: proposals._see(config, p, picture, inside, jnp.bfloat16), params)
+    embedding = jax.eval_shape(lambda p: sam_masks._encode_image(config, p, picture, inside, jnp.bfloat16), params)
     assert embedding.dtype == jnp.bfloat16
-    logits, iou = jax.eval_shape(lambda *x: proposals._ask(config, *x), params, embedding, np.zeros((5, 2), np.float32))
+    logits, iou = jax.eval_shape(
+        lambda *x: sam_masks._decode_masks(config, *x), params, embedding, np.zeros((5, 2), np.float32)
+    )
     assert (logits.shape, iou.shape) == ((15, config.low_res, config.low_res), (15,))
     assert logits.dtype == iou.dtype == np.float32
 

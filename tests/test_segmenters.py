@@ -18,7 +18,9 @@ from grounding_jax.data.pictures import SAM_MEAN, SAM_STD, resized_size
 from grounding_jax.models import sam
 from grounding_jax.models.mask_resize import resize_masks
 from grounding_jax.models.sam import SamConfig
-from grounding_jax.proposals import PointGrid, non_overlapping, segment_everything
+from grounding_jax.segmenters import mask2former as mask2former_masks
+from grounding_jax.segmenters.mask2former import non_overlapping
+from grounding_jax.segmenters.sam import PointGrid, segment_everything
 from grounding_jax.weights import folder, mask2former
 from grounding_jax.weights import sam as sam_weights
 from grounding_jax.weights.checkpoint import expected_shapes
@@ -32,8 +34,8 @@ SIZES = {"like a photograph": (37, 61), "smaller than a patch": (5, 7), "too lon
 
 @pytest.fixture
 def small_inputs(monkeypatch):
-    monkeypatch.setattr(segmenters, "SHORTEST", SHORTEST)
-    monkeypatch.setattr(segmenters, "LONGEST", LONGEST)
+    monkeypatch.setattr(mask2former_masks, "SHORTEST", SHORTEST)
+    monkeypatch.setattr(mask2former_masks, "LONGEST", LONGEST)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +117,7 @@ def test_mask2former_agrees_with_transformers(theirs, propose, small_inputs, mon
     assert np.mean(found.entities.masks != wanted.entities.masks) < 1e-3
     np.testing.assert_allclose(found.entities.scores, wanted.entities.scores, atol=1e-3)
 
-    monkeypatch.setattr(segmenters, "non_overlapping", lambda *logits: logits)
+    monkeypatch.setattr(mask2former_masks, "non_overlapping", lambda *logits: logits)
     classes, masks, matrices = propose(image)
     np.testing.assert_allclose(classes, wanted_classes, atol=1e-4, rtol=1e-4)
     np.testing.assert_allclose(resize_masks(masks, *matrices), wanted_masks, atol=5e-4)
@@ -137,23 +139,25 @@ def test_heads_are_those_of_the_public_config(checkpoints, propose, tmp_path):
     assert segmenters.load(tmp_path / "x").args[1].heads == 4
 
 
-@pytest.mark.parametrize(("shortest", "longest"), [(segmenters.SHORTEST, segmenters.LONGEST), (SHORTEST, LONGEST)])
+@pytest.mark.parametrize(
+    ("shortest", "longest"), [(mask2former_masks.SHORTEST, mask2former_masks.LONGEST), (SHORTEST, LONGEST)]
+)
 def test_sizes_are_those_of_detectron2(monkeypatch, shortest, longest):
     """Of pictures that are very small and very large, square, and long; only the side of 0 is made 1."""
-    monkeypatch.setattr(segmenters, "SHORTEST", shortest)
-    monkeypatch.setattr(segmenters, "LONGEST", longest)
+    monkeypatch.setattr(mask2former_masks, "SHORTEST", shortest)
+    monkeypatch.setattr(mask2former_masks, "LONGEST", longest)
     rng = np.random.default_rng(0)
     sides = np.concatenate([rng.integers(1, limit, (700, 2)) for limit in (50, 1000, 5000)])
     for size in [(1, 9000), (640, 640), (800, 1333), (1333, 800), (600, 1000), *sides.tolist()]:
         wanted = tuple(max(side, 1) for side in detectron2_size(size, shortest, longest))
-        assert resized_size(size, segmenters.resized_longest(size)) == wanted, size
+        assert resized_size(size, mask2former_masks.resized_longest(size)) == wanted, size
 
 
 @pytest.mark.parametrize(
     ("size", "resized", "padded"), [((30, 100), (400, 1333), (416, 1344)), ((20, 19), (842, 800), (864, 800))]
 )
 def test_a_picture_is_padded_to_whole_strides(size, resized, padded):
-    found, inside = segmenters.mask2former_input(np.full((*size, 3), 255, np.uint8))
+    found, inside = mask2former_masks.mask2former_input(np.full((*size, 3), 255, np.uint8))
     assert (inside, found.shape, found.dtype) == (resized, (*padded, 3), np.uint8)
     assert (found[: inside[0], : inside[1]] == 255).all()
     assert found.sum(dtype=np.int64) == 255 * 3 * resized[0] * resized[1]
@@ -162,10 +166,10 @@ def test_a_picture_is_padded_to_whole_strides(size, resized, padded):
 def test_the_backbone_computes_in_the_given_type_and_the_decoders_in_float32(checkpoints, monkeypatch):
     loaded = segmenters.load(checkpoints["final.pkl"], dtype="bfloat16")
     assert {leaf.dtype for leaf in jax.tree.leaves(loaded.args[2])} == {jnp.dtype(jnp.bfloat16)}
-    pyramid, given = segmenters.swin.pyramid, []
-    monkeypatch.setattr(segmenters.swin, "pyramid", lambda c, p, x: given.append(x.dtype) or pyramid(c, p, x))
+    pyramid, given = mask2former_masks.swin.pyramid, []
+    monkeypatch.setattr(mask2former_masks.swin, "pyramid", lambda c, p, x: given.append(x.dtype) or pyramid(c, p, x))
     inputs = jax.ShapeDtypeStruct((1, 32, 32, 3), np.uint8), jax.ShapeDtypeStruct((1, 2), np.int32)
-    run = functools.partial(segmenters._predict, *loaded.args[:2], **loaded.keywords)
+    run = functools.partial(mask2former_masks._predict, *loaded.args[:2], **loaded.keywords)
     logits = jax.eval_shape(lambda *arrays: run(*arrays), loaded.args[2], *inputs)
     assert given == [jnp.bfloat16]
     assert [(x.shape, x.dtype) for x in logits] == [((1, 12, 2), np.float32), ((1, 12, 8, 8), np.float32)]

@@ -1,53 +1,32 @@
-"""Masks of entities where nobody has any: from a class-agnostic Mask2Former, or from SAM asked at a grid of points.
+"""SAM's automatic masks: all that it sees at the points of a grid (Kirillov et al. 2023, arXiv:2304.02643).
 
-    proposals = non_overlapping(class_logits, mask_logits, matrices)      # disjoint, by CropFormer's rule
-    proposals = segment_everything(config, params, image)                 # parts and wholes, so they overlap
-
-Both give the best masks first, in the same form as masks that are read from files.
+proposals = segment_everything(config, params, image)                 # parts and wholes, so they overlap
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from pycocotools import mask as coco
 
-from grounding_jax.data.entity_masks import Entities
 from grounding_jax.data.pictures import normalize_sam, sam_input
 from grounding_jax.models import sam
 from grounding_jax.models.mask_resize import mask_matrices, resize_masks
 from grounding_jax.models.sam import SamConfig
 from grounding_jax.models.sam.prompt_encoder import FOREGROUND
-
-MOST_QUERIES = 100  # that CropFormer paints
-
-
-class Proposals(NamedTuple):
-    """Masks that a model proposes for one picture.
-
-    Attributes:
-        entities: the masks, best first. Their ids are numbers of queries, or count from 0 where there are no queries.
-        left_out: how many masks the model gave that are not among them, by reason.
-        stability: float32 [M], the share of a mask that stays where SAM's threshold is moved; None without SAM.
-    """
-
-    entities: Entities
-    left_out: Mapping[str, int]
-    stability: np.ndarray | None = None
+from grounding_jax.segmenters.proposals import Proposals, as_entities
 
 
 @dataclasses.dataclass(frozen=True)
 class PointGrid:
     """Where SAM is asked, and which of its masks are kept.
 
-    The defaults are those of the automatic mask generator in Segment Anything's release (Kirillov et al. 2023,
-    arXiv:2304.02643).
+    The defaults are those of the automatic mask generator in Segment Anything's release.
 
     Attributes:
         side: points in a row and in a column.
@@ -64,51 +43,6 @@ class PointGrid:
     min_stability: float = 0.95
     offset: float = 1.0
     max_box_iou: float = 0.7
-
-
-def non_overlapping(
-    class_logits: np.ndarray,
-    mask_logits: np.ndarray,
-    matrices: tuple[np.ndarray, np.ndarray],
-    most: int = MOST_QUERIES,
-) -> Proposals:
-    """Makes the queries of a class-agnostic Mask2Former disjoint, as CropFormer does (spec gella D0).
-
-    The most probable queries are painted over one another, the most probable last, so that it wins. Each keeps the
-    pixels that are still seen of it. Its score is its probability times the mean probability of its mask there.
-
-    Args:
-        class_logits: [Q, 2], entity and no entity.
-        mask_logits: [Q, h, w].
-        matrices: [H, h] and [W, w], from the logits to the picture: see `mask_matrices`.
-        most: queries that are painted at all.
-
-    Returns:
-        Proposals; left out are queries that are "improbable", not among the ``most``, and "unseen", empty or covered,
-        which the release returns as empty masks.
-
-    Raises ValueError if the shapes are wrong.
-    """
-    class_logits, mask_logits = np.asarray(class_logits, np.float64), np.asarray(mask_logits, np.float32)
-    if class_logits.ndim != 2 or class_logits.shape[1] != 2 or mask_logits.shape[:1] != class_logits.shape[:1]:
-        shapes = [list(logits.shape) for logits in (class_logits, mask_logits)]
-        raise ValueError(f"logits must be [Q, 2] for classes and [Q, h, w] for masks, got {shapes[0]} and {shapes[1]}")
-    margin = class_logits[:, 0] - class_logits[:, 1]  # unlike the probability, it is never rounded to 1
-    painted = np.argsort(-margin, kind="stable")[:most]
-    size = tuple(len(matrix) for matrix in matrices)
-    owner, seen = np.zeros(size, np.int32), np.zeros(size, np.float32)  # query + 1 and its logit, pixel by pixel
-    for query in painted[::-1]:
-        logits = resize_masks(mask_logits[query], *matrices)
-        inside = logits > 0
-        owner[inside], seen[inside] = query + 1, logits[inside]
-
-    # Once: the release takes the sigmoid twice here, which only rescales the scores.
-    area, total = (np.bincount(owner.ravel(), w, len(margin) + 1)[1:] for w in (None, sigmoid(seen).ravel()))
-    scores = sigmoid(margin) * total / np.maximum(area, 1)
-    kept = painted[area[painted] > 0]
-    kept = kept[np.argsort(-scores[kept], kind="stable")]
-    left_out = {"improbable": len(margin) - len(painted), "unseen": len(painted) - len(kept)}
-    return Proposals(_entities(owner == kept[:, None, None] + 1, kept, scores[kept]), left_out)
 
 
 def segment_everything(
@@ -131,9 +65,9 @@ def segment_everything(
     padded, resized = sam_input(image, config.image_size)
     size = image.shape[:2]
     matrices = mask_matrices(config.low_res, config.image_size, resized, size)
-    embedding = _see(config, params, padded[None], np.array([resized], np.int32), dtype)
+    embedding = _encode_image(config, params, padded[None], np.array([resized], np.int32), dtype)
     found, left_out = [], {"poor": 0, "unstable": 0, "repeated": 0}
-    for logits, iou in _answers(config, params, embedding, grid_points(grid.side, resized), grid.batch):
+    for logits, iou in _decode_in_batches(config, params, embedding, grid_points(grid.side, resized), grid.batch):
         good = iou > grid.min_iou
         left_out["poor"] += int(np.count_nonzero(~good))
         for low, score in zip(logits[good], iou[good], strict=True):
@@ -149,7 +83,7 @@ def segment_everything(
     for mask, i in zip(masks, kept, strict=True):
         mask[:] = np.unpackbits(found[i][3], count=mask.size).reshape(size)
     scores, steady = (np.array([found[i][column] for i in kept], np.float32) for column in (0, 1))
-    return Proposals(_entities(masks, np.arange(len(kept)), scores), left_out, steady)
+    return Proposals(as_entities(masks, np.arange(len(kept)), scores), left_out, steady)
 
 
 def grid_points(side: int, resized: tuple[int, int]) -> np.ndarray:
@@ -183,13 +117,15 @@ def suppress(boxes: np.ndarray, max_iou: float) -> list[int]:
 
 
 @functools.partial(jax.jit, static_argnames=("config", "dtype"))
-def _see(config: SamConfig, params: dict, padded: jax.Array, resized: jax.Array, dtype) -> jax.Array:
+def _encode_image(config: SamConfig, params: dict, padded: jax.Array, resized: jax.Array, dtype) -> jax.Array:
     """The image embedding ``[1, h, w, C]`` of a picture uint8 ``[1, S, S, 3]``."""
     return sam.encode_image(config, params, normalize_sam(padded, resized).astype(dtype))[0]
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def _ask(config: SamConfig, params: dict, embedding: jax.Array, points: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _decode_masks(
+    config: SamConfig, params: dict, embedding: jax.Array, points: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """Three masks a point ``[M, 2]``: float32 logits ``[3 M, 4h, 4w]`` and predicted IoUs ``[3 M]``."""
     M = len(points)
     image = jnp.broadcast_to(embedding, (M, *embedding.shape[1:]))
@@ -198,14 +134,14 @@ def _ask(config: SamConfig, params: dict, embedding: jax.Array, points: jax.Arra
     return logits.astype(jnp.float32).reshape(-1, *logits.shape[2:]), iou.astype(jnp.float32).reshape(-1)
 
 
-def _answers(
+def _decode_in_batches(
     config: SamConfig, params: dict, embedding: jax.Array, points: np.ndarray, batch: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """What `_ask` says of all points, a batch at a time; the last one is filled up, so that one program serves all."""
+    """What `_decode_masks` says of all points, a batch at a time; the last one is filled up, so that one program serves all."""
     for start in range(0, len(points), batch):
         chunk = points[start : start + batch]
-        filled = np.pad(chunk, ((0, batch - len(chunk)), (0, 0)), mode="edge")
-        logits, iou = _ask(config, params, embedding, filled)
+        padded_points = np.pad(chunk, ((0, batch - len(chunk)), (0, 0)), mode="edge")
+        logits, iou = _decode_masks(config, params, embedding, padded_points)
         own = len(chunk) * (len(iou) // batch)
         yield np.asarray(logits)[:own], np.asarray(iou)[:own]
 
@@ -231,12 +167,3 @@ def _span(flags: np.ndarray) -> slice:
     """From the first to the last that is true."""
     places = np.flatnonzero(flags)
     return slice(places[0], places[-1] + 1) if len(places) else slice(0)
-
-
-def _entities(masks: np.ndarray, ids: np.ndarray, scores: np.ndarray) -> Entities:
-    return Entities(masks, tuple(ids.tolist()), tuple(map(str, ids)), scores.astype(np.float32))
-
-
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    """Without overflow, whatever the logits are; of any shape."""
-    return 0.5 + 0.5 * np.tanh(0.5 * x)

@@ -1,0 +1,124 @@
+"""Masks of a class-agnostic Mask2Former, shown pictures as detectron2 does and made disjoint as CropFormer does.
+
+proposals = segment_entities(backbone, config, params, image, dtype)  # best first, disjoint
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from grounding_jax.data.pictures import normalize_sam, resize_longest
+from grounding_jax.models import mask2former, swin
+from grounding_jax.models.mask2former import Mask2FormerConfig
+from grounding_jax.models.mask_resize import resize_masks, resize_matrix
+from grounding_jax.models.swin import SwinConfig
+from grounding_jax.segmenters.proposals import Proposals, as_entities, sigmoid
+
+# How detectron2 shows a picture to a Mask2Former when it is tested, in pixels.
+SHORTEST = 800  # of the sides
+LONGEST = 1333  # that the other side may become; then the shortest is less
+DIVISOR = 32  # of the sides once they are padded
+MOST_QUERIES = 100  # that CropFormer paints
+
+
+def mask2former_input(image: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+    """Resizes uint8 [H, W, 3] as detectron2 does for testing, and pads it at the right and the bottom.
+
+    The shortest side becomes `SHORTEST`, or less where the other one would be more than `LONGEST` (the sizes of both
+    are those of detectron2's `ResizeShortestEdge`).
+
+    Returns:
+        The padded uint8 picture, whose sides `DIVISOR` divides, and the (height, width) that it takes up in there.
+    """
+    resized = resize_longest(image, resized_longest(image.shape[:2]))
+    height, width = resized.shape[:2]
+    return np.pad(resized, ((0, -height % DIVISOR), (0, -width % DIVISOR), (0, 0))), (height, width)
+
+
+def resized_longest(size: tuple[int, int]) -> int:
+    """The longest side of a picture of (height, width) as a Mask2Former sees it."""
+    return min(LONGEST, int(SHORTEST * max(size) / min(size) + 0.5))
+
+
+def segment_entities(
+    backbone: SwinConfig, config: Mask2FormerConfig, params: dict, image: np.ndarray, dtype
+) -> Proposals:
+    """Disjoint masks of the entities in a picture uint8 [H, W, 3], best first; see `non_overlapping`."""
+    padded, resized = mask2former_input(image)
+    logits = _predict(backbone, config, params, padded[None], np.array([resized], np.int32), dtype)
+    classes, masks = (np.asarray(x[0]) for x in logits)
+    return non_overlapping(classes, masks, _matrices(masks.shape[1:], padded.shape[:2], resized, image.shape[:2]))
+
+
+@functools.partial(jax.jit, static_argnames=("backbone", "config", "dtype"))
+def _predict(
+    backbone: SwinConfig, config: Mask2FormerConfig, params: dict, padded: jax.Array, resized: jax.Array, dtype
+) -> tuple[jax.Array, jax.Array]:
+    """Pictures uint8 ``[B, H, W, 3]`` -> float32 logits of classes ``[B, Q, 2]`` and of masks ``[B, Q, H/4, W/4]``.
+
+    It is compiled once for every padded size, of which there are few.
+    """
+    pixels = normalize_sam(padded, resized).astype(dtype)  # SAM's constants are ImageNet's
+    maps = swin.pyramid(backbone, params["backbone"], pixels)
+    last, _ = mask2former.predict(config, params, [x.astype(jnp.float32) for x in maps])
+    return last.class_logits, last.mask_logits
+
+
+def _matrices(
+    low: tuple[int, int], padded: tuple[int, int], resized: tuple[int, int], size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Matrices [H, h] and [W, w] from logits to the padded picture, of which the inside is resized to the picture."""
+    axes = zip(low, padded, resized, size, strict=True)
+    rows, columns = (
+        resize_matrix(length, inside) @ resize_matrix(frame, grid)[:inside] for grid, frame, inside, length in axes
+    )
+    return rows, columns
+
+
+def non_overlapping(
+    class_logits: np.ndarray,
+    mask_logits: np.ndarray,
+    matrices: tuple[np.ndarray, np.ndarray],
+    most: int = MOST_QUERIES,
+) -> Proposals:
+    """Makes the queries of a class-agnostic Mask2Former disjoint, as CropFormer does (spec gella D0).
+
+    The most probable queries are painted over one another, the most probable last, so that it wins. Each keeps the
+    pixels that are still seen of it. Its score is its probability times the mean probability of its mask there.
+
+    Args:
+        class_logits: [Q, 2], entity and no entity.
+        mask_logits: [Q, h, w].
+        matrices: [H, h] and [W, w], from the logits to the picture: see `mask_matrices`.
+        most: queries that are painted at all.
+
+    Returns:
+        Proposals; left out are queries that are "improbable", not among the ``most``, and "unseen", empty or covered,
+        which the release returns as empty masks.
+
+    Raises ValueError if the shapes are wrong.
+    """
+    class_logits, mask_logits = np.asarray(class_logits, np.float64), np.asarray(mask_logits, np.float32)
+    if class_logits.ndim != 2 or class_logits.shape[1] != 2 or mask_logits.shape[:1] != class_logits.shape[:1]:
+        shapes = [list(logits.shape) for logits in (class_logits, mask_logits)]
+        raise ValueError(f"logits must be [Q, 2] for classes and [Q, h, w] for masks, got {shapes[0]} and {shapes[1]}")
+    margin = class_logits[:, 0] - class_logits[:, 1]  # unlike the probability, it is never rounded to 1
+    painted = np.argsort(-margin, kind="stable")[:most]
+    size = tuple(len(matrix) for matrix in matrices)
+    owner, seen = np.zeros(size, np.int32), np.zeros(size, np.float32)  # query + 1 and its logit, pixel by pixel
+    for query in painted[::-1]:
+        logits = resize_masks(mask_logits[query], *matrices)
+        inside = logits > 0
+        owner[inside], seen[inside] = query + 1, logits[inside]
+
+    # Once: the release takes the sigmoid twice here, which only rescales the scores.
+    area, total = (np.bincount(owner.ravel(), w, len(margin) + 1)[1:] for w in (None, sigmoid(seen).ravel()))
+    scores = sigmoid(margin) * total / np.maximum(area, 1)
+    kept = painted[area[painted] > 0]
+    kept = kept[np.argsort(-scores[kept], kind="stable")]
+    left_out = {"improbable": len(margin) - len(painted), "unseen": len(painted) - len(kept)}
+    return Proposals(as_entities(owner == kept[:, None, None] + 1, kept, scores[kept]), left_out)
