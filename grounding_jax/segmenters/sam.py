@@ -137,7 +137,7 @@ def _decode_masks(
 def _decode_in_batches(
     config: SamConfig, params: dict, embedding: jax.Array, points: np.ndarray, batch: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """What `_decode_masks` says of all points, a batch at a time; the last one is filled up, so that one program serves all."""
+    """`_decode_masks` of all points, a batch at a time; the last one is filled up, so that one program serves all."""
     for start in range(0, len(points), batch):
         chunk = points[start : start + batch]
         padded_points = np.pad(chunk, ((0, batch - len(chunk)), (0, 0)), mode="edge")
