@@ -18,7 +18,7 @@ help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo-ready  ## Set up, then segment two pictures with the tiny GSVA in the package.
-	@$(BIN)/python -m gsva_jax.demo
+	@$(BIN)/python -m gsva_jax.cli.demo
 
 test: $(VENV)/.test-ready lint  ## Set up, check style, run all tests.
 	@NPROC=16 $(BIN)/python -m pytest -n 2 --dist loadfile

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import gsva_jax
 from grounding_jax.data.pictures import open_picture
-from gsva_jax.demo import PICTURES
+from gsva_jax.cli.demo import PICTURES
 from gsva_jax.results import save_results
 
 PICTURE, EXPRESSIONS = PICTURES["photo"]

@@ -9,7 +9,7 @@ from gella_jax.cli.answering import Describe, Ground, Nouns, Panoptic, Refer
 from gella_jax.cli.checkpoints import Export, Import
 from gella_jax.cli.data import Data
 from gella_jax.cli.experiments import Evaluate
-from grounding_jax.commands import parse_command, run_command
+from grounding_jax.cli.commands import parse_command, run_command
 
 COMMANDS = {
     "describe": Describe,

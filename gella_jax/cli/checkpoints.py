@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from etils import epath
 from tyro.conf import Positional, arg
 
-from grounding_jax.commands import Format, check_format, save_model
+from grounding_jax.cli.commands import Format, check_format, save_model
 from grounding_jax.terminal import copying, optional, say
 
 _PARTS = ("vision_tower", "mask2former", "backbone", "backbone_name", "preset", "sizes", "template", "seed")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
 
-from grounding_jax.commands import Packing
+from grounding_jax.cli.commands import Packing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Check:
 
     def run(self) -> int:
         """Checks all that can be trained on or evaluated."""
-        from grounding_jax.checking import show_datasets
+        from grounding_jax.cli.datasets import show_datasets
 
         return 0 if show_datasets(self.root, _names()) else 1
 

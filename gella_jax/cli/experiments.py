@@ -9,7 +9,7 @@ from etils import epath
 from tyro.conf import arg
 
 from gella_jax.cli.loading import load_model
-from grounding_jax.commands import OnMesh
+from grounding_jax.cli.commands import OnMesh
 from grounding_jax.terminal import Dtype, loading, optional, prepare_folder, show_report
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-from grounding_jax.commands import parse_command, run_command
+from grounding_jax.cli.commands import parse_command, run_command
 from gsva_jax.cli.answering import Ask, Segment
 from gsva_jax.cli.checkpoints import Export, Import
 from gsva_jax.cli.data import Data

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from etils import epath
 from tyro.conf import Positional, arg
 
-from grounding_jax.commands import Format, check_format, save_model
+from grounding_jax.cli.commands import Format, check_format, save_model
 from grounding_jax.terminal import copying, optional, say
 
 if TYPE_CHECKING:

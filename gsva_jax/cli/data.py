@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
 
-from grounding_jax.commands import Packing
+from grounding_jax.cli.commands import Packing
 from grounding_jax.terminal import one_line, say, working
 
 
@@ -62,7 +62,7 @@ class Check:
 
     def run(self) -> int:
         """Checks all public datasets, and those that configs name."""
-        from grounding_jax.checking import show_datasets
+        from grounding_jax.cli.datasets import show_datasets
         from grounding_jax.data.datasets import KNOWN_DATASETS
 
         with working("loading the configs"):

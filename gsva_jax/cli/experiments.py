@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from etils import epath
 from tyro.conf import Positional, Suppress, arg
 
-from grounding_jax.commands import OnMesh
+from grounding_jax.cli.commands import OnMesh
 from grounding_jax.terminal import Dtype, note, optional, prepare_folder, say, show_report
 from gsva_jax.cli.loading import load_model
 

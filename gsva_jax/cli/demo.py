@@ -45,4 +45,4 @@ def demo(out: str = "out/demo", checkpoint: str = "tiny") -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(demo, prog="python -m gsva_jax.demo")
+    tyro.cli(demo, prog="python -m gsva_jax.cli.demo")

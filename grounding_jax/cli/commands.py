@@ -76,7 +76,7 @@ class Packing:
 
     def pack(self, usual: Sequence[str]) -> int:
         """Packs, by default the usual ones, and says how it ended for each dataset; the exit code."""
-        from grounding_jax.checking import pack_datasets
+        from grounding_jax.cli.datasets import pack_datasets
 
         num, whole = pack_datasets(self.root, self.out, self.datasets or usual, self.workers)
         return int(whole < num if self.datasets else not whole)
