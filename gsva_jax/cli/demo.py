@@ -10,7 +10,7 @@ from etils import epath
 from grounding_jax.terminal import prepare_folder, say, working
 from gsva_jax.cli.loading import load_model
 
-ASSETS = epath.Path(__file__).parent / "assets"
+ASSETS = epath.Path(__file__).parent.parent / "assets"
 SCENE = ASSETS / "scenes/refer_seg/images/mscoco/images/train2014/COCO_train2014_000020000004.jpg"
 PICTURES = {
     "scene": (SCENE, ("the dog", "all tractors", "the watermelon", "the penguin", "all basketballs")),
