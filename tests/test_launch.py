@@ -59,7 +59,8 @@ def test_a_command_arrives_as_it_was_typed(remote, tmp_path, worker):
 def test_gpus_get_an_environment_of_their_own(tmp_path):
     result = run("gpu_run.sh", "--dry-run", "--venv", str(tmp_path / "venv"), "--", *TYPED)
     last = shlex.split(result.stdout.splitlines()[-1])
-    assert last[0] == "env" and last[1].startswith(f"PATH={tmp_path}/venv/bin:") and last[-len(TYPED) :] == TYPED
+    assert last[:2] == ["exec", "env"] and last[2].startswith(f"PATH={tmp_path}/venv/bin:")
+    assert last[-len(TYPED) :] == TYPED
     assert "cuda" in result.stdout
 
 
