@@ -11,6 +11,7 @@ from jax._src import cloud_tpu_init
 from jax._src.clusters import cloud_tpu_cluster, k8s_cluster
 
 from grounding_jax.sharding import hosts
+from tests import processes
 
 LAUNCHERS = (
     "JAX_COORDINATOR",
@@ -237,7 +238,6 @@ print(jax.process_index(), jax.process_count(), jax.device_count())
 def slurm_task(index: int, patience: float, port: int) -> subprocess.Popen:
     """One of two tasks of Slurm, both on this machine, that wait for each other."""
     environment = {
-        **os.environ,
         "JAX_COORDINATOR_PORT": str(port),
         "JAX_PLATFORMS": "cpu",
         "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -246,8 +246,7 @@ def slurm_task(index: int, patience: float, port: int) -> subprocess.Popen:
         "SLURM_STEP_NUM_NODES": "2",
         "SLURM_PROCID": str(index),
     }
-    command = [sys.executable, "-c", PROGRAM, str(patience)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return processes.start([sys.executable, "-c", PROGRAM, str(patience)], environment)
 
 
 @pytest.fixture
@@ -258,21 +257,16 @@ def port() -> int:
 
 
 def test_two_tasks_of_slurm_work_together(port):
-    tasks = [slurm_task(index, 300, port) for index in range(2)]
-    said = [task.communicate() for task in tasks]
-    assert [(out, task.returncode) for task, (out, _) in zip(tasks, said, strict=True)] == [
-        ("0 2 2\n", 0),
-        ("1 2 2\n", 0),
-    ], said
+    done = processes.finish(*(slurm_task(index, 300, port) for index in range(2)))
+    assert [(task.stdout, task.returncode) for task in done] == [("0 2 2\n", 0), ("1 2 2\n", 0)], done
 
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_a_task_that_waits_in_vain_ends_with_a_line(port, index):
-    task = slurm_task(index, 1, port)
-    _, error = task.communicate()
+    (done,) = processes.finish(slurm_task(index, 1, port))
     there = f"1 other process at localhost:{port}"
-    assert task.returncode == 1
-    assert error.splitlines() == [
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
         f"process {index} of 2: waiting for {there} ...",
         f"process {index} of 2: waited 1 s for {there} in vain",
     ]
