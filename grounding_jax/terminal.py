@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import logging
 import math
 import os
+import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, Protocol, TypeVar
@@ -31,6 +34,8 @@ from rich.progress import (
 from tyro.conf import arg
 
 T = TypeVar("T")
+
+OUR_PACKAGES = ("grounding_jax", "gsva_jax", "gella_jax")
 
 # A bar of things that are counted.
 COUNTED = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
@@ -196,6 +201,27 @@ def copying(what: str) -> Iterator[Callable[[int, int], None]]:
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
     with counting(columns, ByteLines, keep=True) as count:
         yield lambda done, total: count(what, done, total)
+
+
+class _Log(logging.Handler):
+    """Prints what our own modules warn of and what others take for an error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints a record that means something to who runs a command."""
+        if record.levelno >= logging.ERROR or record.name.partition(".")[0] in OUR_PACKAGES:
+            note(record.getMessage())
+
+
+def quiet_libraries() -> None:
+    """Keeps what libraries say to their developers out of a command's output; errors are exceptions, or shown.
+
+    Before JAX is imported, which reads the variable then. What is set already rules: TF_CPP_MIN_LOG_LEVEL, Python's -W.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's alarms about slow compiling are "errors"
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    if not any(isinstance(handler, _Log) for handler in logging.root.handlers):
+        logging.root.addHandler(_Log(logging.WARNING))  # absl would add one of its own, with its own format
 
 
 def keep_compiled_programs() -> None:

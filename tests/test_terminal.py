@@ -2,14 +2,21 @@
 
 import functools
 import io
+import logging
+import os
+import struct
+import sys
+import warnings
+import zlib
 
 import jax.numpy as jnp
 import pytest
 from etils import epath
+from PIL import Image
 from rich.console import Console
 
 from grounding_jax import terminal
-from grounding_jax.terminal import ByteLines, Lines, copying, counting, tracked
+from grounding_jax.terminal import ByteLines, Lines, copying, counting, quiet_libraries, tracked
 from grounding_jax.training.log import Log, Work
 from grounding_jax.unfinished import Unfinished
 
@@ -130,3 +137,42 @@ def test_a_terminal_gets_a_bar_and_no_lines(monkeypatch, capsys):
     assert list(tracked("ab", "letters")) == ["a", "b"]
     assert "letters" in screen.getvalue() and "0/2" in screen.getvalue()
     assert told(capsys) == []
+
+
+@pytest.fixture
+def quiet(monkeypatch) -> None:
+    """As in a command; the settings of the tests come back."""
+    monkeypatch.setattr(logging.root, "handlers", [])
+    monkeypatch.setattr(sys, "warnoptions", [])
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)  # JAX has set its own
+    with warnings.catch_warnings():
+        quiet_libraries()
+        quiet_libraries()  # a second command in the same process adds nothing
+        yield
+
+
+@pytest.mark.usefixtures("quiet")
+def test_libraries_are_quiet_but_for_errors(capsys):
+    Image.open(io.BytesIO(large_png())).close()
+    logging.getLogger("absl").warning("a remark for developers")
+    logging.getLogger("gsva_jax.mixture").warning("left out: %s", "a picture")
+    logging.getLogger("orbax.checkpoint").error("no room")
+    logging.getLogger("gsva_jax.mixture").info("nothing of interest")
+    assert told(capsys) == ["left out: a picture", "no room"]
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3"
+
+
+@pytest.mark.usefixtures("quiet")
+def test_python_s_own_switch_brings_warnings_back(monkeypatch):
+    monkeypatch.setattr(sys, "warnoptions", ["default"])
+    warnings.resetwarnings()
+    quiet_libraries()
+    with pytest.warns(Image.DecompressionBombWarning):
+        Image.open(io.BytesIO(large_png())).close()
+
+
+def large_png() -> bytes:
+    """The beginning of a picture that Pillow warns of."""
+    size = struct.pack(">II", 10_000, 10_000) + bytes([8, 2, 0, 0, 0])
+    chunk = b"IHDR" + size
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)) + b"\0\0\0\0IDAT"
