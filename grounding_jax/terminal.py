@@ -220,6 +220,8 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's alarms about slow compiling are "errors"
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
+        warnings.filterwarnings("default", module=rf"({'|'.join(OUR_PACKAGES)})\b")
+        warnings.showwarning = lambda message, *_: note(str(message))
     if not any(isinstance(handler, _Log) for handler in logging.root.handlers):
         logging.root.addHandler(_Log(logging.WARNING))  # absl would add one of its own, with its own format
 
