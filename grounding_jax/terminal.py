@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
+import logging
+import math
 import os
+import sys
+import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, NamedTuple, Protocol, TypeVar
 
 from etils import epath
 from rich.console import Console
+from rich.filesize import decimal
 from rich.markdown import Markdown
 from rich.progress import (
     BarColumn,
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
@@ -26,6 +34,8 @@ from rich.progress import (
 from tyro.conf import arg
 
 T = TypeVar("T")
+
+OUR_PACKAGES = ("grounding_jax", "gsva_jax", "gella_jax")
 
 # A bar of things that are counted.
 COUNTED = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
@@ -76,44 +86,144 @@ def working(what: str) -> Iterator[None]:
         yield
 
 
-def tracked(items: Sequence[T], what: str) -> Iterator[T]:
-    """The items, with a bar beneath what is printed meanwhile, if somebody is watching."""
-    printed = Console()
-    console = printed if printed.is_terminal else Console(stderr=True)
-    with Progress(
-        *COUNTED,
-        console=console,
-        transient=True,
-        redirect_stdout=printed.is_terminal,
-        disable=not console.is_terminal,
-    ) as progress:
-        yield from progress.track(items, description=what)
+class Counter(Protocol):
+    """Is told how far something is."""
+
+    def __call__(self, what: str, done: int, total: int, more: str = "") -> None:
+        """Takes the name of the work, how much is done, of how much, and words such as a loss."""
+
+
+class _Mark(NamedTuple):
+    """What was known of some work when a line was written, or when it began."""
+
+    begin: float
+    time: float
+    done: int
+    due: float
+    written: bool = False
+
+
+class Lines:
+    """Tells how far long work is where nobody watches a bar, such as in a log file.
+
+    The first line comes after a moment, so that short work has none, or at once where it comes with words; others
+    follow every so often, and a last one ends what had a first.
+
+    Args:
+        first: seconds until the first line.
+        every: seconds between two lines at least.
+        clock: gives the seconds.
+    """
+
+    def __init__(self, first: float = 2, every: float = 15, clock: Callable[[], float] = time.monotonic):
+        self._first, self._every, self._clock = first, every, clock
+        self._marks: dict[str, _Mark] = {}
+        self._lock = threading.Lock()  # datasets are packed in threads
+
+    def __call__(self, what: str, done: int, total: int, more: str = "") -> None:
+        """Writes a line if it is time; see `Counter`."""
+        with self._lock:
+            now = self._clock()
+            mark = self._marks.setdefault(what, _Mark(now, now, done, now if more else now + self._first))
+            ended = done >= total
+            if math.isinf(mark.due) or (not mark.written if ended else now < mark.due):
+                return
+            due = math.inf if ended else now + self._every
+            self._marks[what] = _Mark(mark.begin, now, done, due, written=True)
+        words = [f"{what}: {self.amount(done)}/{self.amount(total)}", more]
+        if ended:
+            words.append(f"in {_duration(now - mark.begin)}")
+        elif done > mark.done and now > mark.time:
+            rate = (done - mark.done) / (now - mark.time)
+            words += [f"{self.amount(rate)}/s", f"{_duration((total - done) / rate)} left"]
+        note("  ".join(filter(None, words)))
+
+    @staticmethod
+    def amount(number: float) -> str:
+        """A number of things."""
+        return f"{number:,.0f}" if float(number).is_integer() else f"{number:,.2f}"
+
+
+class ByteLines(Lines):
+    """Lines about bytes."""
+
+    @staticmethod
+    def amount(number: float) -> str:
+        """A number of bytes."""
+        return decimal(int(number))
+
+
+def _duration(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    return str(datetime.timedelta(seconds=round(seconds)))
+
+
+def tracked(items: Sequence[T], what: str, shown: bool = True) -> Iterator[T]:
+    """The items; meanwhile it is shown how many are done, see `counting`."""
+    with counting(shown=shown) as count:
+        count(what, 0, len(items))
+        for done, item in enumerate(items, 1):
+            yield item
+            count(what, done, len(items))
 
 
 @contextlib.contextmanager
-def counting() -> Iterator[Callable[[str, int, int], None]]:
-    """Bars of several things at once; gives the function that is told (what, how much is done, of how much)."""
+def counting(
+    columns: Sequence[ProgressColumn] = COUNTED, lines: type[Lines] = Lines, keep: bool = False, shown: bool = True
+) -> Iterator[Counter]:
+    """Shows how far several things are: as bars beneath what is printed if somebody is watching, else as lines.
+
+    Args:
+        columns: of a bar.
+        lines: what writes the lines.
+        keep: leave the bars when they are full.
+        shown: by this process; the others of several are silent.
+    """
     printed = Console()
     console = printed if printed.is_terminal else Console(stderr=True)
+    if not shown or not console.is_terminal:
+        yield lines() if shown else lambda what, done, total, more="": None
+        return
     bars: dict[str, TaskID] = {}
-    with Progress(*COUNTED, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, transient=not keep, redirect_stdout=printed.is_terminal) as progress:
 
-        def count(what: str, done: int, total: int) -> None:
+        def count(what: str, done: int, total: int, more: str = "") -> None:
             if what not in bars:
-                bars[what] = progress.add_task(what)
-            progress.update(bars[what], completed=done, total=total, visible=done < total)
+                bars[what] = progress.add_task(what, total=total, completed=done, more=more)
+            progress.update(bars[what], completed=done, total=total, visible=keep or done < total, more=more)
 
         yield count
 
 
 @contextlib.contextmanager
 def copying(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar for bytes; gives the function that is told (bytes done, bytes in all)."""
-    console = Console(stderr=True)
+    """Shows how many bytes are written, see `counting`; gives the function that is told (bytes done, bytes in all)."""
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(bar, completed=done, total=total)
+    with counting(columns, ByteLines, keep=True) as count:
+        yield lambda done, total: count(what, done, total)
+
+
+class _Log(logging.Handler):
+    """Prints what our own modules warn of and what others take for an error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints a record that means something to who runs a command."""
+        if record.levelno >= logging.ERROR or record.name.partition(".")[0] in OUR_PACKAGES:
+            note(record.getMessage())
+
+
+def quiet_libraries() -> None:
+    """Keeps what libraries say to their developers out of a command's output; errors are exceptions, or shown.
+
+    Before JAX is imported, which reads the variable then. What is set already rules: TF_CPP_MIN_LOG_LEVEL, Python's -W.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's alarms about slow compiling are "errors"
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("default", module=rf"({'|'.join(OUR_PACKAGES)})\b")
+        warnings.showwarning = lambda message, *_: note(str(message))
+    if not any(isinstance(handler, _Log) for handler in logging.root.handlers):
+        logging.root.addHandler(_Log(logging.WARNING))  # absl would add one of its own, with its own format
 
 
 def keep_compiled_programs() -> None:

@@ -15,11 +15,9 @@ from typing import Any, Protocol, Self
 import jax
 import numpy as np
 from etils import epath
-from rich.console import Console
-from rich.progress import Progress
 
 from grounding_jax.sharding.hosts import wait_for_all
-from grounding_jax.terminal import COUNTED
+from grounding_jax.terminal import counting
 
 _NAMED = 8  # pictures that an error names, of those that are missing
 
@@ -98,11 +96,11 @@ class Unfinished:
 
     def work(self, title: str, batches: Iterable[Sequence[dict]]) -> None:
         """Keeps what pictures give, batch by batch, and shows how far it is."""
-        with Progress(*COUNTED, console=Console(stderr=True)) as progress:
-            bar = progress.add_task(title, total=len(self.own), completed=len(self.done))
+        with counting(keep=True, shown=self.is_first) as count:
+            count(title, len(self.done), len(self.own))
             for lines in batches:
                 self.add(lines)
-                progress.update(bar, completed=len(self.done))
+                count(title, len(self.done), len(self.own))
 
     def add(self, lines: Sequence[dict]) -> None:
         """Keeps what some pictures gave."""

@@ -17,12 +17,12 @@ import ml_dtypes
 import numpy as np
 from etils import epath
 from jax.sharding import Mesh
-from rich.progress import Progress
 
 from grounding_jax.data.files import File, PackedFile, read_bytes
 from grounding_jax.data.pictures import open_picture, sam_input
 from grounding_jax.sharding.hosts import is_first, wait_for_all
 from grounding_jax.sharding.mesh import global_batch, local_rows
+from grounding_jax.terminal import tracked
 from gsva_jax import model
 from gsva_jax.config import GsvaConfig
 
@@ -91,18 +91,17 @@ def fill(files: FeatureFiles, config: GsvaConfig, params: dict, mesh: Mesh, pict
     wait_for_all("the missing features are known")  # before any host writes some
     B = mesh.shape["data"] * mesh.shape["fsdp"]
     rows = local_rows(mesh, B)
-    with Progress(disable=not is_first()) as progress:
-        for chunk in progress.track(_chunks(missing, B), description="image features"):
-            read = [pictures[chunk[row][1]] if row < len(chunk) else None for row in rows]
-            inputs = [_input(picture, config.sam.image_size) for picture in read]
-            local = {name: np.stack([one[name] for one in inputs]) for name in ("images", "resized")}
-            batch = global_batch(mesh, B, rows, local)
-            features = encode(params, batch["images"], batch["resized"], dtype=files.dtype)
-            for shard in features.addressable_shards:
-                first = shard.index[0].indices(B)[0]
-                for row, value in enumerate(np.asarray(shard.data), first):
-                    if row < len(chunk) and inputs[rows.index(row)]["good"]:
-                        files.write(chunk[row][0], value)
+    for chunk in tracked(_chunks(missing, B), "image features", shown=is_first()):
+        read = [pictures[chunk[row][1]] if row < len(chunk) else None for row in rows]
+        inputs = [_input(picture, config.sam.image_size) for picture in read]
+        local = {name: np.stack([one[name] for one in inputs]) for name in ("images", "resized")}
+        batch = global_batch(mesh, B, rows, local)
+        features = encode(params, batch["images"], batch["resized"], dtype=files.dtype)
+        for shard in features.addressable_shards:
+            first = shard.index[0].indices(B)[0]
+            for row, value in enumerate(np.asarray(shard.data), first):
+                if row < len(chunk) and inputs[rows.index(row)]["good"]:
+                    files.write(chunk[row][0], value)
     wait_for_all("all features are written")
     return len(missing)
 

@@ -4,11 +4,12 @@
 #   launch/gpu_run.sh [--dry-run] [--venv DIR] -- gsva train gsva_7b --init CKPT --data DATA
 #   srun --ntasks-per-node=1 launch/gpu_run.sh -- gsva train gsva_7b --init CKPT --data DATA
 #
-# One process a machine uses all its GPUs; under Slurm the processes find each other. Without Slurm, several machines
-# need GROUNDING_COORDINATOR=HOST:PORT, GROUNDING_PROCESSES=N and GROUNDING_PROCESS=I. Makes DIR (.venv-cuda) at first.
+# One process a machine uses all its GPUs; several (--ntasks-per-node=8) take one each. Under Slurm and mpirun they find
+# each other; elsewhere several machines need GROUNDING_COORDINATOR=HOST:PORT, GROUNDING_PROCESSES=N and
+# GROUNDING_PROCESS=I. Makes DIR (.venv-cuda) at first.
 set -euo pipefail
 
-usage() { sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2; }
+usage() { sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2; }
 
 dry_run=false venv=""
 while (($#)); do
@@ -36,10 +37,11 @@ if [[ ! -e $venv/.ready ]]; then
   run flock 9
   if [[ ! -e $venv/.ready ]]; then
     run python3 -m venv "$venv"
-    run "$venv/bin/pip" install --quiet --editable "$root[cuda]"
+    run "$venv/bin/pip" install --quiet --editable "${root}[cuda]"
     run touch "$venv/.ready"
   fi
   run flock -u 9
 fi
 # The compiler may use most of the memory from the start, instead of asking for it piece by piece.
-run env "PATH=$venv/bin:$PATH" XLA_PYTHON_CLIENT_MEM_FRACTION=0.95 "$@"
+# exec: a signal to this script is one to the command, which saves and ends.
+run exec env "PATH=$venv/bin:$PATH" XLA_PYTHON_CLIENT_MEM_FRACTION=0.95 "$@"

@@ -5,11 +5,12 @@
 #       gsva train gsva_7b --init gs://BUCKET/CKPT --data gs://BUCKET/DATA
 #
 # Copies the checkout to every worker, installs it there (once for each version of the files), starts the command on all
-# of them, shows what worker 0 prints, and ends with its exit status. Called again, it stops what an earlier call left
-# running and starts anew; training then goes on from its newest checkpoint. Needs gcloud, and nothing on the workers.
+# of them, where the TPU's metadata server tells each of the others, shows what worker 0 prints, and ends with its exit
+# status. Called again, it stops what an earlier call left running and starts anew; training then goes on from its newest
+# checkpoint. Needs gcloud, and nothing on the workers.
 set -euo pipefail
 
-usage() { sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2; }
+usage() { sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2; }
 
 dry_run=false name="" zone="" project=""
 while (($#)); do
@@ -41,6 +42,7 @@ run() {
 
 # Quoted here, so that it arrives on the workers as it was typed.
 command=$(printf '%q ' "$@")
+# shellcheck disable=SC2016  # for the workers to expand
 install='set -e
 mkdir -p ~/grounding && cd ~/grounding
 sum=$(sha256sum /tmp/grounding.tar.gz | cut -d" " -f1)

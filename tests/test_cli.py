@@ -3,7 +3,6 @@
 import json
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from grounding_jax.weights.readers import open_weights
 from grounding_jax.weights.writers import write_torch
 from gsva_jax import demo
 from gsva_jax.cli import COMMANDS, _parse, main
+from tests import processes
 from tests.command_line import failed, import_words, records, write_picture
 
 pytestmark = pytest.mark.usefixtures("no_kept_programs")
@@ -318,6 +318,6 @@ def test_the_command_imports_nothing_heavy_and_exits_with_its_code(tmp_path):
     )
     words = ["segment", str(tmp_path / "nothing.png"), "dog", "--out", str(tmp_path / "out")]
     root = Path(__file__).parent.parent
-    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=False, cwd=root)
+    done = processes.run([sys.executable, "-c", script, *words], cwd=root)
     assert (done.returncode, done.stdout) == (2, "[]\n")
     assert done.stderr.startswith("gsva: error: there is no picture") and done.stderr.count("\n") == 1

@@ -1,9 +1,7 @@
 """A training goes on with another mesh and another number of hosts: no example is left out and none comes twice."""
 
 import json
-import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,32 +10,28 @@ import pytest
 
 from grounding_jax.sharding.hosts import ADDRESS, COUNT, INDEX
 from grounding_jax.training.preemption import EXIT_PREEMPTED
+from tests import processes
 from tests.elastic import BATCH_SIZE, RECORDS, STEPS
 
 NEVER = "-1"
 
 
-def leg(run: Path, mesh: str, stop: str, processes: int, devices: int) -> None:
-    """Runs a part of the training on ``processes`` hosts of ``devices`` devices each."""
+def leg(run: Path, mesh: str, stop: str, count: int, devices: int) -> None:
+    """Runs a part of the training on ``count`` hosts of ``devices`` devices each."""
     environment = {
-        **os.environ,
         "JAX_PLATFORMS": "cpu",
         "NPROC": "16",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
     }
-    if processes > 1:
+    if count > 1:
         with socket.socket() as free:
             free.bind(("localhost", 0))
-            environment |= {ADDRESS: f"localhost:{free.getsockname()[1]}", COUNT: str(processes)}
+            environment |= {ADDRESS: f"localhost:{free.getsockname()[1]}", COUNT: str(count)}
     command = [sys.executable, "-m", "tests.elastic", str(run), mesh, stop]
-    started = []
-    for index in range(processes):
-        own = {**environment, **({INDEX: str(index)} if processes > 1 else {})}
-        started.append(subprocess.Popen(command, env=own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+    own = [{INDEX: str(index)} if count > 1 else {} for index in range(count)]
     expected = 0 if stop == NEVER else EXIT_PREEMPTED
-    for process in started:
-        said, _ = process.communicate(timeout=300)
-        assert process.returncode == expected, said
+    for done in processes.finish(*(processes.start(command, environment | index) for index in own)):
+        assert done.returncode == expected, done.stdout + done.stderr
 
 
 def log_of(run: Path) -> list[dict]:
@@ -48,9 +42,9 @@ def log_of(run: Path) -> list[dict]:
 def moved(tmp_path_factory):
     """One host of 8 devices, then two hosts of 4, then one device."""
     run = tmp_path_factory.mktemp("moved")
-    leg(run, "2,4", str(3 * BATCH_SIZE + 1), processes=1, devices=8)
-    leg(run, "4,2", str(8 * BATCH_SIZE + 1), processes=2, devices=4)
-    leg(run, "1,1", NEVER, processes=1, devices=1)
+    leg(run, "2,4", str(3 * BATCH_SIZE + 1), count=1, devices=8)
+    leg(run, "4,2", str(8 * BATCH_SIZE + 1), count=2, devices=4)
+    leg(run, "1,1", NEVER, count=1, devices=1)
     return log_of(run)
 
 
@@ -61,7 +55,7 @@ def test_every_record_comes_once_in_the_epoch(moved):
 
 
 def test_losses_are_those_of_a_training_that_stayed(moved, tmp_path):
-    leg(tmp_path, "1,1", NEVER, processes=1, devices=1)
+    leg(tmp_path, "1,1", NEVER, count=1, devices=1)
     stayed = log_of(tmp_path)
     np.testing.assert_allclose([line["loss"] for line in moved], [line["loss"] for line in stayed], rtol=1e-5)
     names = [f"record{k}" for k in range(BATCH_SIZE)]

@@ -1,13 +1,12 @@
 """A disk that is full while a checkpoint is saved: one line says so, and what was saved before is still there."""
 
 import json
-import os
-import subprocess
 import sys
 
 import jax.numpy as jnp
 
 from grounding_jax.training.loop import train
+from tests import processes
 from tests.test_training import OPTIONS, Regression
 
 SCRIPT = """
@@ -39,8 +38,7 @@ class Large(Regression):
 
 def test_a_full_disk_is_named_and_nothing_is_lost(tmp_path):
     command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    result = processes.run(command, {"JAX_PLATFORMS": "cpu"})
     (line,) = [line for line in result.stdout.splitlines() if line.startswith("said:")]
     assert "a checkpoint could not be saved; the newest complete one is of step 3" in line and "too large" in line
     resumed = train(Large(), OPTIONS, tmp_path)

@@ -3,7 +3,6 @@
 import functools
 import json
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from grounding_jax.data.panoptic_classes import COCO_PANOPTIC, Category
 from grounding_jax.segmenters.proposals import Proposals
 from grounding_jax.weights import folder
 from grounding_jax.weights.readers import open_weights
-from tests import command_line
+from tests import command_line, processes
 from tests.small_gella import CAPTION, small_gella, small_picture
 
 pytestmark = pytest.mark.usefixtures("no_kept_programs")
@@ -379,7 +378,7 @@ def test_the_command_imports_nothing_heavy_and_exits_with_its_code(tmp_path):
     )
     words = ["describe", str(tmp_path / "nothing.png"), "--checkpoint", "x"]
     root = Path(__file__).parent.parent
-    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=False, cwd=root)
+    done = processes.run([sys.executable, "-c", script, *words], cwd=root)
     assert (done.returncode, done.stdout) == (2, "[]\n")
     assert done.stderr.startswith("gella: error: there is no picture") and done.stderr.count("\n") == 1
 

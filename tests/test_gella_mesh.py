@@ -1,7 +1,5 @@
 """GELLA on a mesh of eight devices answers as on one, and its tables fit the published sizes."""
 
-import os
-import subprocess
 import sys
 
 import jax
@@ -13,12 +11,13 @@ from gella_jax import model
 from gella_jax.config import GellaConfig
 from gella_jax.sharding import table
 from grounding_jax.sharding.rules import shardings
+from tests import processes
 from tests.test_sharding import EIGHT
 
 
 def test_answers_are_those_of_one_device(tmp_path):
     command = [sys.executable, "-m", "tests.gella_mesh", str(tmp_path / "out.npz")]
-    done = subprocess.run(command, env={**os.environ, "XLA_FLAGS": EIGHT}, capture_output=True, text=True, check=False)
+    done = processes.run(command, {"XLA_FLAGS": EIGHT})
     assert done.returncode == 0, done.stderr[-3000:]
     arrays = np.load(tmp_path / "out.npz")
     assert arrays["one/scores"].shape == (3, 3, 4)

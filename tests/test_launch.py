@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from tests import processes
+
 LAUNCH = Path(__file__).parent.parent / "launch"
 TYPED = ["gsva", "train", "gsva_7b", "--init", "gs://bucket/a folder", "--data", "it's; $HOME"]
 
 
 def run(script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    command = ["bash", str(LAUNCH / script), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, **environment})
+    return processes.run(["bash", LAUNCH / script, *arguments], environment)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def remote() -> list[list[str]]:
     assert result.returncode == 0, result.stderr
     # Bash quotes text of several lines as $'...', which shlex does not know: bash itself takes it apart.
     words = [
-        subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, text=True).stdout.split("\0")[:-1]
+        processes.run(["bash", "-c", f"printf '%s\\0' {line}"]).stdout.split("\0")[:-1]
         for line in result.stdout.splitlines()
     ]
     return words
@@ -49,8 +50,8 @@ def test_a_command_arrives_as_it_was_typed(remote, tmp_path, worker):
     for program in programs.iterdir():
         program.chmod(0o755)
     script = next(word for word in remote[2] if word.startswith("--command=")).removeprefix("--command=")
-    environment = {**os.environ, "HOME": str(tmp_path), "PATH": f"{programs}:{os.environ['PATH']}"}
-    result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment, timeout=60)
+    environment = {"HOME": str(tmp_path), "PATH": f"{programs}:{os.environ['PATH']}"}
+    result = processes.run(["bash", "-c", script], environment)
     printed = result.stdout if worker == 0 else (tmp_path / "grounding" / "log").read_text()
     assert printed.splitlines() == TYPED and result.returncode == 7
     assert (tmp_path / "grounding" / "pid").read_text().strip().isdigit()
@@ -59,7 +60,8 @@ def test_a_command_arrives_as_it_was_typed(remote, tmp_path, worker):
 def test_gpus_get_an_environment_of_their_own(tmp_path):
     result = run("gpu_run.sh", "--dry-run", "--venv", str(tmp_path / "venv"), "--", *TYPED)
     last = shlex.split(result.stdout.splitlines()[-1])
-    assert last[0] == "env" and last[1].startswith(f"PATH={tmp_path}/venv/bin:") and last[-len(TYPED) :] == TYPED
+    assert last[:2] == ["exec", "env"] and last[2].startswith(f"PATH={tmp_path}/venv/bin:")
+    assert last[-len(TYPED) :] == TYPED
     assert "cuda" in result.stdout
 
 

@@ -1,8 +1,6 @@
 """Answers and reports on a mesh of eight devices are those of one device."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from gsva_jax import MeshShape, predict
+from tests import processes
 from tests.command_line import failed
 from tests.mesh_answers import DATASET, PROTOCOLS, ROWS, SCENES
 from tests.test_sharding import EIGHT
@@ -23,7 +22,7 @@ def out(tmp_path_factory) -> Path:
     """What the program of this test file leaves."""
     folder = tmp_path_factory.mktemp("answers")
     command = [sys.executable, "-m", "tests.mesh_answers", str(folder)]
-    done = subprocess.run(command, env={**os.environ, "XLA_FLAGS": EIGHT}, capture_output=True, text=True, check=False)
+    done = processes.run(command, {"XLA_FLAGS": EIGHT})
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 

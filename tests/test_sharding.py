@@ -1,7 +1,6 @@
 """Meshes, strict sharding tables, and the golden training step on one, eight and two times four devices."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from gsva_jax import model
 from gsva_jax.config import GsvaConfig
 from gsva_jax.sharding import table
 from gsva_jax.weights import open_official
+from tests import processes
 
 EIGHT = "--xla_force_host_platform_device_count=8"
 # data, fsdp, tensor, accumulate, dropout (see sharded_golden.py)
@@ -29,12 +29,12 @@ IN_TWO = ("2,2,2,1,0", "1,8,1,1,1")
 def start(golden, out, cases, **environment) -> subprocess.Popen:
     """The program of this test file, in the background."""
     command = [sys.executable, "-m", "tests.sharded_golden", str(golden), str(out), *cases]
-    return subprocess.Popen(command, env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True)
+    return processes.start(command, environment)
 
 
-def finish(process: subprocess.Popen) -> None:
-    _, errors = process.communicate(timeout=900)
-    assert process.returncode == 0, errors[-3000:]
+def finish(*programs: subprocess.Popen) -> None:
+    for done in processes.finish(*programs):
+        assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +58,7 @@ def two(gsva_golden, tmp_path_factory, eight) -> list[dict]:
         "GROUNDING_COORDINATOR": f"127.0.0.1:{port}",
         "GROUNDING_PROCESSES": "2",
     }
-    processes = [start(gsva_golden, out, IN_TWO, **shared, GROUNDING_PROCESS=str(i)) for i, out in enumerate(outs)]
-    for process in processes:
-        finish(process)
+    finish(*(start(gsva_golden, out, IN_TWO, **shared, GROUNDING_PROCESS=str(i)) for i, out in enumerate(outs)))
     return [{**json.loads(out.read_text()), "models": folder} for out in outs]
 
 

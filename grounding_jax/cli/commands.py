@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, Protocol
 
 import tyro
 
-from grounding_jax.terminal import copying, one_line, say
+from grounding_jax.terminal import copying, one_line, quiet_libraries, say
 
 if TYPE_CHECKING:
     from grounding_jax.sharding.mesh import MeshShape
@@ -83,7 +83,7 @@ class Packing:
 
 
 def run_command(program: str, parse: Callable[[list[str]], Command], argv: Sequence[str] | None) -> int:
-    """Runs one command; an error is one line, unless PROGRAM_DEBUG=1 asks where it came from.
+    """Runs one command; an error is one line and libraries are quiet, unless PROGRAM_DEBUG=1 asks where it came from.
 
     Args:
         program: its name.
@@ -96,12 +96,15 @@ def run_command(program: str, parse: Callable[[list[str]], Command], argv: Seque
     Raises:
         SystemExit: the words are no command (2), or ask for help (0).
     """
+    debugging = os.environ.get(f"{program.upper()}_DEBUG", "0") != "0"
+    if not debugging:
+        quiet_libraries()
     try:
         return parse(list(sys.argv[1:] if argv is None else argv)).run()
     except KeyboardInterrupt:
         return 130
     except (ValueError, OSError) as error:
-        if os.environ.get(f"{program.upper()}_DEBUG", "0") != "0":
+        if debugging:
             raise
         print(f"{program}: error: {one_line(error)}", file=sys.stderr)
         return 2

@@ -4,19 +4,17 @@ import contextlib
 import io
 import json
 import os
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from etils import epath
 from PIL import Image
-from rich.console import Console
-from rich.progress import Progress
 
 from grounding_jax.data.backgrounds import SPLITS
 from grounding_jax.data.cutouts import KINDS
 from grounding_jax.data.scenes import MAX_OBJECTS, Scene, photo_scene, scene
+from grounding_jax.terminal import tracked
 
 ANNOTATIONS = "refer_seg/grefcoco"
 PICTURES = "refer_seg/images/mscoco/images/train2014"
@@ -28,7 +26,6 @@ MIN_SIZE = 32  # smaller pictures show nothing
 _ID_STEP = MAX_OBJECTS + 2  # ids of objects and expressions: image id times this, plus 1, 2, ...
 _CATEGORIES = [{"id": k, "name": kind.noun, "supercategory": "thing"} for k, kind in enumerate(KINDS, 1)]
 _CATEGORY_IDS = {category["name"]: category["id"] for category in _CATEGORIES}
-_PROGRESS_AFTER = 2.0  # seconds
 
 
 def write_scenes(out: str | os.PathLike, num: int, seed: int, split: str, size: int = 320) -> None:
@@ -63,7 +60,7 @@ def write_scenes(out: str | os.PathLike, num: int, seed: int, split: str, size: 
         (root / PICTURES).mkdir(parents=True, exist_ok=True)
         refs, instances = _read_others(root, split)
     first_id = SPLITS.index(split) * MAX_SCENES + 1
-    for index in _progress(num, f"{split} scenes"):
+    for index in tracked(range(num), f"{split} scenes"):
         composed = scene(seed, split, index, size)
         with _clear_errors(root):
             image = _write_picture(root / PICTURES, composed.image, first_id + index)
@@ -213,21 +210,3 @@ def _write_json(path: epath.Path, content: Any) -> None:
     scratch = path.parent / (path.name + ".part")
     scratch.write_text(json.dumps(content, separators=(",", ":")))
     scratch.replace(path)
-
-
-def _progress(num: int, what: str) -> Iterator[int]:
-    """0..num-1, with a bar on the terminal's error stream if it takes long."""
-    begin = time.monotonic()
-    progress = Progress(console=Console(stderr=True))
-    task = progress.add_task(what, total=num)
-    shown = False
-    try:
-        for index in range(num):
-            yield index
-            progress.update(task, completed=index + 1)
-            if not shown and time.monotonic() - begin > _PROGRESS_AFTER:
-                progress.start()
-                shown = True
-    finally:
-        if shown:
-            progress.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -12,10 +13,11 @@ import jax
 import numpy as np
 from etils import epath
 from PIL import Image
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import TextColumn
 from tensorboardX import SummaryWriter
 
 from grounding_jax.sharding.hosts import is_first
+from grounding_jax.terminal import COUNTED, counting
 from grounding_jax.training.run_folder import BOARD_FOLDER, LOG_FILE, PICTURES, VALIDATION_FILE
 from grounding_jax.training.validation import Validated
 
@@ -57,19 +59,19 @@ class Log:
 
     def __init__(self, run: epath.Path, steps: int, start: int, batch_size: int, work: Work):
         self._run, self._batch_size, self._work = run, batch_size, work
-        columns = TextColumn(run.name), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        self._progress = Progress(*columns, TextColumn("{task.description}"), disable=not is_first())
-        self._bar = self._progress.add_task("compiling", total=steps, completed=start)
+        self._steps, self._opened = steps, contextlib.ExitStack()
         self._waited, self._clock, self._last = 0.0, time.perf_counter(), start
 
     def __enter__(self) -> Log:
-        self._progress.start()
+        columns = (*COUNTED, TextColumn("{task.fields[more]}"))
+        self._count = self._opened.enter_context(counting(columns, keep=True, shown=is_first()))
+        self._count(self._run.name, self._last, self._steps, "compiling")
         if is_first():
             self._board = SummaryWriter(str(self._run / BOARD_FOLDER))
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._progress.stop()
+        self._opened.close()
         if is_first():
             self._board.close()
 
@@ -97,8 +99,8 @@ class Log:
                 file.write(json.dumps(line) + "\n")
             for name, value in line.items():
                 self._board.add_scalar(name, value, step)
-            text = f"loss {values['loss']:.3f}  {speed['examples_per_second']:.1f}/s"
-            self._progress.update(self._bar, completed=step, description=text)
+            text = f"loss {values['loss']:.3f}  {speed['examples_per_second']:.1f} examples/s"
+            self._count(self._run.name, step, self._steps, text)
         return line
 
     def validated(self, step: int, found: Validated) -> dict[str, float]:
