@@ -18,7 +18,7 @@ from grounding_jax.language.answers import read_answer
 from grounding_jax.language.batching import SLOTS, TARGETS, bucket, doubling, filled
 from grounding_jax.language.conversation import defuse
 from grounding_jax.language.generation import write
-from grounding_jax.language.loaded import Loaded
+from grounding_jax.language.loaded import Loaded, fetch
 from grounding_jax.language.tokenizer import SEG_TEXT
 from grounding_jax.models.mask2former import Prediction
 from grounding_jax.models.mask_resize import mask_matrices, resize_masks
@@ -76,7 +76,7 @@ class Segmented(NamedTuple):
 
     def entity_probability(self, b: int) -> np.ndarray:
         """How probable it is that each query is an entity at all: float32 ``[Q]``."""
-        return np.asarray(jax.nn.softmax(self.prediction.class_logits[b]))[:, 0]
+        return fetch(jax.nn.softmax(self.prediction.class_logits[b]))[:, 0]
 
     def left_out(self, b: int) -> LeftOut:
         """Masks without a query: "hidden", of which nothing is seen, and "surplus", beyond the queries."""
@@ -112,6 +112,8 @@ class Branches(Loaded):
         for b, one in enumerate(rows):
             visible[b, : len(one.map.visible)] = one.map.visible
         prediction = find(self.config, self.params, features, self.split(np.stack([one.colormap for one in rows])))
+        for logits in (prediction.class_logits, prediction.mask_logits):
+            fetch(jnp.abs(logits).max())  # the matching would not end
         index = self.split((np.stack([one.map.index for one in rows]), visible))
         return Segmented(drawn, prediction, np.asarray(match(prediction, *index)))
 
@@ -158,6 +160,7 @@ class Branches(Loaded):
         # One more than is read: the state *at* a [SEG] is that from which the next token is chosen.
         options = dict(max_new=min(max_new, doubling(max(limits), SLOTS)) + 1, eos=self.tokenizer.eos, mesh=self.mesh)
         result = write(self.config.llama, self.params["llama"], self.split(row), patches, None, **options)
+        fetch(result.states[:, 0])  # words chosen from what is not finite would look like an answer
         ids = np.asarray(result.ids)
         return [self._read_answer(ids[b, :limit], result.states[b]) for b, limit in enumerate(limits)]
 
@@ -178,12 +181,12 @@ class Branches(Loaded):
         M = bucket(max(len(answer.nouns) for answer in answers), TARGETS)
         states = [jnp.pad(answer.states, ((0, M - len(answer.nouns)), (0, 0))) for answer in answers]
         states = self.split(jnp.stack(filled(states, self.batcher.multiple)))
-        by_query = np.asarray(pair(self.config, self.params, states, segmented.prediction.queries))
+        by_query = fetch(pair(self.config, self.params, states, segmented.prediction.queries))
         return [one[: len(answer.nouns)] for one, answer in zip(by_query, answers, strict=False)]
 
     def full_size(self, segmented: Segmented, b: int, size: tuple[int, int]) -> Callable[[int], np.ndarray]:
         """A function from a query to its mask logits at the size of the picture, float32 ``[H, W]``."""
-        low = np.asarray(segmented.prediction.mask_logits[b])
+        low = fetch(segmented.prediction.mask_logits[b])
         matrices = self.matrices(segmented, size)
         return lambda query: resize_masks(low[query], *matrices)
 

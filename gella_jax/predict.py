@@ -25,6 +25,7 @@ from grounding_jax.data.entity_masks import Entities
 from grounding_jax.data.narratives import Span
 from grounding_jax.data.panoptic_classes import COCO_PANOPTIC, Category
 from grounding_jax.language.batching import filled
+from grounding_jax.language.loaded import fetch
 from grounding_jax.segmenters.mask2former import non_overlapping
 from grounding_jax.segmenters.proposals import sigmoid
 from grounding_jax.sharding.mesh import MeshShape
@@ -302,7 +303,7 @@ class Gella(Branches):
         found = []
         for b, request in enumerate(requests):
             logits = (
-                np.asarray(array[b]) for array in (segmented.prediction.class_logits, segmented.prediction.mask_logits)
+                fetch(array[b]) for array in (segmented.prediction.class_logits, segmented.prediction.mask_logits)
             )
             entities = non_overlapping(*logits, self.matrices(segmented, request.image.shape[:2])).entities
             found.append((entities, segmented.left_out(b)))

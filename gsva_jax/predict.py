@@ -23,7 +23,7 @@ from grounding_jax.language.answers import Answer as ReadAnswer
 from grounding_jax.language.answers import phrases, read_answer
 from grounding_jax.language.batching import TARGETS, bucket, filled
 from grounding_jax.language.generation import write
-from grounding_jax.language.loaded import Loaded
+from grounding_jax.language.loaded import Loaded, fetch
 from grounding_jax.language.rows import Conversation, Row
 from grounding_jax.models import llama
 from grounding_jax.models.mask_resize import mask_matrices, resize_masks
@@ -134,7 +134,7 @@ class Gsva(Loaded):
             row = self.batcher.rows([[[prompts.guided_list(texts)]] for texts in cleaned], cleaned)
         image, patches = self.see([picture for picture, _ in requests])
         row, reading, score = self.decide(row, patches, threshold)
-        low = np.asarray(draw(self.config, self.params, reading.hidden, image))
+        low = fetch(draw(self.config, self.params, reading.hidden, image))
         answers = []
         for b, (picture, texts) in enumerate(requests):
             rejected = row["target_rejected"][b, : len(cleaned[b])]
@@ -215,6 +215,7 @@ class Gsva(Loaded):
         most = max(prompt.max_new for prompt in asked)
         options = dict(max_new=most, eos=self.tokenizer.eos, temperature=temperature, mesh=self.mesh)
         result = write(self.config.llama, self.params["llama"], self.split(row), patches, keys, **options)
+        fetch(result.states[:, 0])  # words chosen from what is not finite would look like an answer
         ids = np.asarray(result.ids)
         # Each is cut at its own limit: what a row may write does not depend on the other rows.
         read = [
@@ -237,7 +238,7 @@ class Gsva(Loaded):
             for j, decision in enumerate(answer.decisions):
                 slots[b, j] = -1 if decision is None else decision.index
         hidden = model.gather(states, jnp.asarray(slots))
-        low = np.asarray(draw(self.config, self.params, hidden, image))
+        low = fetch(draw(self.config, self.params, hidden, image))
         score = self.score(llama.logits(self.config.llama, self.params["llama"], hidden))
         written = []
         for b, answer in enumerate(read):
@@ -298,8 +299,8 @@ class Gsva(Loaded):
             reading = self.reread(row, patches, reading, int(slots.min()))
 
     def score(self, logits: jax.Array) -> np.ndarray:
-        """`model.seg_probability` on the host."""
-        return np.asarray(model.seg_probability(self.tokenizer, logits))
+        """`model.seg_probability` on the host; ValueError if it is not finite."""
+        return fetch(model.seg_probability(self.tokenizer, logits))
 
     def full_size(self, low: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """Mask logits at the size of the picture: ``[..., l, l] -> float32 [..., H, W]``."""

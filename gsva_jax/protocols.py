@@ -23,6 +23,7 @@ from grounding_jax.data.reasonseg import ReasonRecord
 from grounding_jax.data.refer import Record
 from grounding_jax.data.semantic import ClassRecord
 from grounding_jax.language.batching import SLOTS, TARGETS, bucket, doubling
+from grounding_jax.language.loaded import fetch
 from grounding_jax.language.rows import Conversation, Row
 from grounding_jax.language.tokenizer import IMAGE_TEXT, Tokenizer
 from gsva_jax import prompts
@@ -220,7 +221,7 @@ def _official(
 ) -> list[Prediction]:
     row = gsva.batcher.pack([request.texts for request in requests], max(request.num_targets for request in requests))
     forced = teacher_force(gsva, row, patches, second_pass=with_absent)
-    low = np.asarray(draw(gsva.config, gsva.params, forced.hidden, image))
+    low = fetch(draw(gsva.config, gsva.params, forced.hidden, image))
     predictions = []
     for b, request in enumerate(requests):
         n = request.num_targets
@@ -236,7 +237,7 @@ def _guided(
 ) -> list[Prediction]:
     row = gsva.batcher.pack([request.texts for request in requests], max(request.num_targets for request in requests))
     row, reading, scores = gsva.decide(row, patches, threshold=0.5)
-    low = np.asarray(draw(gsva.config, gsva.params, reading.hidden, image))
+    low = fetch(draw(gsva.config, gsva.params, reading.hidden, image))
     predictions = []
     for b, request in enumerate(requests):
         n = request.num_targets

@@ -6,7 +6,7 @@ import pytest
 
 from gella_jax import branches, data, model, prompts
 from gella_jax.data import draw
-from gella_jax.predict import Request, as_entities, meant
+from gella_jax.predict import Gella, Request, as_entities, meant
 from grounding_jax.data.panoptic_classes import Category
 from grounding_jax.language.generation import Generation
 from grounding_jax.models import llava
@@ -24,6 +24,18 @@ def gella():
 def given(gella):
     image, masks = small_picture()
     return gella.ground(image, CAPTION, masks, NOUNS)
+
+
+@pytest.mark.parametrize("part", ["llama", "mask2former", "association"])
+def test_nothing_is_answered_with_weights_that_are_not_finite(gella, part):
+    params = {**gella.params, part: jax.tree.map(lambda leaf: leaf * np.nan, gella.params[part])}
+    damaged = Gella(gella.config, params, gella.tokenizer)
+    image, masks = small_picture()
+    with pytest.raises(ValueError, match="answers of this model are not finite"):
+        damaged.ground(image, CAPTION, masks, NOUNS)
+    if part == "llama":
+        with pytest.raises(ValueError, match="answers of this model are not finite"):
+            damaged.describe(image)
 
 
 def writes(gella, text):

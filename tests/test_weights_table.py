@@ -56,6 +56,22 @@ def test_both_directions():
         np.testing.assert_array_equal(back[key].read(), array, err_msg=key, strict=True)
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64, np.bool_])
+def test_weights_that_are_no_floats_are_refused(dtype):
+    """As if they were numbers, the integers of a quantised model would give some model that answers."""
+    quantised = tensors()
+    for i in (0, 2):
+        quantised[f"layers.{i}.up.weight"] = quantised[f"layers.{i}.up.weight"].astype(dtype)
+    message = rf"x\.bin: layers\.\{{0,2\}}\.up\.weight of {np.dtype(dtype)}: quantised .* in float32, float16, bfloat16"
+    with pytest.raises(CheckpointError, match=message):
+        TABLE.to_ours(lazy(quantised), "x.bin")
+    ours = TABLE.to_ours(lazy(tensors()), "x.bin")
+    ours["points"] = from_array(ours["points"].read().astype(dtype))
+    expected = {path: leaf.shape for path, leaf in ours.items()}
+    with pytest.raises(CheckpointError, match=rf"model: points\.\{{0-2\}}\.weight of {np.dtype(dtype)}"):
+        TABLE.check_shapes(ours, expected, "model")
+
+
 def test_more_than_ten_layers_keep_their_order():
     arrays = {f"l.{i}.w": np.full((1,), i, np.float32) for i in (10, 2, 0, 11, 1, 3, 4, 5, 6, 7, 8, 9)}
     ours = Table((Rule("l.{i}.w", "l"),)).to_ours(lazy(arrays), "x")

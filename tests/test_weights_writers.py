@@ -36,6 +36,21 @@ def as_numpy(tensor: torch.Tensor) -> np.ndarray:
     return tensor.numpy()
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, ml_dtypes.bfloat16])
+def test_what_is_not_finite_is_named(tmp_path, monkeypatch, dtype):
+    monkeypatch.setattr("grounding_jax.weights.tensors._BLOCK", 4)  # several, as in large tensors
+    largest = np.full((3, 5), -ml_dtypes.finfo(dtype).max, dtype)
+    spoilt = {}
+    for place, number in enumerate((np.nan, np.inf, -np.inf)):
+        spoilt[f"{number}"] = largest.copy()
+        spoilt[f"{number}"].reshape(-1)[7 * place] = number
+    arrays = {"largest": largest, **spoilt, "empty": np.zeros((0, 2), dtype), "transposed": spoilt["nan"].T}
+    arrays["whole numbers"] = np.full(3, -1, np.int16)
+    assert writers.write_safetensors(tmp_path, lazy(arrays)) == [*spoilt, "transposed"]
+    parts = stack([from_array(spoilt["nan"]), from_array(spoilt["nan"])])
+    assert writers.write_safetensors(tmp_path, {"stacked": parts}) == ["stacked"]
+
+
 @pytest.mark.parametrize("mapped", [False, True])
 def test_torch_reads_what_was_written(tmp_path, arrays, mapped):
     writers.write_torch(tmp_path / "x.bin", lazy(arrays))

@@ -152,7 +152,7 @@ def check_format(program: str, formats: Mapping[str, Format], command: Command) 
 def save_model(opened: Checkpoint, out: str) -> None:
     """Writes the model folder of an import, and says what was found, made or left out."""
     with copying(f"writing {out}") as progress:
-        opened.save(out, progress)
-    for line in opened.report:
+        report = opened.save(out, progress)
+    for line in report:
         say(f"  {line}")
     say(f"the model folder {out} is complete")

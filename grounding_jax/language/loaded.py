@@ -7,6 +7,7 @@ from typing import Any, ClassVar, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from grounding_jax.language.batching import Batcher
@@ -15,6 +16,17 @@ from grounding_jax.language.tokenizer import Tokenizer
 from grounding_jax.sharding.mesh import BATCH, num_rows
 
 _T = TypeVar("_T")
+
+
+def fetch(answers: jax.Array) -> np.ndarray:
+    """Logits, scores or states of a model on the host; ValueError unless all are finite, before they mean something."""
+    array = np.asarray(answers)
+    if not np.isfinite(array.astype(np.float32, copy=False)).all():
+        raise ValueError(
+            f"the answers of this model are not finite (NaN or infinity, computed in {array.dtype}): its weights are "
+            "damaged or from a training that diverged; take an earlier checkpoint"
+        )
+    return array
 
 
 class Loaded:

@@ -15,6 +15,7 @@ from grounding_jax.language.tokenizer import Tokenizer
 from grounding_jax.weights import folder
 from grounding_jax.weights.lora import has_lora
 from grounding_jax.weights.sizes import Sizes
+from grounding_jax.weights.table import listed
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor
 from grounding_jax.weights.writers import Progress
 
@@ -32,9 +33,12 @@ class Checkpoint:
     tokenizer: Tokenizer
     report: tuple[str, ...]
 
-    def save(self, out: epath.PathLike, progress: Progress | None = None) -> None:
-        """Writes a model folder; CheckpointError when one is there."""
-        folder.save(out, self.leaves, self.config.to_json(), self.tokenizer.save, progress)
+    def save(self, out: epath.PathLike, progress: Progress | None = None) -> tuple[str, ...]:
+        """Writes a model folder; CheckpointError when one is there. Returns `report` and what was seen in writing."""
+        non_finite = folder.save(out, self.leaves, self.config.to_json(), self.tokenizer.save, progress)
+        if not non_finite:
+            return self.report
+        return *self.report, f"NaN or infinity in {listed(non_finite)}: this model can't give answers"
 
 
 def part(leaves: Mapping[str, LazyTensor], prefix: str) -> dict[str, LazyTensor]:

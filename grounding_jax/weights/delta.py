@@ -9,6 +9,7 @@ from etils import epath
 
 from grounding_jax.weights import folder, llama
 from grounding_jax.weights.readers import open_weights
+from grounding_jax.weights.table import check_floats
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor
 from grounding_jax.weights.writers import Progress, write_torch_shards
 
@@ -36,6 +37,8 @@ def add_delta(base: Mapping[str, LazyTensor], delta: Mapping[str, LazyTensor], w
     surplus = [key for key in base if key not in delta]
     if lacking or surplus:
         raise CheckpointError(f"{where}: not of one model; only in the delta: {lacking}; only in the base: {surplus}")
+    check_floats(base, where)
+    check_floats(delta, where)
     return {key: _sum(base.get(key), tensor, key, where) for key, tensor in delta.items()}
 
 

@@ -35,18 +35,20 @@ def save(
     config: str,
     save_tokenizer: Callable[[epath.Path], Any] | None = None,
     progress: Progress | None = None,
-) -> None:
+) -> list[str]:
     """Writes a model folder, one leaf at a time, every leaf in its own dtype.
 
-    `config` is the text of config.json, which is written last: a folder without it is an interrupted write.
+    `config` is the text of config.json, which is written last: a folder without it is an interrupted write. Returns the
+    paths of leaves that hold NaN or infinity.
     """
     check_free(folder)
     folder = epath.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_safetensors(folder, leaves, progress)
+    non_finite = write_safetensors(folder, leaves, progress)
     if save_tokenizer is not None:
         save_tokenizer(folder)
     (folder / CONFIG_FILE).write_text(config)
+    return non_finite
 
 
 def open_folder(folder: epath.PathLike) -> dict[str, LazyTensor]:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from grounding_jax.weights.tensors import CheckpointError, LazyTensor, stack
+from grounding_jax.weights.tensors import FLOATS, CheckpointError, LazyTensor, stack
 from grounding_jax.weights.transforms import IDENTITY, Transform
 
 _PLACEHOLDER = re.compile(r"\{([a-z]+)\}")
@@ -132,6 +132,7 @@ class Table:
                 if not fits or index in found[rule]:
                     doubled.append(key)
                 found[rule][index] = key
+        check_floats({key: tensors[key] for keys in found.values() for key in keys.values()}, where)
         missing = self._missing({rule: set(keys) for rule, keys in found.items()})
         _raise_misfits(where, unknown=unknown, missing=missing, doubled=doubled)
         leaves: dict[str, LazyTensor] = {}
@@ -158,13 +159,14 @@ class Table:
         return {key: _joined([each[k] for k in sorted(each)], key, where) for key, each in parts.items()}
 
     def check_shapes(self, leaves: Mapping[str, LazyTensor], expected: Mapping[str, Sequence[int]], where: str) -> None:
-        """Raises CheckpointError, in torch names, unless `leaves` have the `expected` paths and shapes."""
+        """Raises CheckpointError, in torch names, unless `leaves` are floats of the `expected` paths and shapes."""
         nothing = np.zeros((), np.uint8)
         wanted = {
             path: LazyTensor(tuple(shape), nothing.dtype, lambda shape=tuple(shape): np.broadcast_to(nothing, shape))
             for path, shape in expected.items()
         }
         have, want = self.to_torch(leaves, where), self.to_torch(wanted, where)
+        check_floats(have, where)
         _raise_misfits(where, unknown=sorted(have.keys() - want.keys()), missing=sorted(want.keys() - have.keys()))
         wrong = [
             f"{key} is {list(have[key].shape)}, should be {list(want[key].shape)}"
@@ -190,6 +192,16 @@ class Table:
             wanted = itertools.product(*map(range, sizes))
             missing += [_fill(rule.torch, index) for index in wanted if index not in indices]
         return list(dict.fromkeys(missing))  # a packed tensor is missed by several rules
+
+
+def check_floats(tensors: Mapping[str, LazyTensor], where: str) -> None:
+    """Raises CheckpointError unless all weights are floats: the integers of a quantised model mean something else."""
+    others = {key: str(tensor.dtype) for key, tensor in tensors.items() if tensor.dtype not in FLOATS}
+    if others:
+        raise CheckpointError(
+            f"{where}: {listed(others)} of {', '.join(sorted(set(others.values())))}: quantised weights can't be read; "
+            f"take the version of this model in {', '.join(str(dtype) for dtype in FLOATS[1:])}"
+        )
 
 
 def _regex(pattern: str) -> re.Pattern:

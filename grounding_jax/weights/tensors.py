@@ -6,8 +6,12 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 
+import ml_dtypes
 import numpy as np
 
+# What weights are made of. numpy does not count ml_dtypes' among its kinds of floats.
+FLOATS = tuple(map(np.dtype, (np.float64, np.float32, np.float16, ml_dtypes.bfloat16)))
+_BLOCK = 2**17  # elements: they and their bits stay in the cache
 _TILE = 512  # rows and columns: 1 MiB of float32 on either side
 
 
@@ -121,3 +125,12 @@ def raw_bytes(array: np.ndarray) -> Iterator[memoryview]:
 
 def _row(tensor: LazyTensor, index: int) -> LazyTensor:
     return LazyTensor(tensor.shape[1:], tensor.dtype, lambda: tensor.read()[index])
+
+
+def has_non_finite(data: memoryview, dtype: np.dtype) -> bool:
+    """Whether the bytes of an array of one of `FLOATS` hold NaN or infinity, whose exponents are all ones."""
+    bits = np.frombuffer(data, f"u{dtype.itemsize}")
+    magnitude = bits.dtype.type(2 ** (8 * dtype.itemsize - 1) - 1)  # all but the sign
+    infinity = np.array(np.inf, dtype).view(bits.dtype)
+    blocks = (bits[start : start + _BLOCK] for start in range(0, len(bits), _BLOCK))
+    return any((block & magnitude).max() >= infinity for block in blocks)

@@ -13,7 +13,7 @@ import numpy as np
 from etils import epath
 
 from grounding_jax.weights.readers import SAFETENSORS_DTYPES
-from grounding_jax.weights.tensors import CheckpointError, LazyTensor, raw_bytes
+from grounding_jax.weights.tensors import FLOATS, CheckpointError, LazyTensor, has_non_finite, raw_bytes
 from grounding_jax.weights.torch_writer import write_torch_archive
 
 MAX_SHARD_BYTES = 4 * 2**30
@@ -23,9 +23,12 @@ Progress = Callable[[int, int], None]
 
 def write_safetensors(
     folder: epath.PathLike, tensors: Mapping[str, LazyTensor], progress: Progress | None = None
-) -> None:
-    """`model-0000x-of-0000y.safetensors` and `model.safetensors.index.json` in an existing folder."""
-    _write_shards(epath.Path(folder), tensors, "model", ".safetensors", _write_safetensors_file, progress)
+) -> list[str]:
+    """`model-0000x-of-0000y.safetensors` and `model.safetensors.index.json` in an existing folder.
+
+    Returns the names of tensors that hold NaN or infinity: they are written as they are.
+    """
+    return _write_shards(epath.Path(folder), tensors, "model", ".safetensors", _write_safetensors_file, progress)
 
 
 def write_torch_shards(
@@ -41,18 +44,21 @@ def write_torch(path: epath.PathLike, tensors: Mapping[str, LazyTensor], progres
 
 
 class _Meter:
-    """Adds up what was written and tells the caller."""
+    """Adds up what was written and tells the caller; `non_finite` names tensors with NaN or infinity."""
 
     def __init__(self, tensors: Mapping[str, LazyTensor], progress: Progress | None):
         self._total = sum(tensor.nbytes for tensor in tensors.values())
         self._done = 0
         self._progress = progress
+        self.non_finite: list[str] = []
 
     def bytes_of(self, tensor: LazyTensor, name: str) -> Iterator[memoryview]:
         """The bytes of `tensor` in parts; CheckpointError if they are not as many as announced."""
         count = 0
         for chunk in tensor.chunks():
             for data in raw_bytes(chunk):
+                if tensor.dtype in FLOATS and name not in self.non_finite[-1:] and has_non_finite(data, tensor.dtype):
+                    self.non_finite.append(name)
                 count += data.nbytes
                 yield data
                 self._done += data.nbytes
@@ -69,7 +75,7 @@ def _write_shards(
     suffix: str,
     write_file: Callable[[epath.Path, Mapping[str, LazyTensor], _Meter], None],
     progress: Progress | None,
-) -> None:
+) -> list[str]:
     shards = _plan_shards(tensors)
     meter = _Meter(tensors, progress)
     weight_map = {}
@@ -80,6 +86,7 @@ def _write_shards(
     total = sum(tensor.nbytes for tensor in tensors.values())
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
     (folder / f"{stem}{suffix}.index.json").write_text(json.dumps(index, indent=2) + "\n")
+    return meter.non_finite
 
 
 def _plan_shards(tensors: Mapping[str, LazyTensor]) -> list[list[str]]:
