@@ -28,6 +28,7 @@ from gella_jax.matching import (
     uncertain_points,
 )
 from grounding_jax.models.mask2former import Prediction
+from grounding_jax.training.losses import group_weights
 
 
 class SegmentationSums(NamedTuple):
@@ -139,8 +140,7 @@ def row_weights(counts: jax.Array, rows: jax.Array) -> jax.Array:
     Returns:
         float32 ``[B]``; 0 where nothing counts.
     """
-    total = jnp.where(rows, counts, 0.0).sum()
-    return jnp.where(rows & (total > 0), len(counts) / jnp.where(total > 0, total, 1.0), 0.0)
+    return jnp.where(rows, group_weights(jnp.where(rows, counts, 0.0), len(counts)), 0.0)
 
 
 def segmentation_loss(

@@ -5,15 +5,16 @@ from __future__ import annotations
 from jax.sharding import PartitionSpec as P
 
 from gella_jax.config import GellaConfig
+from gella_jax.resoblend import ResoBlendConfig
 from grounding_jax.models.swin import SwinConfig
 from grounding_jax.sharding.rules import WHOLE, Rule, prefixed
-from grounding_jax.sharding.tables import CLIP, LLAMA, LORA, SWIN
+from grounding_jax.sharding.tables import CLIP, LLAMA, LORA, MASK2FORMER, SWIN
 
 
 def table(config: GellaConfig) -> tuple[Rule, ...]:
     """The rules for the parameters of `model.init`.
 
-    The decoder, ResoBlend, the association and a MobileNet are small: each device has them whole.
+    A MobileNet is small, and its channels seldom divide: each device has it whole.
     """
     projectors = {
         "linear": (("projector/kernel", P(None, "fsdp")), ("projector/bias", WHOLE)),
@@ -30,5 +31,29 @@ def table(config: GellaConfig) -> tuple[Rule, ...]:
         *prefixed("clip/", CLIP),
         *projectors[config.projector],
         *(prefixed("backbone/", SWIN) if swin else (("backbone/.*", WHOLE),)),
-        ("(blend|mask2former|association)/.*", WHOLE),
+        *prefixed("blend/", resoblend_table(config.blend)),
+        *prefixed("mask2former/", MASK2FORMER),
+        # Both kinds of association, of one layer and of two; only the side of the language model is large.
+        ("association/text/(fc1/)?kernel", P("fsdp", None)),
+        ("association/(text/(fc2/kernel|(fc[12]/)?bias)|query/.*)", WHOLE),
     )
+
+
+def resoblend_table(config: ResoBlendConfig) -> tuple[Rule, ...]:
+    """The rules for the parameters of `resoblend.init`, which depend on what is switched on.
+
+    Attention goes one head after the other where there are many places, so only the MLPs are split over ``tensor``.
+    """
+    rules = [
+        ("(.*/)?(image_proj|mask_proj|[qkvo])/kernel", P(None, "fsdp")),
+        ("(.*/)?((image_proj|mask_proj|point|[qkvo]|fc2)/bias|(self|mask)_norm/(scale|bias)|conv_bias)", WHOLE),
+    ]
+    if config.ff:
+        rules += [
+            (r"scales_\d/mlp/fc1/kernel", P("fsdp", "tensor")),
+            (r"scales_\d/mlp/fc1/bias", P("tensor")),
+            (r"scales_\d/mlp/fc2/kernel", P("tensor", "fsdp")),
+        ]
+    if config.conv:
+        return (*rules, (r"scales_\d/conv/kernel", P(None, None, "fsdp", None)))
+    return (*rules, (r"scales_\d/point/kernel", P("fsdp", None)))

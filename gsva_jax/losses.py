@@ -1,7 +1,6 @@
-"""GSVA's losses (spec gsva d): cross entropy of the answer, and BCE and dice of the masks.
+"""GSVA's losses (spec gsva d): BCE and dice of the masks, and how they are weighed against the answer's cross entropy.
 
-Everything is a sum over a count inside a fixed group of consecutive examples, then a plain mean over groups. So the
-number does not depend on how examples are spread over devices or accumulation steps.
+Everything is a sum over a count inside a fixed group of examples, see `grounding_jax.training.losses`.
 """
 
 from __future__ import annotations
@@ -12,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from grounding_jax.language.rows import IGNORED
 from grounding_jax.models.mask_resize import canvas_matrices
 from grounding_jax.models.sam import SamConfig
+from grounding_jax.training.losses import group_weights, token_counts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,21 +33,6 @@ class LossWeights:
     dice: float = 0.5
     loss_group: int = 2
     count_rejected: bool = True
-
-
-def cross_entropy(logits: jax.Array, labels: jax.Array, weight: jax.Array | float = 1.0) -> jax.Array:
-    """Sum of the next-token losses of each row.
-
-    Args:
-        logits: float32 ``[B, T, V]``.
-        labels: int32 ``[B, T]``: the token that each slot must predict, or `IGNORED`.
-        weight: of the tokens, float32 ``[B, T]``; the release has none.
-
-    Returns:
-        ``[B]``.
-    """
-    weight = jnp.where(labels != IGNORED, weight, 0.0)
-    return (optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0)) * weight).sum(1)
 
 
 def mask_terms(logits: jax.Array, masks: jax.Array, inside: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -137,27 +121,6 @@ def unpack(masks: jax.Array) -> jax.Array:
     return bits.astype(bool).reshape(*masks.shape[:-1], 8 * masks.shape[-1])
 
 
-def group_weights(counts: jax.Array, loss_group: int) -> jax.Array:
-    """What a row's sum is multiplied with, so that the mean over rows is the mean over groups of (sum / count).
-
-    Counts are known from the data, so the weights of a batch can be computed before it is cut into micro-batches.
-
-    Args:
-        counts: ``[B]``, tokens or masks of each row.
-        loss_group: consecutive rows whose sums and counts are pooled.
-
-    Returns:
-        ``[B]``: ``loss_group / (count of the row's group)``, 0 where that is 0.
-
-    Raises:
-        ValueError: the groups do not divide the batch.
-    """
-    if len(counts) % loss_group:
-        raise ValueError(f"a batch of {len(counts)} examples is no multiple of the loss group of {loss_group}")
-    pooled = counts.astype(jnp.float32).reshape(-1, loss_group).sum(1)
-    return jnp.repeat(jnp.where(pooled > 0, loss_group / (pooled + 1e-8), 0.0), loss_group)
-
-
 def counted(weights: LossWeights, batch: dict[str, jax.Array]) -> jax.Array:
     """Which slots of a batch count as masks: bool ``[B, M]``; rejected ones do in the release (spec gsva a.10, 5)."""
     valid = batch["target_valid"]
@@ -166,7 +129,7 @@ def counted(weights: LossWeights, batch: dict[str, jax.Array]) -> jax.Array:
 
 def prepare(weights: LossWeights, batch: dict[str, jax.Array], token_weight: jax.Array | float = 1.0) -> dict:
     """The batch with ``ce_weight`` and ``mask_weight`` ``[B]`` for `total`, from its ``labels`` and targets."""
-    tokens = jnp.where(batch["labels"] != IGNORED, token_weight, 0.0).sum(1)
+    tokens = token_counts(batch["labels"], token_weight)
     return {
         **batch,
         "ce_weight": group_weights(tokens, weights.loss_group),
@@ -181,7 +144,7 @@ def total(
 
     Args:
         weights: see `LossWeights`.
-        ce: `cross_entropy`, ``[B]``.
+        ce: `training.losses.cross_entropy`, ``[B]``.
         bce, dice: ``[B, M]``.
         batch: what `prepare` gave.
 

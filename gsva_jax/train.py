@@ -17,6 +17,7 @@ from grounding_jax.language.tokenizer import Tokenizer, with_targets
 from grounding_jax.models import llama
 from grounding_jax.sharding.rules import Rule
 from grounding_jax.training.log import Work
+from grounding_jax.training.losses import cross_entropy
 from grounding_jax.training.options import TrainOptions
 from grounding_jax.weights.fresh import moved_vocabulary
 from gsva_jax import losses, model, validation
@@ -230,11 +231,11 @@ def batch_loss(
         outputs: of `model.forward`.
         batch: what `losses.prepare` gave: row arrays, ``resized`` and ``original`` int32 ``[B, 2]``, and ``masks``
             uint8 ``[B, M, canvas, canvas / 8]``, bit-packed.
-        token_weight: see `losses.cross_entropy`.
+        token_weight: see `training.losses.cross_entropy`.
 
     Returns:
         ``(loss, {"ce", "bce", "dice", "mask"})``.
     """
     bce, dice = losses.resized_mask_terms(outputs["masks"], *losses.resizing(config.sam, batch), batch["masks"])
-    ce = losses.cross_entropy(outputs["logits"], batch["labels"], token_weight)
+    ce = cross_entropy(outputs["logits"], batch["labels"], token_weight)
     return losses.total(weights, ce, bce, dice, batch)

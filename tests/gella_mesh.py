@@ -3,6 +3,8 @@
 python -m tests.gella_mesh OUT.npz
 """
 
+import functools
+import operator
 import sys
 
 import jax
@@ -15,6 +17,13 @@ from grounding_jax.sharding.placement import place
 from tests.small_gella import CAPTION, small_gella, small_picture
 
 NOUNS = ("A dog", "two cats", "the couch")
+# Parameters whose layout on the mesh is written down.
+SPLIT = (
+    "llama/layers/attn/q/kernel",
+    "mask2former/pixel_decoder/layers/attn/values/kernel",
+    "mask2former/transformer_decoder/layers_0/cross_attn/q/kernel",
+    "blend/scales_3/conv/kernel",
+)
 
 
 def main(out: str) -> None:
@@ -30,7 +39,9 @@ def main(out: str) -> None:
         arrays[f"{name}/scores"] = np.array([[noun.scores for noun in one.nouns] for one in groundings])
         arrays[f"{name}/masks"] = np.array([one.entities.masks[:, :50] for one in groundings])
         arrays[f"{name}/text"] = np.array(gella.nouns(requests[0].image, CAPTION, max_new=6).text)
-    arrays["split"] = np.array(str(mesh.params["llama"]["layers"]["attn"]["q"]["kernel"].sharding.spec))
+    for path in SPLIT:
+        leaf = functools.reduce(operator.getitem, path.split("/"), mesh.params)
+        arrays[path] = np.array(str(leaf.sharding.spec))
     np.savez(out, **arrays)
 
 

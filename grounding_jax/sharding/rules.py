@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-import jax
 from flax import traverse_util
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -19,7 +18,7 @@ WHOLE = PartitionSpec()
 
 def prefixed(prefix: str, rules: Sequence[Rule]) -> tuple[Rule, ...]:
     """The rules of a part of a model, for paths that begin with a prefix."""
-    return tuple((prefix + pattern, spec) for pattern, spec in rules)
+    return tuple((f"{prefix}(?:{pattern})", spec) for pattern, spec in rules)
 
 
 def shardings(mesh: Mesh, rules: Sequence[Rule], shapes: dict) -> dict:
@@ -63,8 +62,3 @@ def _misfits(mesh: Mesh, path: str, shape: Sequence[int], spec: PartitionSpec) -
         if size % parts:
             misfits.append(f"{path}: a dimension of {size} does not divide over {axis} = {parts}")
     return misfits
-
-
-def whole(mesh: Mesh, tree) -> jax.tree_util.PyTreeDef:
-    """For each leaf of a tree the sharding that keeps it whole on every device."""
-    return jax.tree.map(lambda _: NamedSharding(mesh, WHOLE), tree)

@@ -65,3 +65,39 @@ SWIN: tuple[Rule, ...] = (
     (r"(stages_\d+/merge/norm|norm\d|patch_norm)/(scale|bias)", WHOLE),
     ("patch_embed/(kernel|bias)", WHOLE),
 )
+
+# The deformable attention samples one head after the other, which a split over ``tensor`` would gather.
+MASK2FORMER: tuple[Rule, ...] = (
+    *prefixed(
+        "pixel_decoder/",
+        (
+            (r"(input_proj_\d|lateral|mask_features)/kernel", P(None, "fsdp")),
+            ("fine_conv/kernel", P(None, None, "fsdp", None)),
+            ("layers/attn/(offsets|weights|values|out)/kernel", P(None, "fsdp", None)),
+            ("layers/mlp/fc1/kernel", P(None, "fsdp", "tensor")),
+            ("layers/mlp/fc1/bias", P(None, "tensor")),
+            ("layers/mlp/fc2/kernel", P(None, "tensor", "fsdp")),
+            ("layers/(attn/((weights|values|out)/bias|offset_bias)|mlp/fc2/bias)", WHOLE),
+            (
+                r"(input_proj_\d|mask_features)/bias|(input_norm_\d|(lateral|fine)_norm|layers/norm\d)/(scale|bias)",
+                WHOLE,
+            ),
+            ("level_embed", WHOLE),
+        ),
+    ),
+    *prefixed(
+        "transformer_decoder/",
+        (
+            (r"layers_\d+/(cross|self)_attn/[qkv]/kernel", P("fsdp", "tensor")),
+            (r"layers_\d+/(cross|self)_attn/[qkv]/bias", P("tensor")),
+            (r"layers_\d+/(cross|self)_attn/o/kernel", P("tensor", "fsdp")),
+            (r"layers_\d+/mlp/fc1/kernel", P("fsdp", "tensor")),
+            (r"layers_\d+/mlp/fc1/bias", P("tensor")),
+            (r"layers_\d+/mlp/fc2/kernel", P("tensor", "fsdp")),
+            (r"heads/mask_embed_\d/kernel", P(None, "fsdp")),
+            (r"layers_\d+/(((cross|self)_attn/o|mlp/fc2)/bias|norm\d/(scale|bias))", WHOLE),
+            (r"heads/(mask_embed_\d/bias|class_embed/(kernel|bias)|norm/(scale|bias))", WHOLE),
+            ("query_feat|query_embed|level_embed", WHOLE),
+        ),
+    ),
+)
