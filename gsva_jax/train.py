@@ -198,9 +198,9 @@ class Training:
         outputs = model.forward(self.model, params, batch, jnp.dtype(self.dtype))
         return validation.measure(self.model, self.tokenizer, params, outputs, batch)
 
-    def draw(self, batch: dict, shown: dict) -> list[np.ndarray]:
+    def draw(self, example: dict, shown: dict) -> np.ndarray:
         """See `validation.draw`."""
-        return validation.draw(self.model, self.tokenizer, batch, shown)
+        return validation.draw(self.model, self.tokenizer, example, shown)
 
     def prepare(self, batch: dict) -> dict:
         """Weights of the loss groups."""

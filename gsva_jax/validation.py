@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from grounding_jax.drawing.overlay import draw_overlay
+from grounding_jax.drawing.overlay import draw_overlay, side_by_side
 from grounding_jax.language.answers import phrases
 from grounding_jax.language.tokenizer import Tokenizer
 from grounding_jax.models import llama
@@ -60,25 +60,18 @@ def measure(
     return sums, {"masks": masks, "scores": scores}
 
 
-def draw(config: GsvaConfig, tokenizer: Tokenizer, batch: dict, shown: dict) -> list[np.ndarray]:
+def draw(config: GsvaConfig, tokenizer: Tokenizer, example: dict, shown: dict) -> np.ndarray:
     """The true masks beside the predicted ones.
 
     Args:
         config: sizes.
         tokenizer: the vocabulary.
-        batch: rows of examples that have ``sam_images``, as NumPy arrays.
-        shown: what `measure` gave for them. A target that is absent has no predicted mask, even if it was accepted.
+        example: that has ``sam_images``, as NumPy arrays.
+        shown: what `measure` gave for it. A target that is absent has no predicted mask, even if it was accepted.
 
     Returns:
-        Pictures, uint8 ``[H, W, 3]``.
+        uint8 ``[H, W, 3]``.
     """
-    return [
-        _card(config, tokenizer, *({name: array[b] for name, array in part.items()} for part in (batch, shown)))
-        for b in range(len(batch["ids"]))
-    ]
-
-
-def _card(config: GsvaConfig, tokenizer: Tokenizer, example: dict, shown: dict) -> np.ndarray:
     (h, w), (H, W) = example["resized"], example["original"]
     image = np.asarray(Image.fromarray(example["sam_images"][:h, :w]).resize((W, H), Image.Resampling.BICUBIC))
     masks = np.unpackbits(example["masks"], axis=-1)[:, :H, :W].astype(bool)
@@ -92,5 +85,5 @@ def _card(config: GsvaConfig, tokenizer: Tokenizer, example: dict, shown: dict) 
         score = float(shown["scores"][j])
         true.append(Target(name, bool(example["target_rejected"][j]), masks[j], 1.0))
         predicted.append(Target(name, score < 0.5, low[j] > 0, score))
-    cards = [draw_overlay(image, targets, [title]) for title, targets in (("true", true), ("predicted", predicted))]
-    return np.concatenate(cards, axis=1)
+    titled = (("true", true), ("predicted", predicted))
+    return side_by_side([draw_overlay(image, targets, [title]) for title, targets in titled])

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from grounding_jax.drawing.overlay import draw_overlay, side_by_side
 from grounding_jax.training.loop import train
 from gsva_jax.experiment import changed, debugged, load_config, model_at, task_of
 from gsva_jax.experiment import run as run_config
-from gsva_jax.predict import find_checkpoint, load
+from gsva_jax.predict import Target, find_checkpoint, load
 from tests.test_training import OPTIONS, Regression
 
 
@@ -29,9 +30,9 @@ class Judged(Regression):
         far = jnp.abs(jnp.linalg.norm(params["line"]["slope"]) - 0.6)
         return {"likeness": (-far * len(batch["x"]), len(batch["x"]))}, {"x": batch["x"]}
 
-    def draw(self, batch, shown):
-        np.testing.assert_array_equal(batch["x"], shown["x"])
-        return [np.full((2, 3, 3), 200, np.uint8) for _ in batch["x"]]
+    def draw(self, example, shown):
+        np.testing.assert_array_equal(example["x"], shown["x"])
+        return np.full((2, 3, 3), 200, np.uint8)
 
 
 def test_the_best_checkpoint_is_kept_beside_the_newest(tmp_path):
@@ -46,6 +47,39 @@ def test_the_best_checkpoint_is_kept_beside_the_newest(tmp_path):
     pictures = sorted(path.name for path in (tmp_path / "pictures").iterdir())
     assert pictures[:5] == [f"000001-{k}.jpg" for k in range(5)] and len(pictures) == 30
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
+class Undrawable(Judged):
+    """Has a picture for every second example only."""
+
+    def draw(self, example, shown):
+        if example["i"] % 2:
+            raise ZeroDivisionError("no room")
+        return super().draw(example, shown)
+
+
+def test_a_picture_that_cannot_be_drawn_is_a_warning(tmp_path, caplog):
+    train(Undrawable(), dataclasses.replace(OPTIONS, validation_examples=4, pictures=4), tmp_path)
+    assert len(list((tmp_path / "pictures").iterdir())) == 2 * 2
+    assert "example 1 can't be drawn: ZeroDivisionError: no room" in caplog.text
+
+
+def test_truth_and_prediction_may_have_legends_of_different_heights():
+    """Four expressions of one long name: those of one side wrap beside their verdicts, those of the other do not."""
+    masks = np.zeros((4, 48, 64), bool)
+    masks[:, 5:20, 5:30] = True
+    columns = [
+        [Target("the man in the blue shirt", rejected, mask & ~rejected, score) for mask in masks]
+        for rejected, score in ((False, 1.0), (True, 0.2))
+    ]
+    cards = [draw_overlay(np.full((48, 64, 3), 90, np.uint8), targets, ["title"]) for targets in columns]
+    assert len({len(card) for card in cards}) == 2, "otherwise this test shows nothing"
+    joined = side_by_side(cards)
+    left = 0
+    for card in cards:
+        np.testing.assert_array_equal(joined[: len(card), left : left + card.shape[1]], card)
+        left += card.shape[1]
+    assert joined.shape == (max(map(len, cards)), left, 3)
 
 
 def test_a_validation_changes_no_number_of_the_training(tmp_path):

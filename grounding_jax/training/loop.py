@@ -55,7 +55,7 @@ class Task(Protocol):
 
     - ``validation()``: the examples, the same at every call, or None;
     - ``measure(params, batch)``: a sum and a count of each score, and whatever ``draw`` needs of each row;
-    - ``draw(batch, shown)``: pictures of rows and of what ``measure`` gave for them, as NumPy arrays;
+    - ``draw(example, shown)``: the picture of a row and of what ``measure`` gave for it, as NumPy arrays;
     - ``judged_by``: the score that tells which checkpoint is best, the higher the better.
     """
 

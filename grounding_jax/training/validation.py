@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,11 +13,14 @@ from jax.sharding import Mesh, NamedSharding
 from grounding_jax.sharding.hosts import is_first
 from grounding_jax.sharding.mesh import BATCH
 from grounding_jax.sharding.rules import WHOLE
-from grounding_jax.training.batches import batches
+from grounding_jax.training.batches import EXAMPLE, batches
 from grounding_jax.training.options import TrainOptions
 
 if TYPE_CHECKING:
     from grounding_jax.training.loop import Task
+
+
+log = logging.getLogger(__name__)
 
 
 class Validated(NamedTuple):
@@ -57,10 +61,22 @@ def make_validation(task: Task, options: TrainOptions, mesh: Mesh) -> Validate |
                 totals[name] = totals.get(name, 0) + np.array(pair, np.float64)
             wanted = options.pictures - len(drawn)
             if is_first() and wanted > 0:
-                drawn += task.draw(own_rows(batch, wanted), own_rows(shown, wanted))
+                drawn += _pictures(task, own_rows(batch, wanted), own_rows(shown, wanted))
         return Validated({name: float(total / max(count, 1)) for name, (total, count) in totals.items()}, drawn)
 
     return validate
+
+
+def _pictures(task: Task, batch: dict, shown: dict) -> list[np.ndarray]:
+    """The pictures of some rows; those that can't be drawn are missing, with a warning."""
+    pictures = []
+    for row, number in enumerate(batch[EXAMPLE]):
+        example, found = ({name: array[row] for name, array in part.items()} for part in (batch, shown))
+        try:
+            pictures.append(task.draw(example, found))
+        except Exception as error:  # whatever a drawing trips over, the training is worth more
+            log.warning("example %d can't be drawn: %s: %s", number, type(error).__name__, error)
+    return pictures
 
 
 def own_rows(batch: dict[str, jax.Array], most: int) -> dict[str, np.ndarray]:
