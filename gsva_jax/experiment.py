@@ -191,8 +191,7 @@ def model_at(run: epath.PathLike, step: int | None) -> epath.Path:
     run = absolute(run)
     experiment, identity = load_config(run / CONFIG_COPY), checkpoints.read_identity(run)
     if step is None:
-        with checkpoints.open_manager(run, experiment.options, Training.judged_by) as manager:
-            step = checkpoints.best_step(manager, run)
+        step = checkpoints.best_step(run, Training.judged_by)
     result = run / f"{RESULT}-{step}"
     if (result / folder.CONFIG_FILE).exists():
         return result

@@ -11,6 +11,7 @@ from PIL import Image
 
 from grounding_jax.drawing.overlay import draw_overlay, side_by_side
 from grounding_jax.training.loop import train
+from grounding_jax.training.scores import Scores
 from gsva_jax.experiment import changed, debugged, load_config, model_at, task_of
 from gsva_jax.experiment import run as run_config
 from gsva_jax.predict import Target, find_checkpoint, load
@@ -47,6 +48,30 @@ def test_the_best_checkpoint_is_kept_beside_the_newest(tmp_path):
     pictures = sorted(path.name for path in (tmp_path / "pictures").iterdir())
     assert pictures[:5] == [f"000001-{k}.jpg" for k in range(5)] and len(pictures) == 30
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
+class Unmeasurable(Judged):
+    """Its validation fails."""
+
+    def measure(self, params, batch):
+        raise RuntimeError("the validation died")
+
+
+def test_a_validation_that_fails_loses_nothing(tmp_path):
+    """The checkpoint before it is whole; the next call validates it first and goes on to the same bits and scores."""
+    with pytest.raises(RuntimeError, match="the validation died"):
+        train(Unmeasurable(), OPTIONS, tmp_path / "twice")
+    assert [path.name for path in (tmp_path / "twice" / "checkpoints").iterdir()] == ["3"]
+    resumed, whole = train(Judged(), OPTIONS, tmp_path / "twice"), train(Judged(), OPTIONS, tmp_path / "once")
+    jax.tree.map(np.testing.assert_array_equal, resumed, whole)
+    scores = [(tmp_path / name / "validation.jsonl").read_text() for name in ("twice", "once")]
+    assert scores[0] == scores[1] and len(scores[0].splitlines()) == 2
+
+
+def test_scores_that_are_none_are_named(tmp_path):
+    (tmp_path / "validation.jsonl").write_text('{"step": 3, "likeness": 0.5}\n{"step": 6, "likeness": "high"}\n')
+    with pytest.raises(ValueError, match=r"validation.jsonl, line 2: .* got `str`"):
+        Scores(tmp_path)
 
 
 class Undrawable(Judged):

@@ -13,62 +13,72 @@ from collections.abc import Iterator
 
 import orbax.checkpoint as ocp
 from etils import epath
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
 
 from grounding_jax.sharding.hosts import is_first, wait_for_all
 from grounding_jax.training.options import TrainOptions
 from grounding_jax.training.run_folder import BROKEN, CHECKPOINTS, IDENTITY_FILE
+from grounding_jax.training.scores import Best, Scores
 from grounding_jax.training.state import State
 
 
-def open_manager(run: epath.Path, options: TrainOptions, judged_by: str | None) -> ocp.CheckpointManager:
+def open_manager(run: epath.Path, options: TrainOptions, best: Best | None) -> ocp.CheckpointManager:
     """The checkpoints of a run folder.
 
     Args:
         run: the folder.
         options: say how many of the newest and of the best are kept.
-        judged_by: the score that makes one the best, the highest; None if there are no scores.
+        best: which are the best; None for a run without validations.
     """
-
-    def score(scores: dict[str, float]) -> float:
-        return scores[judged_by]
-
-    kept = [LatestN(options.keep_last)]
-    if judged_by:
-        kept.append(BestN(get_metric_fn=score, n=options.keep_best, keep_checkpoints_without_metrics=False))
-    manager = ocp.CheckpointManagerOptions(
-        preservation_policy=AnyPreservationPolicy(kept), save_interval_steps=1, best_fn=score if judged_by else None
-    )
+    kept = [LatestN(options.keep_last), *([best] if best else [])]
+    manager = ocp.CheckpointManagerOptions(preservation_policy=AnyPreservationPolicy(kept), save_interval_steps=1)
     return ocp.CheckpointManager(run / CHECKPOINTS, options=manager)
 
 
-def best_step(manager: ocp.CheckpointManager, run: epath.Path) -> int:
+def best_step(run: epath.Path, metric: str) -> int:
     """The step of the checkpoint with the best score among those that are kept.
 
     Raises:
         FileNotFoundError: none has a score.
     """
-    step = manager.best_step()
-    if step is None or not manager.metrics(step):
+    best = Best(Scores(run), metric).among(ocp.utils.checkpoint_steps(run / CHECKPOINTS))
+    if not best:
         raise FileNotFoundError(f"{run}: none of its checkpoints was judged by a validation; name a step instead")
-    return step
+    return best[0]
 
 
-def save(manager: ocp.CheckpointManager, step: int, state: State, scores: dict[str, float] | None) -> None:
-    """Starts to save a state and its scores; the devices are free as soon as this returns.
+def save(manager: ocp.CheckpointManager, step: int, state: State) -> None:
+    """Starts to save a state; the devices are free as soon as this returns.
 
     Raises:
         OSError: this or the one before could not be saved.
     """
     with _naming_the_newest(manager):
         if manager.latest_step() != step:
-            manager.save(step, args=ocp.args.StandardSave(state), metrics=scores)
+            manager.save(step, args=ocp.args.StandardSave(state))
 
 
 def check(manager: ocp.CheckpointManager) -> None:
     """Raises OSError if what is being saved in the background has failed."""
     with _naming_the_newest(manager):
         manager.check_for_errors()
+
+
+@contextlib.contextmanager
+def completing(manager: ocp.CheckpointManager) -> Iterator[None]:
+    """A context for the training: whatever ends it, what is being saved meanwhile is completed first.
+
+    Raises:
+        OSError: the training went well, but its last checkpoint could not be saved.
+    """
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(Exception):  # the error that ended it is the one to tell of
+            manager.wait_until_finished()
+        raise
+    finish(manager)
+    manager.close()
 
 
 def finish(manager: ocp.CheckpointManager) -> None:

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tensorboardX import SummaryWriter
 
 from grounding_jax.sharding.hosts import is_first
-from grounding_jax.training.run_folder import BOARD_FOLDER, LOG_FILE, PICTURES, VALIDATION_FILE
+from grounding_jax.training.run_folder import BOARD_FOLDER, LOG_FILE, PICTURES
 from grounding_jax.training.validation import Validated
 
 
@@ -102,10 +102,8 @@ class Log:
         return line
 
     def validated(self, step: int, found: Validated) -> dict[str, float]:
-        """Notes what a validation found, keeps its pictures, and returns its scores; its time is not the training's."""
+        """Shows what a validation found, keeps its pictures, and returns its scores; its time is not the training's."""
         if is_first():
-            with (self._run / VALIDATION_FILE).open("a") as file:
-                file.write(json.dumps({"step": step, **found.scores}) + "\n")
             for name, value in found.scores.items():
                 self._board.add_scalar(f"validation/{name}", value, step)
             (self._run / PICTURES).mkdir(exist_ok=True)

@@ -25,6 +25,7 @@ from grounding_jax.training.log import Log, Work
 from grounding_jax.training.optimizer import make_optimizer
 from grounding_jax.training.options import TrainOptions
 from grounding_jax.training.run_folder import PROFILE
+from grounding_jax.training.scores import Best, Scores
 from grounding_jax.training.state import State, combine, init_state, partition, path_matcher, state_shardings
 from grounding_jax.training.step import make_update
 from grounding_jax.training.trace import tracing
@@ -95,6 +96,7 @@ class Run(NamedTuple):
         state: the newest saved one, or a fresh one.
         frozen: parameters that are not trained.
         manager: of the checkpoints.
+        scores: of the checkpoints.
     """
 
     mesh: Mesh
@@ -103,6 +105,7 @@ class Run(NamedTuple):
     state: State
     frozen: dict
     manager: ocp.CheckpointManager
+    scores: Scores
 
 
 def open_run(
@@ -121,9 +124,10 @@ def open_run(
     layout = jax.tree.map(lambda leaf: leaf.sharding, trained)
     layout = state_shardings(optimizer, trained, layout, NamedSharding(mesh, WHOLE))
     state = jax.jit(init_state, static_argnums=0, out_shardings=layout)(optimizer, trained)
-    manager = checkpoints.open_manager(run, options, getattr(task, "judged_by", None))
+    scores, metric = Scores(run), getattr(task, "judged_by", None)
+    manager = checkpoints.open_manager(run, options, Best(scores, metric, options.keep_best) if metric else None)
     state = checkpoints.restore(manager, run, state, step) or state
-    return Run(mesh, optimizer, layout, state, frozen, manager)
+    return Run(mesh, optimizer, layout, state, frozen, manager, scores)
 
 
 def train(
@@ -151,11 +155,11 @@ def train(
         OSError: a checkpoint could not be saved.
         preemption.Preempted: the run was asked to stop and has saved.
     """
+    check_batch(make_mesh(options.mesh), options.batch_size, options.accumulate)
     run = absolute(run)
     run.mkdir(parents=True, exist_ok=True)
     checkpoints.claim(run, {**checkpoints.identity_of(options, MAY_CHANGE), **(origin or {})})
-    mesh, optimizer, layout, state, frozen, manager = open_run(task, options, run, init)
-    check_batch(mesh, options.batch_size, options.accumulate)
+    mesh, optimizer, layout, state, frozen, manager, scores = open_run(task, options, run, init)
     start = int(state.step)
     if hasattr(task, "ready"):
         task.ready(combine(frozen, state.params), mesh)
@@ -164,10 +168,18 @@ def train(
     validate = make_validation(task, options, mesh)
     work, finite = task.work() if hasattr(task, "work") else Work(), FiniteWatch(run, options.most_bad_steps)
     with (
+        checkpoints.completing(manager),
         Log(run, options.steps, start, options.batch_size, work) as log,
         preemption.watch(start) as must_stop,
         tracing(run / PROFILE, start, options.profile) as trace,
     ):
+
+        def keep_scores(step: int) -> None:
+            if validate:
+                scores.add(step, log.validated(step, validate(combine(frozen, state.params))))
+
+        if start and options.is_due(start) and not scores.of(start):
+            keep_scores(start)  # it was stopped between a save and its validation
         training = batches(task.examples(options.seed), options.batch_size, range(start, options.steps), mesh, options)
         for step, batch in enumerate(log.waiting(training), start + 1):
             trace(step)
@@ -179,16 +191,14 @@ def train(
                 log.write(step, scalars)
                 checkpoints.check(manager)
             stop = not last and must_stop(step)
-            if step % options.save_every == 0 or last or stop:
-                hurry = stop or not validate  # who sends SIGTERM does not wait long
-                found = None if hurry else log.validated(step, validate(combine(frozen, state.params)))
-                checkpoints.save(manager, step, state, found)
+            if stop or options.is_due(step):
+                checkpoints.save(manager, step, state)
             if stop:
                 checkpoints.finish(manager)
-                raise preemption.Preempted(step)
+                raise preemption.Preempted(step)  # who sends SIGTERM does not wait for a validation
+            if options.is_due(step):
+                keep_scores(step)
         finite.check()
-    checkpoints.finish(manager)
-    manager.close()
     return combine(frozen, state.params)
 
 

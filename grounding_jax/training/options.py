@@ -65,3 +65,7 @@ class TrainOptions:
     most_bad_steps: int = 10
     most_bad_records: float = 0.01
     threads: int = 2
+
+    def is_due(self, step: int) -> bool:
+        """Tells whether a checkpoint and a validation follow the update with this number, from 1."""
+        return step % self.save_every == 0 or step == self.steps
