@@ -10,11 +10,13 @@ import pytest
 from PIL import Image
 
 from grounding_jax.drawing.overlay import draw_overlay, side_by_side
+from grounding_jax.training.experiment import changed, debugged
+from grounding_jax.training.experiment import run as run_config
 from grounding_jax.training.loop import train
+from grounding_jax.training.runs import model_at
 from grounding_jax.training.scores import Scores
-from gsva_jax.experiment import changed, debugged, load_config, model_at, task_of
-from gsva_jax.experiment import run as run_config
 from gsva_jax.predict import Target, find_checkpoint, load
+from gsva_jax.training.experiment import GSVA, RECIPES, load_config
 from tests.test_training import OPTIONS, Regression
 
 
@@ -22,9 +24,9 @@ from tests.test_training import OPTIONS, Regression
 class Judged(Regression):
     """Is best where its slope is 0.6 long: in the middle of the training."""
 
-    judged_by: str = "likeness"
+    best_metric: str = "likeness"
 
-    def validation(self):
+    def validation_dataset(self):
         return self.examples(seed=7)
 
     def measure(self, params, batch):
@@ -122,16 +124,16 @@ def short(tmp_path_factory):
     """Two updates of a recipe, with a checkpoint and a validation after each."""
     runs = tmp_path_factory.mktemp("runs")
     overrides = ["--steps", "2", "--save-every", "1", "--keep-last", "1", "--validation-examples", "4"]
-    run_config("gsva_7b_grefcoco", runs, overrides=overrides, debug=True)
+    run_config(GSVA, "gsva_7b_grefcoco", runs, overrides=overrides, debug=True)
     return runs / "gsva_7b_grefcoco_debug"
 
 
 def test_the_scores_of_gsva_are_those_of_its_masks(short):
     """Recomputed at the size of the pictures from what the model says about the same examples."""
     experiment = debugged(load_config("gsva_7b_grefcoco"))
-    task = task_of(experiment, [find_checkpoint("tiny")])
+    task = experiment.recipe.task(find_checkpoint("tiny"))
     last = json.loads((short / "validation.jsonl").read_text().splitlines()[-1])
-    examples = task.validation()
+    examples = task.validation_dataset()
     batch = jax.tree.map(lambda *rows: np.stack(rows), *(examples[i] for i in range(4)))
     gsva = load(short / "model")
     _, shown = jax.jit(task.measure)(gsva.params, batch)
@@ -159,13 +161,13 @@ def test_pictures_show_truth_and_prediction(short):
 def test_the_best_step_of_a_run_is_a_checkpoint(short):
     lines = [json.loads(line) for line in (short / "validation.jsonl").read_text().splitlines()]
     best = max(reversed(lines), key=lambda line: line["gIoU"])["step"]
-    assert find_checkpoint(f"{short}@best") == model_at(short, best)
+    assert find_checkpoint(f"{short}@best") == model_at(short, best, RECIPES)
 
 
 def test_a_validation_that_is_not_there_says_how_to_do_without():
     experiment = debugged(load_config("gsva_7b_grefcoco"))
-    task = task_of(changed(experiment, ["--validation", "ReasonSeg|val"]), [find_checkpoint("tiny")])
+    task = changed(experiment, ["--validation", "ReasonSeg|val"]).recipe.task(find_checkpoint("tiny"))
     with pytest.raises(FileNotFoundError, match=r"needed for validation; --validation '' does without"):
-        task.validation()
-    without = task_of(changed(experiment, ["--validation", ""]), [find_checkpoint("tiny")])
-    assert without.validation() is None
+        task.validation_dataset()
+    without = changed(experiment, ["--validation", ""]).recipe.task(find_checkpoint("tiny"))
+    assert without.validation_dataset() is None

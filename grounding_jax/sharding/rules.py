@@ -14,7 +14,7 @@ from flax import traverse_util
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 Rule = tuple[str, PartitionSpec]
-WHOLE = PartitionSpec()
+REPLICATED = PartitionSpec()
 
 
 def prefixed(prefix: str, rules: Sequence[Rule]) -> tuple[Rule, ...]:
@@ -67,4 +67,4 @@ def _misfits(mesh: Mesh, path: str, shape: Sequence[int], spec: PartitionSpec) -
 
 def whole(mesh: Mesh, tree) -> jax.tree_util.PyTreeDef:
     """For each leaf of a tree the sharding that keeps it whole on every device."""
-    return jax.tree.map(lambda _: NamedSharding(mesh, WHOLE), tree)
+    return jax.tree.map(lambda _: NamedSharding(mesh, REPLICATED), tree)

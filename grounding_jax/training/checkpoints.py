@@ -6,8 +6,6 @@ A checkpoint appears under its name only when it is complete, so an interrupted 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
 import sys
 from collections.abc import Iterator
 
@@ -17,21 +15,21 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
 
 from grounding_jax.sharding.hosts import is_first, wait_for_all
 from grounding_jax.training.options import TrainOptions
-from grounding_jax.training.run_folder import BROKEN, CHECKPOINTS, IDENTITY_FILE
+from grounding_jax.training.run_folder import BROKEN, CHECKPOINTS
 from grounding_jax.training.scores import Best, Scores
 from grounding_jax.training.state import State
 
 
-def open_manager(run: epath.Path, options: TrainOptions, best: Best | None) -> ocp.CheckpointManager:
+def open_manager(run: epath.Path, options: TrainOptions, best: Best) -> ocp.CheckpointManager:
     """The checkpoints of a run folder.
 
     Args:
         run: the folder.
-        options: say how many of the newest and of the best are kept.
-        best: which are the best; None for a run without validations.
+        options: say how many of the newest are preserved.
+        best: which others are; none as long as there are no scores.
     """
-    kept = [LatestN(options.keep_last), *([best] if best else [])]
-    manager = ocp.CheckpointManagerOptions(preservation_policy=AnyPreservationPolicy(kept), save_interval_steps=1)
+    policy = AnyPreservationPolicy([LatestN(options.keep_last), best])
+    manager = ocp.CheckpointManagerOptions(preservation_policy=policy, save_interval_steps=1)
     return ocp.CheckpointManager(run / CHECKPOINTS, options=manager)
 
 
@@ -43,7 +41,7 @@ def best_step(run: epath.Path, metric: str) -> int:
     """
     best = Best(Scores(run), metric).among(ocp.utils.checkpoint_steps(run / CHECKPOINTS))
     if not best:
-        raise FileNotFoundError(f"{run}: none of its checkpoints was judged by a validation; name a step instead")
+        raise FileNotFoundError(f"{run}: none of its checkpoints has the score of a validation; name a step instead")
     return best[0]
 
 
@@ -151,45 +149,3 @@ def _put_aside(run: epath.Path, step: int, reason: str) -> None:
             target.rmtree()
         (run / CHECKPOINTS / str(step)).rename(target)
     wait_for_all(f"damaged checkpoint {step} put aside")
-
-
-def claim(run: epath.Path, identity: dict) -> None:
-    """Writes down what a run folder is a run of, or holds it against what is written there.
-
-    Args:
-        run: the run folder.
-        identity: flat dict that JSON can keep; what may differ between two calls does not belong in it.
-
-    Raises:
-        ValueError: the folder holds another run; names what differs.
-    """
-    file = run / IDENTITY_FILE
-    if not file.exists():
-        if is_first():
-            file.write_text(json.dumps(identity, indent=2) + "\n")
-        return
-    before = read_identity(run)
-    for key in sorted(before.keys() | identity.keys()):
-        if before.get(key) != identity.get(key):
-            raise ValueError(
-                f"{run} holds a run with {key} = {before.get(key)}, this one has {identity.get(key)}: continue that "
-                "one with its own options, or give this one another folder"
-            )
-
-
-def read_identity(run: epath.Path) -> dict:
-    """What `claim` wrote.
-
-    Raises:
-        FileNotFoundError: the folder is no run folder.
-    """
-    file = run / IDENTITY_FILE
-    if not file.exists():
-        raise FileNotFoundError(f"{run}: is no run folder: it has no {IDENTITY_FILE}")
-    return json.loads(file.read_text())
-
-
-def identity_of(options: object, exempt: tuple[str, ...]) -> dict:
-    """The fields of a dataclass as a flat dict for `claim`, without those that two calls may change."""
-    fields = dataclasses.asdict(options)
-    return {name: json.loads(json.dumps(value)) for name, value in fields.items() if name not in exempt}

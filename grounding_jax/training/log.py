@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -17,20 +16,8 @@ from tensorboardX import SummaryWriter
 
 from grounding_jax.sharding.hosts import is_first
 from grounding_jax.training.run_folder import BOARD_FOLDER, LOG_FILE, PICTURES
+from grounding_jax.training.task import Work
 from grounding_jax.training.validation import Validated
-
-
-class Work(NamedTuple):
-    """What an example of a task takes, for the speeds in the log; 0 where it was not counted.
-
-    Attributes:
-        tokens: slots of text.
-        flops: useful arithmetic of an update, without what is computed twice.
-    """
-
-    tokens: int = 0
-    flops: int = 0
-
 
 # Dense bfloat16 FLOP/s of a device, by the name that JAX gives its kind; from the vendors' data sheets.
 PEAKS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -12,13 +12,10 @@ from jax.sharding import Mesh, NamedSharding
 
 from grounding_jax.sharding.hosts import is_first
 from grounding_jax.sharding.mesh import BATCH
-from grounding_jax.sharding.rules import WHOLE
+from grounding_jax.sharding.rules import REPLICATED
 from grounding_jax.training.batches import EXAMPLE, batches
 from grounding_jax.training.options import TrainOptions
-
-if TYPE_CHECKING:
-    from grounding_jax.training.loop import Task
-
+from grounding_jax.training.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -42,16 +39,16 @@ def make_validation(task: Task, options: TrainOptions, mesh: Mesh) -> Validate |
     """The function that validates parameters, or None for a task that has nothing to validate on.
 
     Args:
-        task: see `loop.Task`.
+        task: what is trained.
         options: how many examples, in batches as large as the micro-batches of the training, and how many pictures.
         mesh: the devices.
     """
-    examples = task.validation() if hasattr(task, "validation") else None
+    examples = task.validation_dataset()
     if examples is None:
         return None
     B = options.batch_size // options.accumulate
     numbers = range(-(-options.validation_examples // B))
-    measure = jax.jit(task.measure, out_shardings=(NamedSharding(mesh, WHOLE), NamedSharding(mesh, BATCH)))
+    measure = jax.jit(task.measure, out_shardings=(NamedSharding(mesh, REPLICATED), NamedSharding(mesh, BATCH)))
 
     def validate(params: dict) -> Validated:
         totals, drawn = {}, []
