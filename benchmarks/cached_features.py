@@ -38,8 +38,9 @@ from grounding_jax.training.state import init_state, partition, path_matcher
 from grounding_jax.training.step import make_update
 from gsva_jax.config import GsvaConfig
 from gsva_jax.flops import training_flops
-from gsva_jax.mixture import Family
-from gsva_jax.train import Recipe, Training
+from gsva_jax.training.mixture import Family
+from gsva_jax.training.recipe import GsvaRecipe
+from gsva_jax.training.task import GsvaTask
 
 TURNS = 6  # timed steps of each
 OPTIONS = TrainOptions(TURNS + 1, 2, 1e-4, warmup_steps=1, mesh=MeshShape(1, 1, 1))
@@ -54,12 +55,11 @@ def middle_size(vocab_size: int) -> GsvaConfig:
     return GsvaConfig(llama, clip, sam)
 
 
-def stepper(task: Training) -> Callable[[], tuple[float, float]]:
+def stepper(task: GsvaTask) -> Callable[[], tuple[float, float]]:
     """A function that makes one more step and gives its processor seconds and its loss."""
     mesh = make_mesh(OPTIONS.mesh)
     params = place(task, mesh, 0, {})
-    if task.data.features:
-        task.ready(params, mesh)
+    task.on_start(params, mesh)
     trained, frozen = partition(params, path_matcher(task.trainable))
     optimizer = make_optimizer(OPTIONS)
     update = jax.jit(make_update(task, optimizer), donate_argnums=0)
@@ -91,7 +91,7 @@ def main() -> None:
         write_dataset(root, OPTIONS.batch_size * OPTIONS.steps, np.random.default_rng(0))
         tokenizer = vocabulary("llava_v1")
         config = middle_size(tokenizer.vocab_size)
-        recipe = Recipe(
+        recipe = GsvaRecipe(
             data=str(root),
             families=(Family(1, (DATASET,)),),
             length=LENGTH,
@@ -101,7 +101,7 @@ def main() -> None:
             dtype="float32",
         )
         kept = dataclasses.replace(recipe, cache_image_features=str(Path(folder) / "features"))
-        steps = [stepper(one.task(config, tokenizer, "benchmark")) for one in (recipe, kept)]
+        steps = [stepper(one.task_for(config, tokenizer, "benchmark")) for one in (recipe, kept)]
         made = [[step() for step in steps] for _ in range(OPTIONS.steps)]
     seconds = [statistics.median(turn[k][0] for turn in made[1:]) for k in (0, 1)]
     distance = max(abs(inside[1] / kept[1] - 1) for inside, kept in made)

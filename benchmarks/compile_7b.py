@@ -32,13 +32,13 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding
 
 from grounding_jax.sharding.mesh import BATCH, MeshShape, check_batch, make_mesh
-from grounding_jax.sharding.rules import WHOLE, shardings
+from grounding_jax.sharding.rules import REPLICATED, shardings
 from grounding_jax.training.optimizer import make_optimizer
 from grounding_jax.training.state import init_state, partition, path_matcher, state_shardings
 from grounding_jax.training.step import make_update
 from gsva_jax.config import GsvaConfig
-from gsva_jax.experiment import load_config
-from gsva_jax.train import Training
+from gsva_jax.training.experiment import load_config
+from gsva_jax.training.task import GsvaTask
 
 GIB = 2**30
 
@@ -78,14 +78,14 @@ def per_chip(shapes) -> float:
     return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves) / GIB
 
 
-def arguments(task: Training, options, mesh: Mesh, batch: dict) -> tuple:
+def arguments(task: GsvaTask, options, mesh: Mesh, batch: dict) -> tuple:
     """State, frozen parameters and batch of a step as shapes with shardings, and the state's shardings."""
     shapes = jax.eval_shape(task.init, jax.random.key(0))
     layout = shardings(mesh, task.sharding(), shapes)
     chosen = path_matcher(task.trainable)
     (trained, frozen), (trained_layout, frozen_layout) = partition(shapes, chosen), partition(layout, chosen)
     frozen = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16), frozen)
-    optimizer, whole = make_optimizer(options), NamedSharding(mesh, WHOLE)
+    optimizer, whole = make_optimizer(options), NamedSharding(mesh, REPLICATED)
     state_layout = state_shardings(optimizer, trained, trained_layout, whole)
     state = placed(jax.eval_shape(lambda params: init_state(optimizer, params), trained), state_layout)
     batch = placed(batch, jax.tree.map(lambda _: NamedSharding(mesh, BATCH), batch))
@@ -108,8 +108,8 @@ def report(asked: argparse.Namespace, cached: bool) -> None:
     """Compiles a step with SAM's encoder inside, or with its features from a cache, and prints what it takes."""
     experiment = load_config(asked.config)
     size = {"gsva_7b": GsvaConfig.gsva_7b, "gsva_13b": GsvaConfig.gsva_13b}[asked.config]()
-    recipe, options = experiment.task, experiment.options
-    task = recipe.task(size, None)
+    recipe, options = experiment.recipe, experiment.options
+    task = recipe.task_for(size, None)
     topology = topologies.get_topology_desc(platform="tpu", topology_name=asked.topology)
     mesh = make_mesh(MeshShape(1, -1, asked.tensor), topology.devices)
     rows = asked.batch * asked.accumulate
@@ -128,7 +128,7 @@ def report(asked: argparse.Namespace, cached: bool) -> None:
         print(f"  {kind:20} {per_chip(shapes):7.3f} GiB a chip")
     update = make_update(task, make_optimizer(options), asked.accumulate)
     begin = time.perf_counter()
-    lowered = jax.jit(update, donate_argnums=0, out_shardings=(layout, NamedSharding(mesh, WHOLE))).lower(
+    lowered = jax.jit(update, donate_argnums=0, out_shardings=(layout, NamedSharding(mesh, REPLICATED))).lower(
         state, frozen, batch
     )
     compiled = lowered.compile()

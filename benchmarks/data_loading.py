@@ -44,9 +44,9 @@ from grounding_jax.training.options import TrainOptions
 from gsva_jax import prompts
 from gsva_jax.config import GsvaConfig
 from gsva_jax.data import canvas_masks, conversation_row
-from gsva_jax.features import FeatureFiles
-from gsva_jax.mixture import PAPER, Family, Mixture
-from gsva_jax.samplers import draw_sample
+from gsva_jax.training.features import FeatureFiles
+from gsva_jax.training.mixture import PAPER, Family, Mixture
+from gsva_jax.training.samplers import draw_sample
 
 GOAL = 25  # examples a second and core
 DATASET, COCO_STUFF, MAPILLARY = "grefcoco|unc|train", "cocostuff|train2017", "mapillary|training"

@@ -26,11 +26,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from grounding_jax.sharding.rules import WHOLE
+from grounding_jax.sharding.rules import REPLICATED
 from grounding_jax.training.loop import train
 from grounding_jax.training.options import TrainOptions
 from grounding_jax.training.preemption import EXIT_PREEMPTED, Preempted
 from grounding_jax.training.run_folder import CHECKPOINTS, LOG_FILE
+from grounding_jax.training.task import Task
 
 WIDTH = 1024  # makes a checkpoint of 24 MB, so that a save takes long enough to be interrupted
 STEPS, SAVE_EVERY = 400, 5
@@ -38,17 +39,17 @@ RESULT = "result.npy"
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
-    """Fits a random linear map; see `loop.Task`."""
+class LinearMap(Task):
+    """Fits a random linear map."""
 
     trainable: tuple[str, ...] = (".*",)
-    kept: tuple[str, ...] = ("map",)
+    export_keys: tuple[str, ...] = ("map",)
 
     def init(self, key):
         return {"map": {"kernel": jax.random.normal(key, (WIDTH, WIDTH)), "bias": jnp.zeros(WIDTH)}}
 
     def sharding(self):
-        return ((".*", WHOLE),)
+        return ((".*", REPLICATED),)
 
     def examples(self, seed):
         def example(i, rng):
@@ -56,9 +57,6 @@ class Task:
             return {"x": rng.normal(size=WIDTH).astype(np.float32), "y": rng.normal(size=WIDTH).astype(np.float32)}
 
         return grain.MapDataset.range(10**6).seed(seed).random_map(example)
-
-    def prepare(self, batch):
-        return batch
 
     def loss(self, params, batch, key):
         guess = batch["x"] @ params["map"]["kernel"] / WIDTH**0.5 + params["map"]["bias"]
@@ -70,7 +68,7 @@ def child(run: Path) -> int:
     """The training that is killed."""
     options = TrainOptions(STEPS, 8, 1e-3, warmup_steps=5, log_every=1, save_every=SAVE_EVERY)
     try:
-        params = train(Task(), options, run)
+        params = train(LinearMap(), options, run)
     except Preempted:
         return EXIT_PREEMPTED
     np.save(run / RESULT, np.asarray(params["map"]["kernel"]))

@@ -9,7 +9,8 @@ RANK_64 is a file with {"lora_r": 64}.
 
 import dataclasses
 
-from gsva_jax.experiment import Experiment, load_config
+from grounding_jax.training.experiment import Experiment
+from gsva_jax.training.experiment import load_config
 
 
 def get_config() -> Experiment:

@@ -7,16 +7,16 @@ DATA holds the datasets of docs/data.md; `gsva data check DATA` tells which conf
 """
 
 from grounding_jax.sharding.mesh import MeshShape
+from grounding_jax.training.experiment import Experiment
 from grounding_jax.training.options import TrainOptions
-from gsva_jax.experiment import Experiment
-from gsva_jax.train import Recipe
+from gsva_jax.training.recipe import GsvaRecipe
 
 
 def get_config() -> Experiment:
     """Effective batch 160, 5,000 updates; 8 devices or more."""
     return Experiment(
         name="gsva_7b",
-        task=Recipe(),
+        recipe=GsvaRecipe(),
         options=TrainOptions(
             steps=5000,
             batch_size=160,

@@ -9,11 +9,13 @@ table A3. Published for gRefCOCO val: gIoU 16.13, cIoU 23.11, N-acc 0, against 6
 
 import dataclasses
 
-from gsva_jax.experiment import Experiment, load_config
+from grounding_jax.training.experiment import Experiment
+from gsva_jax.training.experiment import load_config
 
 
 def get_config() -> Experiment:
     """START's vocabulary gets them in the place of its [SEG]."""
     base = load_config("gsva_7b")
     tokens = (*(f"[SEG{j:03d}]" for j in range(8)), "[REJ]")
-    return dataclasses.replace(base, name="gsva_7b_eight_tokens", task=dataclasses.replace(base.task, tokens=tokens))
+    recipe = dataclasses.replace(base.recipe, tokens=tokens)
+    return dataclasses.replace(base, name="gsva_7b_eight_tokens", recipe=recipe)

@@ -9,13 +9,14 @@ start as well: `--init RUNS/gsva_7b`.
 
 import dataclasses
 
-from gsva_jax.experiment import Experiment, load_config
-from gsva_jax.mixture import Family
+from grounding_jax.training.experiment import Experiment
+from gsva_jax.training.experiment import load_config
+from gsva_jax.training.mixture import Family
 
 
 def get_config() -> Experiment:
     """Ten epochs over its training images, at a third of the rate; no picture of COCO is larger than the canvas."""
     base = load_config("gsva_7b")
-    task = dataclasses.replace(base.task, families=(Family(1, ("grefcoco|unc|train",)),), epochs=10, canvas=640)
+    recipe = dataclasses.replace(base.recipe, families=(Family(1, ("grefcoco|unc|train",)),), epochs=10, canvas=640)
     options = dataclasses.replace(base.options, learning_rate=1e-4)
-    return dataclasses.replace(base, name="gsva_7b_grefcoco", task=task, options=options)
+    return dataclasses.replace(base, name="gsva_7b_grefcoco", recipe=recipe, options=options)

@@ -8,13 +8,14 @@ DATA holds the datasets of docs/data.md; `gsva data check DATA` tells which conf
 
 import dataclasses
 
-from gsva_jax.experiment import Experiment, load_config
-from gsva_jax.mixture import Family
+from grounding_jax.training.experiment import Experiment
+from gsva_jax.training.experiment import load_config
+from gsva_jax.training.mixture import Family
 
 
 def get_config() -> Experiment:
     """As on gRefCOCO, but one epoch over its 43,749 training images; it has no split for validation."""
     base = load_config("gsva_7b_grefcoco")
     data = dict(families=(Family(1, ("refzom|final|train",)),), validation="")
-    task = dataclasses.replace(base.task, epochs=1, **data)
-    return dataclasses.replace(base, name="gsva_7b_refzom", task=task)
+    recipe = dataclasses.replace(base.recipe, epochs=1, **data)
+    return dataclasses.replace(base, name="gsva_7b_refzom", recipe=recipe)

@@ -8,13 +8,14 @@ DATA holds the datasets of docs/data.md; `gsva data check DATA` tells which conf
 
 import dataclasses
 
-from gsva_jax.experiment import Experiment, load_config
-from gsva_jax.mixture import CLASSIC, Family
+from grounding_jax.training.experiment import Experiment
+from gsva_jax.training.experiment import load_config
+from gsva_jax.training.mixture import CLASSIC, Family
 
 
 def get_config() -> Experiment:
     """As on gRefCOCO, but 50,000 micro steps, that is 5,000 updates, on RefCOCO, RefCOCO+, RefCOCOg and RefCLEF."""
     base = load_config("gsva_7b_grefcoco")
     data = dict(families=(Family(1, CLASSIC),), validation="refcoco|unc|val")
-    task = dataclasses.replace(base.task, epochs=0, **data)
-    return dataclasses.replace(base, name="gsva_7b_res", task=task)
+    recipe = dataclasses.replace(base.recipe, epochs=0, **data)
+    return dataclasses.replace(base, name="gsva_7b_res", recipe=recipe)

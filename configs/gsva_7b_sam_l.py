@@ -9,7 +9,8 @@ against 63.32, 61.70, 56.45 of ViT-H.
 
 import dataclasses
 
-from gsva_jax.experiment import Experiment, load_config
+from grounding_jax.training.experiment import Experiment
+from gsva_jax.training.experiment import load_config
 
 
 def get_config() -> Experiment:

@@ -11,7 +11,8 @@ where M is 5; in the paper the numbers rise up to there and stay, and from 7 on 
 
 import dataclasses
 
-from gsva_jax.experiment import Experiment, load_config
+from grounding_jax.training.experiment import Experiment
+from gsva_jax.training.experiment import load_config
 
 
 def get_config() -> Experiment:

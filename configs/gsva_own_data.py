@@ -9,14 +9,15 @@ MINE/train.jsonl lists the data, a picture a line (docs/data.md), and MINE/val.j
 
 import dataclasses
 
-from gsva_jax.experiment import Experiment, load_config
-from gsva_jax.mixture import Family
+from grounding_jax.training.experiment import Experiment
+from gsva_jax.training.experiment import load_config
+from gsva_jax.training.mixture import Family
 
 
 def get_config() -> Experiment:
     """As on gRefCOCO, but for hundreds of pictures: small batches, a short warm-up. Pictures may be of any size."""
     base = load_config("gsva_7b_grefcoco")
     data = dict(families=(Family(1, ("jsonl|train.jsonl",)),), validation="jsonl|val.jsonl")
-    task = dataclasses.replace(base.task, canvas=1024, **data)
+    recipe = dataclasses.replace(base.recipe, canvas=1024, **data)
     options = dataclasses.replace(base.options, batch_size=16, accumulate=2, warmup_steps=10)
-    return dataclasses.replace(base, name="gsva_own_data", task=task, options=options)
+    return dataclasses.replace(base, name="gsva_own_data", recipe=recipe, options=options)

@@ -1,18 +1,17 @@
 """Tiny GSVA, the shipped model: everything is trained together, the encoders at half the rate (docs/tiny.md)."""
 
+from grounding_jax.training.experiment import Experiment
 from grounding_jax.training.options import TrainOptions
-from gsva_jax.answering import Answering
-from gsva_jax.experiment import Experiment
 from gsva_jax.losses import LossWeights
-from gsva_jax.tiny import tiny_config, tiny_tokenizer
+from gsva_jax.tiny.answering import Answering
+from gsva_jax.tiny.vocabulary import tiny_config
 
 
 def get_config() -> Experiment:
     """Ends where `gsva-tiny` begins."""
     encoders = ("clip", "sam/image_encoder")
-    task = Answering(
+    recipe = Answering(
         tiny_config(),
-        tiny_tokenizer(),
         trainable=("llama", "projector", "prompt_mlp", "sam/mask_decoder", *encoders),
         conversations=2,
         length=384,
@@ -23,7 +22,7 @@ def get_config() -> Experiment:
     )
     return Experiment(
         name="gsva_tiny",
-        task=task,
+        recipe=recipe,
         options=TrainOptions(
             steps=1600, batch_size=16, learning_rate=8e-4, final_rate=0.02, slow=encoders, slow_rate=0.5
         ),

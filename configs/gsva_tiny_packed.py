@@ -10,10 +10,10 @@ interruption, and holds the result against the shipped model.
 
 from grounding_jax.data.scene_expressions import MAX_EXPRESSIONS
 from grounding_jax.sharding.mesh import MeshShape
+from grounding_jax.training.experiment import Experiment
 from grounding_jax.training.options import TrainOptions
-from gsva_jax.experiment import Experiment
-from gsva_jax.mixture import Family
-from gsva_jax.train import Recipe
+from gsva_jax.training.mixture import Family
+from gsva_jax.training.recipe import GsvaRecipe
 
 SIDE = 144  # of the scenes: the frame of its SAM
 
@@ -23,7 +23,7 @@ def get_config() -> Experiment:
     encoders = ("clip", "sam/image_encoder")
     return Experiment(
         name="gsva_tiny_packed",
-        task=Recipe(
+        recipe=GsvaRecipe(
             families=(Family(1, ("grefcoco|unc|train",)),),
             validation="",
             max_targets=MAX_EXPRESSIONS,

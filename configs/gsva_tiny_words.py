@@ -1,16 +1,15 @@
 """Tiny GSVA, the language model learns to answer about what the trained eyes see (docs/tiny.md)."""
 
+from grounding_jax.training.experiment import Experiment
 from grounding_jax.training.options import TrainOptions
-from gsva_jax.answering import Answering
-from gsva_jax.experiment import Experiment
-from gsva_jax.tiny import tiny_config, tiny_tokenizer
+from gsva_jax.tiny.answering import Answering
+from gsva_jax.tiny.vocabulary import tiny_config
 
 
 def get_config() -> Experiment:
     """SAM is not even computed: the prompts for it imitate those that it was taught with. The tower is frozen."""
-    task = Answering(
+    recipe = Answering(
         tiny_config(),
-        tiny_tokenizer(),
         trainable=("llama", "projector", "prompt_mlp"),
         conversations=3,
         length=464,
@@ -20,7 +19,7 @@ def get_config() -> Experiment:
     )
     return Experiment(
         name="gsva_tiny_words",
-        task=task,
+        recipe=recipe,
         options=TrainOptions(steps=2200, batch_size=16, learning_rate=1.5e-3, final_rate=0.02),
         starts_from=("gsva_tiny_eyes", "gsva_tiny_masks"),
     )

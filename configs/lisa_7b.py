@@ -12,8 +12,9 @@ on from there:
 
 import dataclasses
 
-from gsva_jax.experiment import Experiment, load_config
-from gsva_jax.mixture import CLASSIC, REASONING, SEMANTIC, TALK, Family
+from grounding_jax.training.experiment import Experiment
+from gsva_jax.training.experiment import load_config
+from gsva_jax.training.mixture import CLASSIC, REASONING, SEMANTIC, TALK, Family
 
 
 def get_config() -> Experiment:
@@ -21,5 +22,5 @@ def get_config() -> Experiment:
     base = load_config("gsva_7b")
     families = Family(9, SEMANTIC), Family(3, CLASSIC), Family(3, TALK), Family(1, REASONING)
     data = dict(families=families, validation="ReasonSeg|val", max_targets=3)
-    task = dataclasses.replace(base.task, tokens=("[SEG]",), **data)
-    return dataclasses.replace(base, name="lisa_7b", task=task)
+    recipe = dataclasses.replace(base.recipe, tokens=("[SEG]",), **data)
+    return dataclasses.replace(base, name="lisa_7b", recipe=recipe)

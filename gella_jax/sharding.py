@@ -7,7 +7,7 @@ from jax.sharding import PartitionSpec as P
 from gella_jax.config import GellaConfig
 from gella_jax.resoblend import ResoBlendConfig
 from grounding_jax.models.swin import SwinConfig
-from grounding_jax.sharding.rules import WHOLE, Rule, prefixed
+from grounding_jax.sharding.rules import REPLICATED, Rule, prefixed
 from grounding_jax.sharding.tables import CLIP, LLAMA, LORA, MASK2FORMER, SWIN
 
 
@@ -17,12 +17,12 @@ def table(config: GellaConfig) -> tuple[Rule, ...]:
     A MobileNet is small, and its channels seldom divide: each device has it whole.
     """
     projectors = {
-        "linear": (("projector/kernel", P(None, "fsdp")), ("projector/bias", WHOLE)),
+        "linear": (("projector/kernel", P(None, "fsdp")), ("projector/bias", REPLICATED)),
         "mlp2x_gelu": (
             ("projector/fc1/kernel", P("fsdp", "tensor")),
             ("projector/fc1/bias", P("tensor")),
             ("projector/fc2/kernel", P("tensor", "fsdp")),
-            ("projector/fc2/bias", WHOLE),
+            ("projector/fc2/bias", REPLICATED),
         ),
     }
     swin = isinstance(config.backbone, SwinConfig)
@@ -30,12 +30,12 @@ def table(config: GellaConfig) -> tuple[Rule, ...]:
         *prefixed("llama/", LLAMA + (LORA if config.llama.lora_rank else ())),
         *prefixed("clip/", CLIP),
         *projectors[config.projector],
-        *(prefixed("backbone/", SWIN) if swin else (("backbone/.*", WHOLE),)),
+        *(prefixed("backbone/", SWIN) if swin else (("backbone/.*", REPLICATED),)),
         *prefixed("blend/", resoblend_table(config.blend)),
         *prefixed("mask2former/", MASK2FORMER),
         # Both kinds of association, of one layer and of two; only the side of the language model is large.
         ("association/text/(fc1/)?kernel", P("fsdp", None)),
-        ("association/(text/(fc2/kernel|(fc[12]/)?bias)|query/.*)", WHOLE),
+        ("association/(text/(fc2/kernel|(fc[12]/)?bias)|query/.*)", REPLICATED),
     )
 
 
@@ -46,7 +46,7 @@ def resoblend_table(config: ResoBlendConfig) -> tuple[Rule, ...]:
     """
     rules = [
         ("(.*/)?(image_proj|mask_proj|[qkvo])/kernel", P(None, "fsdp")),
-        ("(.*/)?((image_proj|mask_proj|point|[qkvo]|fc2)/bias|(self|mask)_norm/(scale|bias)|conv_bias)", WHOLE),
+        ("(.*/)?((image_proj|mask_proj|point|[qkvo]|fc2)/bias|(self|mask)_norm/(scale|bias)|conv_bias)", REPLICATED),
     ]
     if config.ff:
         rules += [

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
+from etils import epath
+
 from grounding_jax import json_config
 from grounding_jax.models.clip import ClipConfig
 from grounding_jax.models.llama import LlamaConfig
 from grounding_jax.models.sam import SamConfig
+
+ASSETS = epath.Path(__file__).parent / "assets"  # the shipped model and some scenes
 
 
 @dataclasses.dataclass(frozen=True)

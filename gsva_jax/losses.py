@@ -21,11 +21,11 @@ class LossWeights:
     """Weights of the terms (spec gsva d) and the size of a loss group.
 
     Attributes:
-        ce: of the cross entropy.
-        bce: of the masks' binary cross entropy.
-        dice: of the masks' dice loss.
-        loss_group: consecutive examples whose tokens and masks are pooled; must divide the batch.
-        count_rejected: rejected targets count as masks, as in the release, where they thin out the others (quirk 3).
+        ce: weight of the cross entropy of the text.
+        bce: weight of the masks' binary cross entropy.
+        dice: weight of the masks' dice loss.
+        loss_group: consecutive examples whose tokens and masks are averaged together; divides the batch.
+        count_rejected: count rejected targets as masks, as the release does, where they thin out the others (quirk 3).
     """
 
     ce: float = 1.0

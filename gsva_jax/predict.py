@@ -29,13 +29,12 @@ from grounding_jax.models import llama
 from grounding_jax.models.mask_resize import mask_matrices, resize_masks
 from grounding_jax.sharding.mesh import MeshShape
 from grounding_jax.sharding.placement import place
-from grounding_jax.training.run_folder import BEST, IDENTITY_FILE, find_folder
+from grounding_jax.training.run_folder import find_folder, step_of_run
 from gsva_jax import model, prompts, weights
+from gsva_jax.config import ASSETS
 from gsva_jax.data import picture_arrays
 from gsva_jax.passes import Reading, draw, read_rows, reread, see
 from gsva_jax.sharding import table
-
-ASSETS = epath.Path(__file__).parent / "assets"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -342,9 +341,9 @@ def find_checkpoint(name: epath.PathLike) -> epath.Path:
     Raises:
         FileNotFoundError, ValueError: a run has no such step, or has not finished.
     """
-    run, at, step = str(name).rpartition("@")
-    if at and (step.isdigit() or step == BEST) and (epath.Path(run) / IDENTITY_FILE).exists():
-        from gsva_jax.experiment import model_at  # what only training needs is not imported for a model folder
+    if step_of_run(name):
+        from grounding_jax.training.runs import find_model  # what only training needs is not imported for model folders
+        from gsva_jax.training.experiment import RECIPES
 
-        return model_at(run, int(step) if step.isdigit() else None)
+        return find_model(name, ASSETS, RECIPES)
     return find_folder(name, ASSETS)

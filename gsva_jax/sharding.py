@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jax.sharding import PartitionSpec as P
 
-from grounding_jax.sharding.rules import WHOLE, Rule, prefixed
+from grounding_jax.sharding.rules import REPLICATED, Rule, prefixed
 from grounding_jax.sharding.tables import CLIP, LLAMA, LORA, SAM
 from gsva_jax.config import GsvaConfig
 
@@ -19,5 +19,5 @@ def table(config: GsvaConfig) -> tuple[Rule, ...]:
         ("prompt_mlp/fc1/kernel", P("fsdp", "tensor")),
         ("prompt_mlp/fc1/bias", P("tensor")),
         ("prompt_mlp/fc2/kernel", P("tensor", "fsdp")),
-        ("(projector|prompt_mlp/fc2)/bias", WHOLE),
+        ("(projector|prompt_mlp/fc2)/bias", REPLICATED),
     )

@@ -22,18 +22,19 @@ from grounding_jax.sharding.mesh import MeshShape
 from grounding_jax.training.loop import train
 from grounding_jax.training.options import TrainOptions
 from grounding_jax.training.preemption import EXIT_PREEMPTED, Preempted
+from grounding_jax.training.task import Task
 
 RECORDS, BATCH_SIZE = 320, 8
 STEPS = RECORDS // BATCH_SIZE  # an epoch
 
 
 @dataclasses.dataclass(frozen=True)
-class Epoch:
-    """Fits a line to shuffled records; see `loop.Task`."""
+class Epoch(Task):
+    """Fits a line to shuffled records; see `Task`."""
 
     stop: int
     trainable: tuple[str, ...] = (".*",)
-    kept: tuple[str, ...] = ("line",)
+    export_keys: tuple[str, ...] = ("line",)
 
     def init(self, key):
         return {"line": {"slope": jnp.zeros(8)}}
@@ -49,9 +50,6 @@ class Epoch:
             return {"record": np.int32(record), "x": np.random.default_rng(record).normal(size=8).astype(np.float32)}
 
         return grain.MapDataset.range(RECORDS).seed(seed).shuffle().repeat().map_with_index(example)
-
-    def prepare(self, batch):
-        return batch
 
     def loss(self, params, batch, key):
         records = {f"record{k}": batch["record"][k] for k in range(BATCH_SIZE)}

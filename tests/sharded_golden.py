@@ -17,14 +17,14 @@ import optax
 
 from grounding_jax.sharding import hosts
 from grounding_jax.sharding.mesh import BATCH, MeshShape, global_batch, local_rows, make_mesh
-from grounding_jax.sharding.rules import WHOLE
+from grounding_jax.sharding.rules import REPLICATED
 from grounding_jax.training.loop import place
+from grounding_jax.training.runs import save_result
 from grounding_jax.training.state import init_state, partition, path_matcher, state_shardings
 from grounding_jax.training.step import make_update
 from grounding_jax.weights import folder
-from gsva_jax.experiment import save_model
 from gsva_jax.losses import LossWeights
-from gsva_jax.train import TRAINED, Training
+from gsva_jax.training.task import TRAINED, GsvaTask
 from gsva_jax.weights import open_official
 from tests.test_training_golden import make_batch
 
@@ -46,14 +46,14 @@ def run(golden: Path, case: str, models: Path | None) -> dict:
     config = checkpoint.config
     if dropout:
         config = dataclasses.replace(config, llama=dataclasses.replace(config.llama, lora_dropout=DROPOUT))
-    task = Training(config, checkpoint.tokenizer, None, LossWeights(loss_group=4), dtype="float32")
+    task = GsvaTask(config, checkpoint.tokenizer, None, LossWeights(loss_group=4), dtype="float32")
     mesh = make_mesh(MeshShape(data, fsdp, tensor), jax.devices()[: data * fsdp * tensor])
-    params = place(task, mesh, 0, task.load(folder.to_params(checkpoint.leaves)))
+    params = place(task, mesh, 0, task.import_params(folder.to_params(checkpoint.leaves)))
     if models:
-        save_model(task, params, models / case, "float32")
+        save_result(task, params, models / case, "float32")
     trained, frozen = partition(params, path_matcher(TRAINED))
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(3e-4, 0.9, 0.95, eps=1e-8, weight_decay=0.0))
-    whole = jax.sharding.NamedSharding(mesh, WHOLE)
+    whole = jax.sharding.NamedSharding(mesh, REPLICATED)
     placed = state_shardings(optimizer, trained, jax.tree.map(lambda leaf: leaf.sharding, trained), whole)
     state = jax.jit(init_state, static_argnums=0, out_shardings=placed)(optimizer, trained)
     update = jax.jit(make_update(task, optimizer, accumulate), donate_argnums=0, out_shardings=(placed, whole))

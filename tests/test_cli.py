@@ -230,10 +230,12 @@ def test_train_hands_everything_over(monkeypatch, capsys):
         seen.append(arguments)
         return "runs/x/model"
 
-    monkeypatch.setattr("gsva_jax.experiment.run", run)
+    from gsva_jax.training.experiment import GSVA
+
+    monkeypatch.setattr("grounding_jax.training.experiment.run", run)
     words = ["train", "gsva_tiny", "--learning-rate", "1e-3", "--init", "ckpt", "--steps", "5"]
     assert main(words) == 0
-    assert seen == [("gsva_tiny", "runs", "ckpt", ("--learning-rate", "1e-3", "--steps", "5"), False)]
+    assert seen == [(GSVA, "gsva_tiny", "runs", "ckpt", ("--learning-rate", "1e-3", "--steps", "5"), False)]
     assert "runs/x/model" in capsys.readouterr().out
 
 
@@ -243,6 +245,7 @@ def test_train_with_an_unknown_config(tmp_path, capsys):
 
 def test_data_scenes_hands_everything_over(monkeypatch, tmp_path):
     seen = []
+
     monkeypatch.setattr("grounding_jax.data.scene_files.write_scenes", lambda *arguments: seen.append(arguments))
     words = ["data", "scenes", "--out", tmp_path, "--num", 3, "--seed", 7, "--split", "test"]
     assert main(list(map(str, words))) == 0

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 
 from grounding_jax.data.datasets import KNOWN_DATASETS
+from grounding_jax.training.experiment import changed, debugged, find_config, run
 from grounding_jax.training.run_folder import RESULT
 from grounding_jax.training.state import partition, path_matcher
-from gsva_jax.experiment import CONFIG_FOLDERS, changed, debugged, find_config, load_config, run, task_of
-from gsva_jax.mixture import REASONING, SEMANTIC, Family
 from gsva_jax.predict import ASSETS, find_checkpoint
-from gsva_jax.train import Recipe
+from gsva_jax.training.experiment import GSVA, load_config
+from gsva_jax.training.mixture import REASONING, SEMANTIC, Family
+from gsva_jax.training.recipe import GsvaRecipe
 
-CONFIGS = sorted(path.stem for path in CONFIG_FOLDERS[0].glob("*.py"))
+CONFIGS = [path.stem for path in GSVA.config_files()]
 
 
 def test_there_are_configs():
@@ -36,14 +37,14 @@ def test_a_config_resolves(name):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_one_step_has_a_finite_loss_and_gradient(name):
     """Two examples through the task as configured, by shape: nothing is compiled. A recipe takes what --debug does."""
-    task = task_of(debugged(load_config(name)), [find_checkpoint("tiny")])
+    task = debugged(load_config(name)).recipe.task(find_checkpoint("tiny"))
     examples = task.examples(seed=0)
     batch = {key: np.stack([examples[i][key] for i in range(2)]) for key in examples[0]}
     params = jax.eval_shape(task.init, jax.random.key(0))
     if getattr(task, "imitation", 0):
-        masks = load_config("gsva_tiny_masks").task
+        masks = load_config("gsva_tiny_masks").recipe
         params = {**params, "helpers": jax.eval_shape(masks.init, jax.random.key(0))["helpers"]}
-    assert {path for path in task.kept} <= set(params) | {"helpers"}
+    assert {path for path in task.export_keys} <= set(params) | {"helpers"}
     batch["example"] = np.arange(2, dtype=np.int32)
     update = jax.random.key(0)
     loss, scalars = jax.eval_shape(lambda *given: task.loss(given[0], task.prepare(given[1]), update), params, batch)
@@ -52,16 +53,16 @@ def test_one_step_has_a_finite_loss_and_gradient(name):
     assert jax.tree.leaves(trained) and all(name in params for name in (*trained, *frozen))
 
 
-RECIPES = [name for name in CONFIGS if isinstance(load_config(name).task, Recipe)]
+RECIPES = [name for name in CONFIGS if isinstance(load_config(name).recipe, GsvaRecipe)]
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_names_known_datasets_and_its_command(name):
-    recipe = load_config(name).task
+    recipe = load_config(name).recipe
     own = {"jsonl|train.jsonl", "jsonl|val.jsonl"} if name == "gsva_own_data" else set()
     named = {dataset for family in recipe.families for dataset in family.datasets} | {recipe.validation} - {""}
     assert named <= set(KNOWN_DATASETS) | own
-    text = find_config(name).read_text()
+    text = find_config(GSVA, name).read_text()
     assert f"gsva train {name} --" in text and "table A3" in text
     assert "gsva import --format " in text or name == "gsva_tiny_packed"
 
@@ -83,7 +84,7 @@ def test_a_recipe_differs_from_the_base_in_what_its_name_says(name):
         "gsva_7b_sam_l": set(),
         "gsva_7b_sam_b": set(),
     }
-    pairs = ((base.task, experiment.task), (base.options, experiment.options))
+    pairs = ((base.recipe, experiment.recipe), (base.options, experiment.options))
     fields = [(old, new, field.name) for old, new in pairs for field in dataclasses.fields(old)]
     assert {field for old, new, field in fields if getattr(old, field) != getattr(new, field)} == wanted[name]
 
@@ -94,13 +95,14 @@ def test_the_papers_recipe():
     options = pretraining.options
     assert (options.batch_size, options.accumulate, options.steps) == (160, 10, 5000)
     assert (options.learning_rate, options.b1, options.b2, options.weight_decay) == (3e-4, 0.9, 0.95, 0)
-    assert finetuning.options.learning_rate == 1e-4 and finetuning.task.epochs == 10
-    assert pretraining.task.max_targets == 5 and [family.rate for family in pretraining.task.families] == [9, 6, 3, 1]
+    assert finetuning.options.learning_rate == 1e-4 and finetuning.recipe.epochs == 10
+    assert pretraining.recipe.max_targets == 5
+    assert [family.rate for family in pretraining.recipe.families] == [9, 6, 3, 1]
 
 
 def test_lisas_recipe():
     """Spec gsva k: 9 : 3 : 3 : 1 and three targets, as its program has them; gRefCOCO and [REJ] came with GSVA."""
-    recipe = load_config("lisa_7b").task
+    recipe = load_config("lisa_7b").recipe
     assert [family.rate for family in recipe.families] == [9, 3, 3, 1]
     assert [family.datasets for family in recipe.families if family.rate != 3] == [SEMANTIC, REASONING]
     assert not any("grefcoco" in dataset for family in recipe.families for dataset in family.datasets)
@@ -108,7 +110,7 @@ def test_lisas_recipe():
 
 
 def debug_task(name, *overrides):
-    return task_of(changed(debugged(load_config(name)), overrides), [find_checkpoint("tiny")])
+    return changed(debugged(load_config(name)), overrides).recipe.task(find_checkpoint("tiny"))
 
 
 def test_lisa_has_one_target_a_conversation():
@@ -142,7 +144,7 @@ def test_eight_tokens_take_turns():
 
 def test_the_number_of_targets_is_changed_on_the_command_line():
     """As the config's docstring runs it; all shapes follow."""
-    script = find_config("gsva_7b_targets").read_text()
+    script = find_config(GSVA, "gsva_7b_targets").read_text()
     assert "for M in 1 2 3 4 5 6 7 8 9 10; do" in script and "--max-targets $M --runs RUNS/targets_$M" in script
     for M in (1, 10):
         example = debug_task("gsva_7b_targets", "--max-targets", str(M)).examples(seed=0)[0]
@@ -151,7 +153,7 @@ def test_the_number_of_targets_is_changed_on_the_command_line():
 
 def test_own_data_as_documented(tmp_path, monkeypatch):
     """The files and the command of docs/training.md, up to the first example."""
-    page = (CONFIG_FOLDERS[0].parent / "docs" / "training.md").read_text()
+    page = (GSVA.configs[0].parent / "docs" / "training.md").read_text()
     files, command = re.search(r"```bash\n(.*?)(gsva train .*?)\n", page, re.DOTALL).groups()
     monkeypatch.chdir(tmp_path)
     subprocess.run(["bash", "-ec", files.replace("gsva_jax/assets", str(ASSETS))], check=True)
@@ -159,7 +161,7 @@ def test_own_data_as_documented(tmp_path, monkeypatch):
     options = [word for word in options if word not in ("--runs", "RUNS")]
     experiment = changed(load_config(name), options)
     assert experiment.options.steps == 16 * 1 // 4
-    example = task_of(experiment, [find_checkpoint(init)]).examples(seed=0)[0]
+    example = experiment.recipe.task(find_checkpoint(init)).examples(seed=0)[0]
     assert example["target_valid"].sum() == 2 and example["target_rejected"].sum() == 1
     drawn = np.unpackbits(example["masks"], axis=-1).sum((1, 2))
     expected = 8745 * (320 / 600) ** 2  # photo_scene.json: the turtle's pixels, at the size of the canvas
@@ -168,7 +170,7 @@ def test_own_data_as_documented(tmp_path, monkeypatch):
 
 def test_options_and_recipe_are_changed_by_name(capsys):
     experiment = changed(load_config("gsva_7b"), ["--max-targets", "3", "--mesh.tensor", "2", "--data", "there"])
-    assert (experiment.task.max_targets, experiment.options.mesh.tensor, experiment.task.data) == (3, 2, "there")
+    assert (experiment.recipe.max_targets, experiment.options.mesh.tensor, experiment.recipe.data) == (3, 2, "there")
     with pytest.raises(SystemExit):
         changed(load_config("gsva_7b"), ["--max-target", "3"])
     assert "--max-targets" in capsys.readouterr().err
@@ -177,15 +179,15 @@ def test_options_and_recipe_are_changed_by_name(capsys):
 def test_epochs_set_the_number_of_updates(gsva_golden):
     data = ["--data", str(gsva_golden / "data"), "--batch-size", "4"]
     finetuning = load_config("gsva_7b_refzom")
-    recipe = dataclasses.replace(finetuning.task, families=(Family(1, ("refcoco|unc|val",)),), epochs=7)
-    assert changed(dataclasses.replace(finetuning, task=recipe), data).options.steps == -(-7 * 2 // 4)
+    recipe = dataclasses.replace(finetuning.recipe, families=(Family(1, ("refcoco|unc|val",)),), epochs=7)
+    assert changed(dataclasses.replace(finetuning, recipe=recipe), data).options.steps == -(-7 * 2 // 4)
     with pytest.raises(ValueError, match="epochs are of one dataset"):
         changed(load_config("gsva_7b"), [*data, "--epochs", "2"])
 
 
 def test_examples_are_a_function_of_seed_and_number():
-    examples = load_config("gsva_tiny_words").task.examples(seed=3)
-    again = load_config("gsva_tiny_words").task.examples(seed=3)
+    examples = load_config("gsva_tiny_words").recipe.examples(seed=3)
+    again = load_config("gsva_tiny_words").recipe.examples(seed=3)
     for key, value in examples[5].items():
         np.testing.assert_array_equal(value, again[5][key])
     assert (examples[5]["sam_images"] != examples[6]["sam_images"]).any()
@@ -193,12 +195,12 @@ def test_examples_are_a_function_of_seed_and_number():
 
 def test_a_run_that_needs_another_says_so(tmp_path):
     with pytest.raises(FileNotFoundError, match="train gsva_tiny_eyes first"):
-        run("gsva_tiny_words", tmp_path)
+        run(GSVA, "gsva_tiny_words", tmp_path)
 
 
 def test_an_unknown_config_lists_those_there_are(tmp_path):
     with pytest.raises(FileNotFoundError, match="gsva_tiny_masks"):
-        find_config("gsva_tinny")
+        find_config(GSVA, "gsva_tinny")
     (tmp_path / "empty.py").write_text("")
     with pytest.raises(ValueError, match="get_config"):
         load_config(tmp_path / "empty.py")
@@ -210,20 +212,22 @@ def test_a_run_leaves_a_model_folder_and_is_not_done_twice(tmp_path, monkeypatch
     config = tmp_path / "small.py"
     config.write_text(
         "import dataclasses\n"
-        "from gsva_jax.experiment import Experiment, load_config\n"
+        "from grounding_jax.training.experiment import Experiment\n"
+        "from gsva_jax.training.experiment import load_config\n"
         "from gsva_jax.config import GsvaConfig\n"
         "def get_config():\n"
         "    base = load_config('gsva_tiny_eyes')\n"
-        "    clip = dataclasses.replace(base.task.model.clip, image_size=16, width=8, hidden=8, layers=1, heads=1)\n"
-        "    task = dataclasses.replace(base.task, model=dataclasses.replace(base.task.model, clip=clip), size=48)\n"
-        "    return Experiment('small', task, dataclasses.replace(base.options, warmup_steps=1))\n"
+        "    sizes = base.recipe.model\n"
+        "    clip = dataclasses.replace(sizes.clip, image_size=16, width=8, hidden=8, layers=1, heads=1)\n"
+        "    recipe = dataclasses.replace(base.recipe, model=dataclasses.replace(sizes, clip=clip), size=48)\n"
+        "    return Experiment('small', recipe, dataclasses.replace(base.options, warmup_steps=1))\n"
     )
     options = ["--steps", "3", "--batch-size", "2", "--log-every", "1"]
-    result = run(config, "runs", overrides=options)
+    result = run(GSVA, config, "runs", overrides=options)
     assert os.path.abspath(result) == str(tmp_path / "runs" / "small" / RESULT)
     assert len((tmp_path / "runs" / "small" / "log.jsonl").read_text().splitlines()) == 3
-    assert run(config, "runs", overrides=options) == result
+    assert run(GSVA, config, "runs", overrides=options) == result
     assert "already trained" in capsys.readouterr().out
     assert dataclasses.is_dataclass(load_config(config))
     with pytest.raises(ValueError, match="does not fit this config: clip/class_embed"):
-        run("gsva_tiny_eyes", "runs", init=result)
+        run(GSVA, "gsva_tiny_eyes", "runs", init=result)

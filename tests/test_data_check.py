@@ -1,5 +1,6 @@
 """What `gsva data check` says about whole, missing and damaged datasets, and about the configs that need them."""
 
+import dataclasses
 import json
 
 import pytest
@@ -7,8 +8,8 @@ from PIL import Image
 
 from grounding_jax.data.check import PUBLISHED_PICTURES, Checked, check_dataset
 from grounding_jax.data.datasets import KNOWN_DATASETS
-from gsva_jax import experiment
 from gsva_jax.cli import main
+from gsva_jax.training import experiment
 from tests.small_datasets import Truth, write_all
 
 COCO = "refcoco|unc|train"
@@ -75,26 +76,28 @@ def test_missing_and_damaged_files_are_named(tree):
 
 
 CONFIG = """
-from types import SimpleNamespace
-from gsva_jax.mixture import Family as F, Mixture
-from gsva_jax.train import Recipe
+from grounding_jax.training.experiment import Experiment
+from grounding_jax.training.task import Recipe
+from gsva_jax.training.mixture import Family as F
+from gsva_jax.training.recipe import GsvaRecipe
 
 def get_config():
-    return SimpleNamespace(task={task})
+    return Experiment("name", {recipe}, None)
 """
-TASKS = {
-    "a_mixture": "SimpleNamespace(data=Mixture('', None, None, (F(1, ('ade20k|training', 'ReasonSeg|train_val')),)))",
-    "b_recipe": 'Recipe(families=(F(1, ("refcoco|unc|train",)), F(2, ("refcocog|umd|test", "jsonl|x"))))',
-    "c_scenes": "SimpleNamespace(data=None)",
+RECIPES = {
+    "a_mixture": "GsvaRecipe(families=(F(1, ('ade20k|training', 'ReasonSeg|train_val')),), validation='')",
+    "b_recipe": 'GsvaRecipe(families=(F(1, ("refcoco|unc|train",)), F(2, ("refcocog|umd|test", "jsonl|x"))))',
+    "c_scenes": "Recipe()",
     "d_broken": "open('nowhere')",
 }
 
 
 @pytest.fixture
 def configs(monkeypatch, tmp_path):
-    for name, task in TASKS.items():
-        (tmp_path / f"{name}.py").write_text(CONFIG.format(task=task))
-    monkeypatch.setattr(experiment, "CONFIG_FOLDERS", (tmp_path,))
+    for name, recipe in RECIPES.items():
+        (tmp_path / f"{name}.py").write_text(CONFIG.format(recipe=recipe))
+    system = dataclasses.replace(experiment.GSVA, configs=(tmp_path,))
+    monkeypatch.setattr(experiment, "GSVA", system)
 
 
 def test_the_command(tree, configs, capsys):

@@ -10,9 +10,9 @@ from grounding_jax.data.files import PackedFile
 from grounding_jax.sharding.mesh import MeshShape
 from grounding_jax.training.loop import place, train
 from grounding_jax.training.options import TrainOptions
-from gsva_jax.features import FeatureFiles, fill
-from gsva_jax.mixture import Family
-from gsva_jax.train import Recipe
+from gsva_jax.training.features import FeatureFiles, fill
+from gsva_jax.training.mixture import Family
+from gsva_jax.training.recipe import GsvaRecipe
 from gsva_jax.weights import load
 from tests.small_datasets import write_all
 from tests.test_training import log_of
@@ -24,7 +24,7 @@ OPTIONS = TrainOptions(2, 2, 1e-3, warmup_steps=1, log_every=1, mesh=MeshShape(1
 def recipe(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     write_all(root, seed=0)
-    return Recipe(
+    return GsvaRecipe(
         str(root),
         families=(Family(1, ("refcoco|unc|train", "ade20k|training")),),
         max_targets=3,
@@ -38,10 +38,12 @@ def recipe(tmp_path_factory):
 
 def test_losses_are_the_same_with_and_without(recipe, golden_model, tmp_path):
     config, params, tokenizer = load(golden_model)
-    plain = recipe.task(config, tokenizer)
-    cached = dataclasses.replace(recipe, cache_image_features=str(tmp_path / "cache")).task(config, tokenizer, "golden")
+    plain = recipe.task_for(config, tokenizer)
+    cached = dataclasses.replace(recipe, cache_image_features=str(tmp_path / "cache")).task_for(
+        config, tokenizer, "golden"
+    )
     for name, task in (("plain", plain), ("cached", cached)):
-        train(task, OPTIONS, tmp_path / name, task.load(params))
+        train(task, OPTIONS, tmp_path / name, task.import_params(params))
     assert "sam_images" not in cached.examples(0)[0]
     plain_log, cached_log = log_of(tmp_path / "plain"), log_of(tmp_path / "cached")
     for one, other in zip(plain_log, cached_log, strict=True):
@@ -54,11 +56,11 @@ def test_losses_are_the_same_with_and_without(recipe, golden_model, tmp_path):
 
 def test_only_what_is_missing_is_computed(recipe, golden_model, tmp_path, caplog):
     config, params, tokenizer = load(golden_model)
-    task = dataclasses.replace(recipe, cache_image_features=str(tmp_path)).task(config, tokenizer, "golden")
+    task = dataclasses.replace(recipe, cache_image_features=str(tmp_path)).task_for(config, tokenizer, "golden")
     from grounding_jax.sharding.mesh import make_mesh
 
     mesh = make_mesh(OPTIONS.mesh)
-    placed = place(task, mesh, 0, task.load(params))
+    placed = place(task, mesh, 0, task.import_params(params))
     pictures = task.data.pictures()
     torn = tmp_path / "torn.jpg"
     torn.write_bytes(b"no picture")

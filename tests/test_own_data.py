@@ -8,7 +8,7 @@ from PIL import Image
 
 from grounding_jax.data.check import check_dataset
 from grounding_jax.data.datasets import check_evaluated, open_dataset
-from gsva_jax.samplers import draw_sample
+from gsva_jax.training.samplers import draw_sample
 from tests.small_datasets import box_mask, encodings, write_picture
 
 SIZE = (40, 56)

@@ -18,7 +18,7 @@ from grounding_jax.data.files import PackedFile
 from grounding_jax.data.packed import CHECKSUMS, checksum, read_checksums
 from grounding_jax.data.packing import prepare
 from gsva_jax.cli import main
-from gsva_jax.mixture import Mixture
+from gsva_jax.training.mixture import Mixture
 from gsva_jax.weights import open_official
 from tests.command_line import failed
 from tests.small_datasets import write_all

@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from grounding_jax.sharding.mesh import MeshShape, check_batch, make_mesh
-from grounding_jax.sharding.rules import WHOLE, shardings
+from grounding_jax.sharding.rules import REPLICATED, shardings
 from grounding_jax.weights.folder import open_folder
 from gsva_jax import model
 from gsva_jax.config import GsvaConfig
@@ -121,14 +121,14 @@ def test_tables_fit_the_published_sizes(name):
 def test_a_table_is_strict():
     mesh = make_mesh(MeshShape(1, 1, 1), jax.devices()[:1])
     shapes = {"a": {"kernel": np.zeros((4, 6)), "bias": np.zeros(6)}}
-    rules = (("a/kernel", P("fsdp", "tensor")), ("a/bias", WHOLE))
+    rules = (("a/kernel", P("fsdp", "tensor")), ("a/bias", REPLICATED))
     assert shardings(mesh, rules, shapes)["a"]["kernel"].spec == P("fsdp", "tensor")
     with pytest.raises(ValueError, match="a/bias matches no rule"):
         shardings(mesh, rules[:1], shapes)
     with pytest.raises(ValueError, match="a/kernel matches a/kernel and a/ker.*"):
-        shardings(mesh, (*rules, ("a/ker.*", WHOLE)), shapes)
+        shardings(mesh, (*rules, ("a/ker.*", REPLICATED)), shapes)
     with pytest.raises(ValueError, match="nothing matches b/kernel"):
-        shardings(mesh, (*rules, ("b/kernel", WHOLE)), shapes)
+        shardings(mesh, (*rules, ("b/kernel", REPLICATED)), shapes)
     with pytest.raises(ValueError, match="a/bias has 1 dimensions, its rule 2"):
         shardings(mesh, (rules[0], ("a/bias", P(None, "fsdp"))), shapes)
 

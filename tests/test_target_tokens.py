@@ -7,13 +7,14 @@ import gsva_jax
 from grounding_jax.data.pictures import open_picture
 from grounding_jax.language import tokenizer as tokenizers
 from grounding_jax.language.rows import encode_conversation, pack_row
+from grounding_jax.training.experiment import run
 from grounding_jax.weights import folder
 from grounding_jax.weights.fresh import moved_vocabulary
 from gsva_jax import prompts, protocols
-from gsva_jax.experiment import load_config, run
 from gsva_jax.predict import ASSETS
+from gsva_jax.training.experiment import GSVA, load_config
 
-EIGHT = load_config("gsva_7b_eight_tokens").task.tokens
+EIGHT = load_config("gsva_7b_eight_tokens").recipe.tokens
 LETTERS = "abcdefghij"
 
 
@@ -99,7 +100,7 @@ def test_rows_of_the_vocabulary_move_with_their_tokens():
 def trained(tmp_path_factory):
     """What `gsva train gsva_7b_eight_tokens --debug` leaves, with fewer and smaller updates."""
     options = ["--steps", "2", "--batch-size", "2", "--accumulate", "1", "--remat", "none", "--canvas", "320"]
-    return run("gsva_7b_eight_tokens", tmp_path_factory.mktemp("runs"), overrides=options, debug=True)
+    return run(GSVA, "gsva_7b_eight_tokens", tmp_path_factory.mktemp("runs"), overrides=options, debug=True)
 
 
 @pytest.fixture(scope="module")

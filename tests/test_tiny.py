@@ -5,7 +5,7 @@ import pytest
 import gsva_jax
 from gsva_jax.evaluate import evaluate
 from gsva_jax.predict import ASSETS
-from gsva_jax.tiny import tiny_config, tiny_tokenizer
+from gsva_jax.tiny.vocabulary import tiny_config, tiny_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,13 @@ import numpy as np
 import optax
 import pytest
 
-from grounding_jax.sharding.rules import WHOLE
+from grounding_jax.sharding.rules import REPLICATED
 from grounding_jax.training.batches import BAD
 from grounding_jax.training.loop import train
 from grounding_jax.training.optimizer import make_optimizer, make_schedule
 from grounding_jax.training.options import TrainOptions
 from grounding_jax.training.state import combine, partition, path_matcher
+from grounding_jax.training.task import Task
 
 OPTIONS = TrainOptions(
     steps=6, batch_size=4, learning_rate=0.5, warmup_steps=2, slow=("slow",), slow_rate=0.5, log_every=1, save_every=3
@@ -23,11 +24,11 @@ OPTIONS = TrainOptions(
 
 
 @dataclasses.dataclass(frozen=True)
-class Regression:
+class Regression(Task):
     """Fits a line to points that are a function of (seed, i)."""
 
     trainable: tuple[str, ...] = ("line", "slow")
-    kept: tuple[str, ...] = ("line", "slow", "frozen")
+    export_keys: tuple[str, ...] = ("line", "slow", "frozen")
     broken_from: int = 10**9
     infinite: tuple[int, ...] = ()
     damaged: int = 0
@@ -36,10 +37,7 @@ class Regression:
         return {"line": {"slope": jnp.zeros(3)}, "slow": {"offset": jnp.zeros(())}, "frozen": {"one": jnp.ones(())}}
 
     def sharding(self):
-        return ((".*", WHOLE),)
-
-    def prepare(self, batch):
-        return batch
+        return ((".*", REPLICATED),)
 
     def examples(self, seed):
         def example(i, rng):

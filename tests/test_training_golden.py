@@ -14,7 +14,7 @@ from grounding_jax.weights import folder
 from grounding_jax.weights.tensors import from_array
 from gsva_jax import losses, model, prompts
 from gsva_jax.losses import LossWeights
-from gsva_jax.train import TRAINED, batch_loss
+from gsva_jax.training.task import TRAINED, batch_loss
 from gsva_jax.weights import official_table, open_official
 
 LENGTH = 384  # of all conversations of an image, packed

@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from grounding_jax.drawing.overlay import draw_overlay, side_by_side
+from grounding_jax.training.experiment import changed, debugged
+from grounding_jax.training.experiment import run as run_config
 from grounding_jax.training.loop import train
-from gsva_jax.experiment import changed, debugged, load_config, model_at, task_of
-from gsva_jax.experiment import run as run_config
-from gsva_jax.predict import find_checkpoint, load
+from grounding_jax.training.runs import model_at
+from grounding_jax.training.scores import Scores
+from gsva_jax.predict import Target, find_checkpoint, load
+from gsva_jax.training.experiment import GSVA, RECIPES, load_config
 from tests.test_training import OPTIONS, Regression
 
 
@@ -20,18 +24,18 @@ from tests.test_training import OPTIONS, Regression
 class Judged(Regression):
     """Is best where its slope is 0.6 long: in the middle of the training."""
 
-    judged_by: str = "likeness"
+    best_metric: str = "likeness"
 
-    def validation(self):
+    def validation_dataset(self):
         return self.examples(seed=7)
 
     def measure(self, params, batch):
         far = jnp.abs(jnp.linalg.norm(params["line"]["slope"]) - 0.6)
         return {"likeness": (-far * len(batch["x"]), len(batch["x"]))}, {"x": batch["x"]}
 
-    def draw(self, batch, shown):
-        np.testing.assert_array_equal(batch["x"], shown["x"])
-        return [np.full((2, 3, 3), 200, np.uint8) for _ in batch["x"]]
+    def draw(self, example, shown):
+        np.testing.assert_array_equal(example["x"], shown["x"])
+        return np.full((2, 3, 3), 200, np.uint8)
 
 
 def test_the_best_checkpoint_is_kept_beside_the_newest(tmp_path):
@@ -46,6 +50,63 @@ def test_the_best_checkpoint_is_kept_beside_the_newest(tmp_path):
     pictures = sorted(path.name for path in (tmp_path / "pictures").iterdir())
     assert pictures[:5] == [f"000001-{k}.jpg" for k in range(5)] and len(pictures) == 30
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
+class Unmeasurable(Judged):
+    """Its validation fails."""
+
+    def measure(self, params, batch):
+        raise RuntimeError("the validation died")
+
+
+def test_a_validation_that_fails_loses_nothing(tmp_path):
+    """The checkpoint before it is whole; the next call validates it first and goes on to the same bits and scores."""
+    with pytest.raises(RuntimeError, match="the validation died"):
+        train(Unmeasurable(), OPTIONS, tmp_path / "twice")
+    assert [path.name for path in (tmp_path / "twice" / "checkpoints").iterdir()] == ["3"]
+    resumed, whole = train(Judged(), OPTIONS, tmp_path / "twice"), train(Judged(), OPTIONS, tmp_path / "once")
+    jax.tree.map(np.testing.assert_array_equal, resumed, whole)
+    scores = [(tmp_path / name / "validation.jsonl").read_text() for name in ("twice", "once")]
+    assert scores[0] == scores[1] and len(scores[0].splitlines()) == 2
+
+
+def test_scores_that_are_none_are_named(tmp_path):
+    (tmp_path / "validation.jsonl").write_text('{"step": 3, "likeness": 0.5}\n{"step": 6, "likeness": "high"}\n')
+    with pytest.raises(ValueError, match=r"validation.jsonl, line 2: .* got `str`"):
+        Scores(tmp_path)
+
+
+class Undrawable(Judged):
+    """Has a picture for every second example only."""
+
+    def draw(self, example, shown):
+        if example["i"] % 2:
+            raise ZeroDivisionError("no room")
+        return super().draw(example, shown)
+
+
+def test_a_picture_that_cannot_be_drawn_is_a_warning(tmp_path, caplog):
+    train(Undrawable(), dataclasses.replace(OPTIONS, validation_examples=4, pictures=4), tmp_path)
+    assert len(list((tmp_path / "pictures").iterdir())) == 2 * 2
+    assert "example 1 can't be drawn: ZeroDivisionError: no room" in caplog.text
+
+
+def test_truth_and_prediction_may_have_legends_of_different_heights():
+    """Four expressions of one long name: those of one side wrap beside their verdicts, those of the other do not."""
+    masks = np.zeros((4, 48, 64), bool)
+    masks[:, 5:20, 5:30] = True
+    columns = [
+        [Target("the man in the blue shirt", rejected, mask & ~rejected, score) for mask in masks]
+        for rejected, score in ((False, 1.0), (True, 0.2))
+    ]
+    cards = [draw_overlay(np.full((48, 64, 3), 90, np.uint8), targets, ["title"]) for targets in columns]
+    assert len({len(card) for card in cards}) == 2, "otherwise this test shows nothing"
+    joined = side_by_side(cards)
+    left = 0
+    for card in cards:
+        np.testing.assert_array_equal(joined[: len(card), left : left + card.shape[1]], card)
+        left += card.shape[1]
+    assert joined.shape == (max(map(len, cards)), left, 3)
 
 
 def test_a_validation_changes_no_number_of_the_training(tmp_path):
@@ -63,16 +124,16 @@ def short(tmp_path_factory):
     """Two updates of a recipe, with a checkpoint and a validation after each."""
     runs = tmp_path_factory.mktemp("runs")
     overrides = ["--steps", "2", "--save-every", "1", "--keep-last", "1", "--validation-examples", "4"]
-    run_config("gsva_7b_grefcoco", runs, overrides=overrides, debug=True)
+    run_config(GSVA, "gsva_7b_grefcoco", runs, overrides=overrides, debug=True)
     return runs / "gsva_7b_grefcoco_debug"
 
 
 def test_the_scores_of_gsva_are_those_of_its_masks(short):
     """Recomputed at the size of the pictures from what the model says about the same examples."""
     experiment = debugged(load_config("gsva_7b_grefcoco"))
-    task = task_of(experiment, [find_checkpoint("tiny")])
+    task = experiment.recipe.task(find_checkpoint("tiny"))
     last = json.loads((short / "validation.jsonl").read_text().splitlines()[-1])
-    examples = task.validation()
+    examples = task.validation_dataset()
     batch = jax.tree.map(lambda *rows: np.stack(rows), *(examples[i] for i in range(4)))
     gsva = load(short / "model")
     _, shown = jax.jit(task.measure)(gsva.params, batch)
@@ -100,13 +161,13 @@ def test_pictures_show_truth_and_prediction(short):
 def test_the_best_step_of_a_run_is_a_checkpoint(short):
     lines = [json.loads(line) for line in (short / "validation.jsonl").read_text().splitlines()]
     best = max(reversed(lines), key=lambda line: line["gIoU"])["step"]
-    assert find_checkpoint(f"{short}@best") == model_at(short, best)
+    assert find_checkpoint(f"{short}@best") == model_at(short, best, RECIPES)
 
 
 def test_a_validation_that_is_not_there_says_how_to_do_without():
     experiment = debugged(load_config("gsva_7b_grefcoco"))
-    task = task_of(changed(experiment, ["--validation", "ReasonSeg|val"]), [find_checkpoint("tiny")])
+    task = changed(experiment, ["--validation", "ReasonSeg|val"]).recipe.task(find_checkpoint("tiny"))
     with pytest.raises(FileNotFoundError, match=r"needed for validation; --validation '' does without"):
-        task.validation()
-    without = task_of(changed(experiment, ["--validation", ""]), [find_checkpoint("tiny")])
-    assert without.validation() is None
+        task.validation_dataset()
+    without = changed(experiment, ["--validation", ""]).recipe.task(find_checkpoint("tiny"))
+    assert without.validation_dataset() is None

@@ -111,7 +111,10 @@ def run_command(program: str, parse: Callable[[list[str]], Command], argv: Seque
 
 
 def parse_command(program: str, commands: Mapping[str, type[Command]], description: str, argv: list[str]) -> Command:
-    """The command that is asked for, with its options; one with ``overrides`` gets there what it does not know."""
+    """The command that is asked for, with its options.
+
+    One with ``overrides`` gets there what it does not know; and "--help" too, if more is said than that.
+    """
     if not argv or argv[0] not in commands:
         listed = (
             Annotated[command, tyro.conf.subcommand(name, description=command.__doc__.partition("\n")[0])]
@@ -122,8 +125,11 @@ def parse_command(program: str, commands: Mapping[str, type[Command]], descripti
     options = dict(prog=f"{program} {argv[0]}", args=argv[1:], config=(tyro.conf.FlagCreatePairsOff,))
     if "overrides" not in {field.name for field in dataclasses.fields(command)}:
         return tyro.cli(command, **options)
+    helps = [word for word in argv[1:] if word in ("-h", "--help")]
+    if helps and len(argv) > 1 + len(helps):
+        options["args"] = [word for word in argv[1:] if word not in helps]
     known, others = tyro.cli(command, **options, return_unknown_args=True)
-    return dataclasses.replace(known, overrides=tuple(others))
+    return dataclasses.replace(known, overrides=(*others, *helps))
 
 
 def check_format(program: str, formats: Mapping[str, Format], command: Command) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -79,6 +80,22 @@ def draw_spotlight(mask: np.ndarray, size: tuple[int, int], index: int) -> Image
     dark[layer.at][..., 3] *= 1 - layer.cover
     dark[layer.at] += outline * ([*layer.colour, 255] - dark[layer.at])
     return Image.fromarray(dark.round().astype(np.uint8))
+
+
+def side_by_side(cards: Sequence[np.ndarray]) -> np.ndarray:
+    """Pictures beside each other on one card, from the top; below a shorter one, the legend's background goes on.
+
+    Args:
+        cards: uint8 ``[h, w, 3]``, of any sizes.
+
+    Returns:
+        uint8 ``[h, w, 3]``: as tall as the tallest, as wide as all together.
+    """
+    heights, widths = zip(*(card.shape[:2] for card in cards), strict=True)
+    whole = Image.new("RGB", (sum(widths), max(heights)), BACKGROUND)
+    for left, card in zip(itertools.accumulate(widths, initial=0), cards, strict=False):
+        whole.paste(Image.fromarray(card), (left, 0))
+    return np.asarray(whole)
 
 
 def write_png(file: epath.Path, picture: np.ndarray) -> None:

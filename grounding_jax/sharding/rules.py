@@ -13,7 +13,7 @@ from flax import traverse_util
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 Rule = tuple[str, PartitionSpec]
-WHOLE = PartitionSpec()
+REPLICATED = PartitionSpec()
 
 
 def prefixed(prefix: str, rules: Sequence[Rule]) -> tuple[Rule, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from jax.sharding import PartitionSpec as P
 
-from grounding_jax.sharding.rules import WHOLE, Rule, prefixed
+from grounding_jax.sharding.rules import REPLICATED, Rule, prefixed
 
 LLAMA: tuple[Rule, ...] = (
     ("embed/embedding", P("tensor", "fsdp")),
@@ -16,7 +16,7 @@ LLAMA: tuple[Rule, ...] = (
     ("layers/attn/o/kernel", P(None, "tensor", "fsdp")),
     ("layers/mlp/(gate|up)/kernel", P(None, "fsdp", "tensor")),
     ("layers/mlp/down/kernel", P(None, "tensor", "fsdp")),
-    ("(layers/(attn|mlp)_)?norm/scale", WHOLE),
+    ("(layers/(attn|mlp)_)?norm/scale", REPLICATED),
     ("head/kernel", P("fsdp", "tensor")),
 )
 
@@ -34,9 +34,9 @@ CLIP: tuple[Rule, ...] = (
     ("layers/mlp/fc1/kernel", P(None, "fsdp", "tensor")),
     ("layers/mlp/fc1/bias", P(None, "tensor")),
     ("layers/mlp/fc2/kernel", P(None, "tensor", "fsdp")),
-    ("layers/(attn/o|mlp/fc2)/bias", WHOLE),
-    ("(layers/norm[12]|pre_norm|post_norm)/(scale|bias)", WHOLE),
-    ("(class|pos)_embed", WHOLE),
+    ("layers/(attn/o|mlp/fc2)/bias", REPLICATED),
+    ("(layers/norm[12]|pre_norm|post_norm)/(scale|bias)", REPLICATED),
+    ("(class|pos)_embed", REPLICATED),
 )
 
 # q, k and v share one matrix, which a split over ``tensor`` would cut in the wrong places.
@@ -46,24 +46,24 @@ SAM: tuple[Rule, ...] = (
         (
             ("patch_embed/kernel", P(None, "fsdp")),
             (r"blocks_\d+/attn/(qkv|proj)/kernel", P("fsdp", None)),
-            (r"blocks_\d+/attn/(qkv/bias|proj/bias|rel_pos_[hw])", WHOLE),
+            (r"blocks_\d+/attn/(qkv/bias|proj/bias|rel_pos_[hw])", REPLICATED),
             (r"blocks_\d+/mlp/fc1/kernel", P("fsdp", "tensor")),
             (r"blocks_\d+/mlp/fc1/bias", P("tensor")),
             (r"blocks_\d+/mlp/fc2/kernel", P("tensor", "fsdp")),
-            (r"blocks_\d+/(mlp/fc2/bias|norm[12]/(scale|bias))", WHOLE),
-            ("(pos_embed|patch_embed/bias|neck/.*)", WHOLE),
+            (r"blocks_\d+/(mlp/fc2/bias|norm[12]/(scale|bias))", REPLICATED),
+            ("(pos_embed|patch_embed/bias|neck/.*)", REPLICATED),
         ),
     ),
-    ("(prompt_encoder|mask_decoder)/.*", WHOLE),
+    ("(prompt_encoder|mask_decoder)/.*", REPLICATED),
 )
 
 # The heads of a stage, 3 in the first one of Swin-T, seldom divide over ``tensor``.
 SWIN: tuple[Rule, ...] = (
     (r"stages_\d+/blocks/(attn/[qkvo]|mlp/fc[12])/kernel", P(None, "fsdp", None)),
-    (r"stages_\d+/blocks/(attn/([qkvo]/bias|relative_bias)|mlp/fc[12]/bias|norm[12]/(scale|bias))", WHOLE),
+    (r"stages_\d+/blocks/(attn/([qkvo]/bias|relative_bias)|mlp/fc[12]/bias|norm[12]/(scale|bias))", REPLICATED),
     (r"stages_\d+/merge/reduction/kernel", P("fsdp", None)),
-    (r"(stages_\d+/merge/norm|norm\d|patch_norm)/(scale|bias)", WHOLE),
-    ("patch_embed/(kernel|bias)", WHOLE),
+    (r"(stages_\d+/merge/norm|norm\d|patch_norm)/(scale|bias)", REPLICATED),
+    ("patch_embed/(kernel|bias)", REPLICATED),
 )
 
 # The deformable attention samples one head after the other, which a split over ``tensor`` would gather.
@@ -77,12 +77,12 @@ MASK2FORMER: tuple[Rule, ...] = (
             ("layers/mlp/fc1/kernel", P(None, "fsdp", "tensor")),
             ("layers/mlp/fc1/bias", P(None, "tensor")),
             ("layers/mlp/fc2/kernel", P(None, "tensor", "fsdp")),
-            ("layers/(attn/((weights|values|out)/bias|offset_bias)|mlp/fc2/bias)", WHOLE),
+            ("layers/(attn/((weights|values|out)/bias|offset_bias)|mlp/fc2/bias)", REPLICATED),
             (
                 r"(input_proj_\d|mask_features)/bias|(input_norm_\d|(lateral|fine)_norm|layers/norm\d)/(scale|bias)",
-                WHOLE,
+                REPLICATED,
             ),
-            ("level_embed", WHOLE),
+            ("level_embed", REPLICATED),
         ),
     ),
     *prefixed(
@@ -95,9 +95,9 @@ MASK2FORMER: tuple[Rule, ...] = (
             (r"layers_\d+/mlp/fc1/bias", P("tensor")),
             (r"layers_\d+/mlp/fc2/kernel", P("tensor", "fsdp")),
             (r"heads/mask_embed_\d/kernel", P(None, "fsdp")),
-            (r"layers_\d+/(((cross|self)_attn/o|mlp/fc2)/bias|norm\d/(scale|bias))", WHOLE),
-            (r"heads/(mask_embed_\d/bias|class_embed/(kernel|bias)|norm/(scale|bias))", WHOLE),
-            ("query_feat|query_embed|level_embed", WHOLE),
+            (r"layers_\d+/(((cross|self)_attn/o|mlp/fc2)/bias|norm\d/(scale|bias))", REPLICATED),
+            (r"heads/(mask_embed_\d/bias|class_embed/(kernel|bias)|norm/(scale|bias))", REPLICATED),
+            ("query_feat|query_embed|level_embed", REPLICATED),
         ),
     ),
 )

@@ -6,69 +6,77 @@ A checkpoint appears under its name only when it is complete, so an interrupted 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
 import sys
 from collections.abc import Iterator
 
 import orbax.checkpoint as ocp
 from etils import epath
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
 
 from grounding_jax.sharding.hosts import is_first, wait_for_all
 from grounding_jax.training.options import TrainOptions
-from grounding_jax.training.run_folder import BROKEN, CHECKPOINTS, IDENTITY_FILE
+from grounding_jax.training.run_folder import BROKEN, CHECKPOINTS
+from grounding_jax.training.scores import Best, Scores
 from grounding_jax.training.state import State
 
 
-def open_manager(run: epath.Path, options: TrainOptions, judged_by: str | None) -> ocp.CheckpointManager:
+def open_manager(run: epath.Path, options: TrainOptions, best: Best) -> ocp.CheckpointManager:
     """The checkpoints of a run folder.
 
     Args:
         run: the folder.
-        options: say how many of the newest and of the best are kept.
-        judged_by: the score that makes one the best, the highest; None if there are no scores.
+        options: say how many of the newest are preserved.
+        best: which others are; none as long as there are no scores.
     """
-
-    def score(scores: dict[str, float]) -> float:
-        return scores[judged_by]
-
-    kept = [LatestN(options.keep_last)]
-    if judged_by:
-        kept.append(BestN(get_metric_fn=score, n=options.keep_best, keep_checkpoints_without_metrics=False))
-    manager = ocp.CheckpointManagerOptions(
-        preservation_policy=AnyPreservationPolicy(kept), save_interval_steps=1, best_fn=score if judged_by else None
-    )
+    policy = AnyPreservationPolicy([LatestN(options.keep_last), best])
+    manager = ocp.CheckpointManagerOptions(preservation_policy=policy, save_interval_steps=1)
     return ocp.CheckpointManager(run / CHECKPOINTS, options=manager)
 
 
-def best_step(manager: ocp.CheckpointManager, run: epath.Path) -> int:
+def best_step(run: epath.Path, metric: str) -> int:
     """The step of the checkpoint with the best score among those that are kept.
 
     Raises:
         FileNotFoundError: none has a score.
     """
-    step = manager.best_step()
-    if step is None or not manager.metrics(step):
-        raise FileNotFoundError(f"{run}: none of its checkpoints was judged by a validation; name a step instead")
-    return step
+    best = Best(Scores(run), metric).among(ocp.utils.checkpoint_steps(run / CHECKPOINTS))
+    if not best:
+        raise FileNotFoundError(f"{run}: none of its checkpoints has the score of a validation; name a step instead")
+    return best[0]
 
 
-def save(manager: ocp.CheckpointManager, step: int, state: State, scores: dict[str, float] | None) -> None:
-    """Starts to save a state and its scores; the devices are free as soon as this returns.
+def save(manager: ocp.CheckpointManager, step: int, state: State) -> None:
+    """Starts to save a state; the devices are free as soon as this returns.
 
     Raises:
         OSError: this or the one before could not be saved.
     """
     with _naming_the_newest(manager):
         if manager.latest_step() != step:
-            manager.save(step, args=ocp.args.StandardSave(state), metrics=scores)
+            manager.save(step, args=ocp.args.StandardSave(state))
 
 
 def check(manager: ocp.CheckpointManager) -> None:
     """Raises OSError if what is being saved in the background has failed."""
     with _naming_the_newest(manager):
         manager.check_for_errors()
+
+
+@contextlib.contextmanager
+def completing(manager: ocp.CheckpointManager) -> Iterator[None]:
+    """A context for the training: whatever ends it, what is being saved meanwhile is completed first.
+
+    Raises:
+        OSError: the training went well, but its last checkpoint could not be saved.
+    """
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(Exception):  # the error that ended it is the one to tell of
+            manager.wait_until_finished()
+        raise
+    finish(manager)
+    manager.close()
 
 
 def finish(manager: ocp.CheckpointManager) -> None:
@@ -141,45 +149,3 @@ def _put_aside(run: epath.Path, step: int, reason: str) -> None:
             target.rmtree()
         (run / CHECKPOINTS / str(step)).rename(target)
     wait_for_all(f"damaged checkpoint {step} put aside")
-
-
-def claim(run: epath.Path, identity: dict) -> None:
-    """Writes down what a run folder is a run of, or holds it against what is written there.
-
-    Args:
-        run: the run folder.
-        identity: flat dict that JSON can keep; what may differ between two calls does not belong in it.
-
-    Raises:
-        ValueError: the folder holds another run; names what differs.
-    """
-    file = run / IDENTITY_FILE
-    if not file.exists():
-        if is_first():
-            file.write_text(json.dumps(identity, indent=2) + "\n")
-        return
-    before = read_identity(run)
-    for key in sorted(before.keys() | identity.keys()):
-        if before.get(key) != identity.get(key):
-            raise ValueError(
-                f"{run} holds a run with {key} = {before.get(key)}, this one has {identity.get(key)}: continue that "
-                "one with its own options, or give this one another folder"
-            )
-
-
-def read_identity(run: epath.Path) -> dict:
-    """What `claim` wrote.
-
-    Raises:
-        FileNotFoundError: the folder is no run folder.
-    """
-    file = run / IDENTITY_FILE
-    if not file.exists():
-        raise FileNotFoundError(f"{run}: is no run folder: it has no {IDENTITY_FILE}")
-    return json.loads(file.read_text())
-
-
-def identity_of(options: object, exempt: tuple[str, ...]) -> dict:
-    """The fields of a dataclass as a flat dict for `claim`, without those that two calls may change."""
-    fields = dataclasses.asdict(options)
-    return {name: json.loads(json.dumps(value)) for name, value in fields.items() if name not in exempt}

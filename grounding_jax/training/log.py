@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -18,21 +17,9 @@ from tensorboardX import SummaryWriter
 
 from grounding_jax.sharding.hosts import is_first
 from grounding_jax.terminal import COUNTED, counting
-from grounding_jax.training.run_folder import BOARD_FOLDER, LOG_FILE, PICTURES, VALIDATION_FILE
+from grounding_jax.training.run_folder import BOARD_FOLDER, LOG_FILE, PICTURES
+from grounding_jax.training.task import Work
 from grounding_jax.training.validation import Validated
-
-
-class Work(NamedTuple):
-    """What an example of a task takes, for the speeds in the log; 0 where it was not counted.
-
-    Attributes:
-        tokens: slots of text.
-        flops: useful arithmetic of an update, without what is computed twice.
-    """
-
-    tokens: int = 0
-    flops: int = 0
-
 
 # Dense bfloat16 FLOP/s of a device, by the name that JAX gives its kind; from the vendors' data sheets.
 PEAKS = {
@@ -104,10 +91,8 @@ class Log:
         return line
 
     def validated(self, step: int, found: Validated) -> dict[str, float]:
-        """Notes what a validation found, keeps its pictures, and returns its scores; its time is not the training's."""
+        """Shows what a validation found, keeps its pictures, and returns its scores; its time is not the training's."""
         if is_first():
-            with (self._run / VALIDATION_FILE).open("a") as file:
-                file.write(json.dumps({"step": step, **found.scores}) + "\n")
             for name, value in found.scores.items():
                 self._board.add_scalar(f"validation/{name}", value, step)
             (self._run / PICTURES).mkdir(exist_ok=True)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import NamedTuple
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,16 +15,18 @@ from flax import traverse_util
 from jax.sharding import Mesh, NamedSharding
 
 from grounding_jax.sharding.mesh import check_batch, make_mesh
-from grounding_jax.sharding.rules import WHOLE, Rule, shardings
+from grounding_jax.sharding.rules import REPLICATED, shardings
 from grounding_jax.training import checkpoints, preemption
 from grounding_jax.training.batches import EXAMPLE, batches
 from grounding_jax.training.finite import FiniteWatch
-from grounding_jax.training.log import Log, Work
+from grounding_jax.training.log import Log
 from grounding_jax.training.optimizer import make_optimizer
 from grounding_jax.training.options import TrainOptions
-from grounding_jax.training.run_folder import PROFILE
+from grounding_jax.training.run_folder import PROFILE, absolute, claim, identity_of
+from grounding_jax.training.scores import Best, Scores
 from grounding_jax.training.state import State, combine, init_state, partition, path_matcher, state_shardings
 from grounding_jax.training.step import make_update
+from grounding_jax.training.task import Task
 from grounding_jax.training.trace import tracing
 from grounding_jax.training.validation import make_validation
 
@@ -47,44 +47,6 @@ MAY_CHANGE = (
 )
 
 
-class Task(Protocol):
-    """What is trained, on what, and how well it does.
-
-    It may also have the methods ``work``, which gives the `Work` of an example for the log;
-    ``ready(params, mesh)``, which is called before the first example is read; and, to be validated, all of
-
-    - ``validation()``: the examples, the same at every call, or None;
-    - ``measure(params, batch)``: a sum and a count of each score, and whatever ``draw`` needs of each row;
-    - ``draw(batch, shown)``: pictures of rows and of what ``measure`` gave for them, as NumPy arrays;
-    - ``judged_by``: the score that tells which checkpoint is best, the higher the better.
-    """
-
-    trainable: tuple[str, ...]
-    """Regular expressions on parameter paths: what is trained, in float32; the rest is frozen."""
-
-    kept: tuple[str, ...]
-    """Top-level names of the parameters that the result keeps."""
-
-    def init(self, key: jax.Array) -> dict:
-        """The whole parameter tree at step 0."""
-
-    def sharding(self) -> Sequence[Rule]:
-        """How the parameter tree lies on a mesh; see `rules.shardings`."""
-
-    def examples(self, seed: int) -> grain.MapDataset:
-        """Examples as dicts of arrays of fixed shapes; number i is a function of (seed, i)."""
-
-    def prepare(self, batch: dict) -> dict:
-        """Adds what rows need of the others of their batch, before it is cut into micro-batches."""
-
-    def loss(self, params: dict, batch: dict, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """The scalar to be minimised, a mean over rows, and scalars to be logged.
-
-        What is random in a row is a function of ``key``, which is that of the update, and of the row's number in
-        ``batch["example"]``: so it does not depend on micro-batches, devices and hosts.
-        """
-
-
 class Run(NamedTuple):
     """A run that is ready to go on.
 
@@ -95,6 +57,7 @@ class Run(NamedTuple):
         state: the newest saved one, or a fresh one.
         frozen: parameters that are not trained.
         manager: of the checkpoints.
+        scores: of the checkpoints.
     """
 
     mesh: Mesh
@@ -103,6 +66,7 @@ class Run(NamedTuple):
     state: State
     frozen: dict
     manager: ocp.CheckpointManager
+    scores: Scores
 
 
 def open_run(
@@ -119,11 +83,12 @@ def open_run(
     trained = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), trained)
     optimizer = make_optimizer(options)
     layout = jax.tree.map(lambda leaf: leaf.sharding, trained)
-    layout = state_shardings(optimizer, trained, layout, NamedSharding(mesh, WHOLE))
+    layout = state_shardings(optimizer, trained, layout, NamedSharding(mesh, REPLICATED))
     state = jax.jit(init_state, static_argnums=0, out_shardings=layout)(optimizer, trained)
-    manager = checkpoints.open_manager(run, options, getattr(task, "judged_by", None))
+    scores = Scores(run)
+    manager = checkpoints.open_manager(run, options, Best(scores, task.best_metric, options.keep_best))
     state = checkpoints.restore(manager, run, state, step) or state
-    return Run(mesh, optimizer, layout, state, frozen, manager)
+    return Run(mesh, optimizer, layout, state, frozen, manager, scores)
 
 
 def train(
@@ -131,7 +96,7 @@ def train(
     options: TrainOptions,
     run: epath.PathLike,
     init: Mapping | None = None,
-    origin: Mapping[str, str] | None = None,
+    origin: Mapping | None = None,
 ) -> dict:
     """Trains a task, continuing from the newest checkpoint of its run folder if there is one.
 
@@ -151,23 +116,30 @@ def train(
         OSError: a checkpoint could not be saved.
         preemption.Preempted: the run was asked to stop and has saved.
     """
+    check_batch(make_mesh(options.mesh), options.batch_size, options.accumulate)
     run = absolute(run)
     run.mkdir(parents=True, exist_ok=True)
-    checkpoints.claim(run, {**checkpoints.identity_of(options, MAY_CHANGE), **(origin or {})})
-    mesh, optimizer, layout, state, frozen, manager = open_run(task, options, run, init)
-    check_batch(mesh, options.batch_size, options.accumulate)
+    claim(run, identity(options, origin or {}))
+    mesh, optimizer, layout, state, frozen, manager, scores = open_run(task, options, run, init)
     start = int(state.step)
-    if hasattr(task, "ready"):
-        task.ready(combine(frozen, state.params), mesh)
+    task.on_start(combine(frozen, state.params), mesh)
     update = make_update(task, optimizer, options.accumulate, options.seed)
-    update = jax.jit(update, donate_argnums=0, out_shardings=(layout, NamedSharding(mesh, WHOLE)))
+    update = jax.jit(update, donate_argnums=0, out_shardings=(layout, NamedSharding(mesh, REPLICATED)))
     validate = make_validation(task, options, mesh)
-    work, finite = task.work() if hasattr(task, "work") else Work(), FiniteWatch(run, options.most_bad_steps)
+    work, finite = task.work(), FiniteWatch(run, options.most_bad_steps)
     with (
+        checkpoints.completing(manager),
         Log(run, options.steps, start, options.batch_size, work) as log,
         preemption.watch(start) as must_stop,
         tracing(run / PROFILE, start, options.profile) as trace,
     ):
+
+        def keep_scores(step: int) -> None:
+            if validate:
+                scores.add(step, log.validated(step, validate(combine(frozen, state.params))))
+
+        if start and options.is_due(start) and not scores.of(start):
+            keep_scores(start)  # it was stopped between a save and its validation
         training = batches(task.examples(options.seed), options.batch_size, range(start, options.steps), mesh, options)
         for step, batch in enumerate(log.waiting(training), start + 1):
             trace(step)
@@ -179,22 +151,20 @@ def train(
                 log.write(step, scalars)
                 checkpoints.check(manager)
             stop = not last and must_stop(step)
-            if step % options.save_every == 0 or last or stop:
-                hurry = stop or not validate  # who sends SIGTERM does not wait long
-                found = None if hurry else log.validated(step, validate(combine(frozen, state.params)))
-                checkpoints.save(manager, step, state, found)
+            if stop or options.is_due(step):
+                checkpoints.save(manager, step, state)
             if stop:
                 checkpoints.finish(manager)
-                raise preemption.Preempted(step)
+                raise preemption.Preempted(step)  # who sends SIGTERM does not wait for a validation
+            if options.is_due(step):
+                keep_scores(step)
         finite.check()
-    checkpoints.finish(manager)
-    manager.close()
     return combine(frozen, state.params)
 
 
-def absolute(run: epath.PathLike) -> epath.Path:
-    """A run folder as Orbax takes it, which refuses relative paths."""
-    return epath.Path(run if "://" in str(run) else os.path.abspath(run))
+def identity(options: TrainOptions, origin: Mapping) -> dict:
+    """What tells a run from others, for `claim`."""
+    return {**identity_of(options, MAY_CHANGE), **origin}
 
 
 def place(task: Task, mesh: Mesh, seed: int, init: Mapping) -> dict:
@@ -213,7 +183,7 @@ def place(task: Task, mesh: Mesh, seed: int, init: Mapping) -> dict:
         return {path: flat[path] for path in missing}
 
     made = jax.jit(fresh, out_shardings={path: layout[path] for path in missing})(jax.random.key(seed))
-    whole = NamedSharding(mesh, WHOLE)
+    whole = NamedSharding(mesh, REPLICATED)
     loaded = {path: spread(array, layout.get(path, whole)) for path, array in given.items()}
     return traverse_util.unflatten_dict({**made, **loaded}, sep="/")
 

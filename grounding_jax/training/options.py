@@ -13,31 +13,33 @@ class TrainOptions:
     """How a task is trained.
 
     Attributes:
-        steps: updates in all.
-        batch_size: examples an update, over all devices and micro-batches.
-        learning_rate: peak; reached after ``warmup_steps``.
-        accumulate: micro-batches that a batch is cut into, one after the other: less memory, the same numbers.
-        schedule: of the learning rate behind the warm-up: "linear", "cosine", or "deepspeed" (see `make_schedule`).
-        warmup_steps: length of the linear warm-up.
-        final_rate: the learning rate at the end, as a fraction of the peak.
-        slow: regular expressions on paths that learn at ``slow_rate`` of the learning rate.
-        slow_rate: see ``slow``.
-        b1, b2: AdamW's decay rates.
+        steps: number of updates of the whole training.
+        batch_size: examples of an update, over all devices and micro-batches together.
+        learning_rate: peak of AdamW's learning rate, reached after the warm-up.
+        accumulate: micro-batches that a batch is computed in, one after the other: less memory, the same numbers.
+        schedule: course of the learning rate after the warm-up: "linear" and "cosine" fall from the peak to the end,
+            "deepspeed" is linear with the first two updates as the release's library makes them.
+        warmup_steps: updates in which the learning rate rises from 0 to its peak.
+        final_rate: learning rate of the last update as a fraction of the peak.
+        slow: regular expressions on parameter paths: these parameters learn at a fraction of the learning rate.
+        slow_rate: fraction of the learning rate for the parameters that --slow names.
+        b1: AdamW's decay rate of the mean of the gradient.
+        b2: AdamW's decay rate of the mean of its square.
         weight_decay: AdamW's weight decay.
-        clip_norm: bound of the global gradient norm.
-        seed: of parameters, data and dropout.
-        mesh: how the devices are laid out.
-        log_every: updates between lines of the log.
-        save_every: updates between checkpoints.
-        keep_last: newest checkpoints that are kept.
-        keep_best: best checkpoints that are kept beside them, by the task's score on its validation examples.
-        validation_examples: of each validation, which comes before each checkpoint; rounded up to whole batches.
+        clip_norm: largest global norm of the gradient; a larger gradient is scaled down to it.
+        seed: number that parameters, order of the data and dropout are drawn from.
+        mesh: layout of the devices; one of the three sizes may be -1, which takes all that are left.
+        log_every: updates between two lines of the log.
+        save_every: updates between two checkpoints; a validation follows each.
+        keep_last: number of newest checkpoints that are kept.
+        keep_best: number of checkpoints with the best validation scores that are kept beside the newest.
+        validation_examples: examples of a validation, rounded up to whole batches.
         pictures: predictions that are drawn at each validation.
-        profile: updates that are traced for TensorBoard's profiler.
-        most_bad_steps: updates in a row without a finite loss and gradient, after which the training stops; each is
-            skipped and counted.
-        most_bad_records: share of damaged records among those read, beyond which the training stops.
-        threads: threads that make examples.
+        profile: updates that are traced for TensorBoard's profiler; 0: none.
+        most_bad_steps: updates in a row without a finite loss and gradient after which the training stops; each of
+            them is skipped and counted.
+        most_bad_records: largest share of damaged records; the training stops when more of those read are damaged.
+        threads: threads of each host that make examples.
     """
 
     steps: int
@@ -65,3 +67,7 @@ class TrainOptions:
     most_bad_steps: int = 10
     most_bad_records: float = 0.01
     threads: int = 2
+
+    def is_due(self, step: int) -> bool:
+        """Tells whether a checkpoint and a validation follow the update with this number, from 1."""
+        return step % self.save_every == 0 or step == self.steps

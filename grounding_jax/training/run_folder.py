@@ -1,8 +1,20 @@
-"""What lies where in the folder of a training run, and which model folder a name means."""
+"""What lies where in the folder of a training run, and what it is a run of: data that is read and never executed."""
 
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from typing import TypeVar
+
+import msgspec
 from etils import epath
 
+from grounding_jax.sharding.hosts import is_first
 from grounding_jax.weights.folder import CONFIG_FILE
+
+T = TypeVar("T")
 
 IDENTITY_FILE = "run.json"  # what this is a run of
 LOG_FILE = "log.jsonl"
@@ -15,6 +27,19 @@ CHECKPOINTS = "checkpoints"
 RESULT = "model"  # what was trained, as a model folder
 BEST = "best"  # what stands for a step in RUN@best
 BROKEN = "broken_checkpoints"  # where damaged ones are put aside
+
+
+def absolute(run: epath.PathLike) -> epath.Path:
+    """A run folder as Orbax takes it, which refuses relative paths."""
+    return epath.Path(run if "://" in str(run) else os.path.abspath(run))
+
+
+def step_of_run(name: epath.PathLike) -> tuple[epath.Path, int | None] | None:
+    """The run folder and the step (None: the best) that ``RUN@STEP`` or ``RUN@best`` means; None if it is neither."""
+    run, at, step = str(name).rpartition("@")
+    if not (at and (step.isdecimal() or step == BEST) and (epath.Path(run) / IDENTITY_FILE).exists()):
+        return None
+    return epath.Path(run), None if step == BEST else int(step)
 
 
 def find_folder(name: epath.PathLike, shipped: epath.Path) -> epath.Path:
@@ -34,3 +59,89 @@ def find_folder(name: epath.PathLike, shipped: epath.Path) -> epath.Path:
         raise FileNotFoundError(f"{path}: this run has not finished; name one of its steps, as in {path}@STEP")
     model = shipped / path.name
     return model if not path.exists() and str(name) == path.name and (model / CONFIG_FILE).exists() else path
+
+
+def claim(run: epath.Path, identity: Mapping) -> None:
+    """Writes down what a run folder is a run of, or holds it against what is written there.
+
+    What the folder does not say yet, because an older version began the run, is added.
+
+    Args:
+        run: the run folder.
+        identity: a dict that JSON can keep; what may differ between two calls does not belong in it.
+
+    Raises:
+        ValueError: the folder holds another run; names what differs.
+    """
+    identity = json.loads(json.dumps(identity))
+    there = (run / IDENTITY_FILE).exists()
+    before, now = _fields(read_identity(run)) if there else {}, _fields(identity)
+    for key in sorted(before):
+        if before[key] != now.get(key):
+            raise ValueError(
+                f"{run} holds a run with {key} = {before[key]}, this one has {now.get(key)}: continue that one with "
+                "its own options, or give this one another folder"
+            )
+    if is_first() and before.keys() != now.keys():
+        (run / IDENTITY_FILE).write_text(json.dumps(identity, indent=2) + "\n")
+
+
+def _fields(identity: Mapping) -> dict:
+    """An identity in which every field of the recipe stands by itself."""
+    recipe = identity.get("recipe")
+    parts = {f"recipe.{name}": value for name, value in recipe.items()} if isinstance(recipe, dict) else {}
+    return {**{name: value for name, value in identity.items() if name != "recipe"}, **parts}
+
+
+def read_identity(run: epath.Path) -> dict:
+    """What `claim` wrote.
+
+    Raises:
+        FileNotFoundError: the folder is no run folder.
+        ValueError: the file is damaged.
+    """
+    file = run / IDENTITY_FILE
+    if not file.exists():
+        raise FileNotFoundError(f"{run}: is no run folder: it has no {IDENTITY_FILE}")
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=dict)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(f"{file}: no description of a run: {error}") from error
+
+
+def decode(cls: type[T], values: object, where: str) -> T:
+    """A dataclass, or another type, from what JSON gave.
+
+    Args:
+        cls: the type; its fields may be dataclasses, tuples, unions and literals.
+        values: of the fields; those with a default may be missing.
+        where: file and field, for the error.
+
+    Raises:
+        ValueError: names a field that is unknown or missing, or whose value has another type.
+    """
+    try:
+        made = msgspec.convert(values, cls)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise ValueError(f"{where}: {error}") from error
+    unknown = _unknown(made, values, "$")
+    if unknown:
+        raise ValueError(f"{where}: unknown fields {', '.join(unknown)}; a newer version may have written it")
+    return made
+
+
+def _unknown(made: object, values: object, path: str) -> list[str]:
+    """The paths of values that found no field of a dataclass."""
+    if isinstance(made, list | tuple):
+        pairs = enumerate(zip(made, values, strict=True))
+        return [wrong for k, (one, value) in pairs for wrong in _unknown(one, value, f"{path}[{k}]")]
+    if not dataclasses.is_dataclass(made):
+        return []
+    names = {field.name for field in dataclasses.fields(made)}
+    inside = (_unknown(getattr(made, name), values[name], f"{path}.{name}") for name in values if name in names)
+    return [*(f"{path}.{name}" for name in values if name not in names), *(wrong for part in inside for wrong in part)]
+
+
+def identity_of(data: object, exempt: tuple[str, ...]) -> dict:
+    """The fields of a dataclass as a dict for `claim`, without those that two calls may change."""
+    return {name: value for name, value in dataclasses.asdict(data).items() if name not in exempt}

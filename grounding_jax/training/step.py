@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from grounding_jax.training.state import State, combine
-
-if TYPE_CHECKING:
-    from grounding_jax.training.loop import Task
+from grounding_jax.training.task import Task
 
 Update = Callable[[State, dict, dict], tuple[State, dict[str, jax.Array]]]
 

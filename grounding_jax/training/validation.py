@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -11,12 +12,12 @@ from jax.sharding import Mesh, NamedSharding
 
 from grounding_jax.sharding.hosts import is_first
 from grounding_jax.sharding.mesh import BATCH
-from grounding_jax.sharding.rules import WHOLE
-from grounding_jax.training.batches import batches
+from grounding_jax.sharding.rules import REPLICATED
+from grounding_jax.training.batches import EXAMPLE, batches
 from grounding_jax.training.options import TrainOptions
+from grounding_jax.training.task import Task
 
-if TYPE_CHECKING:
-    from grounding_jax.training.loop import Task
+log = logging.getLogger(__name__)
 
 
 class Validated(NamedTuple):
@@ -38,16 +39,16 @@ def make_validation(task: Task, options: TrainOptions, mesh: Mesh) -> Validate |
     """The function that validates parameters, or None for a task that has nothing to validate on.
 
     Args:
-        task: see `loop.Task`.
+        task: what is trained.
         options: how many examples, in batches as large as the micro-batches of the training, and how many pictures.
         mesh: the devices.
     """
-    examples = task.validation() if hasattr(task, "validation") else None
+    examples = task.validation_dataset()
     if examples is None:
         return None
     B = options.batch_size // options.accumulate
     numbers = range(-(-options.validation_examples // B))
-    measure = jax.jit(task.measure, out_shardings=(NamedSharding(mesh, WHOLE), NamedSharding(mesh, BATCH)))
+    measure = jax.jit(task.measure, out_shardings=(NamedSharding(mesh, REPLICATED), NamedSharding(mesh, BATCH)))
 
     def validate(params: dict) -> Validated:
         totals, drawn = {}, []
@@ -57,10 +58,22 @@ def make_validation(task: Task, options: TrainOptions, mesh: Mesh) -> Validate |
                 totals[name] = totals.get(name, 0) + np.array(pair, np.float64)
             wanted = options.pictures - len(drawn)
             if is_first() and wanted > 0:
-                drawn += task.draw(own_rows(batch, wanted), own_rows(shown, wanted))
+                drawn += _pictures(task, own_rows(batch, wanted), own_rows(shown, wanted))
         return Validated({name: float(total / max(count, 1)) for name, (total, count) in totals.items()}, drawn)
 
     return validate
+
+
+def _pictures(task: Task, batch: dict, shown: dict) -> list[np.ndarray]:
+    """The pictures of some rows; those that can't be drawn are missing, with a warning."""
+    pictures = []
+    for row, number in enumerate(batch[EXAMPLE]):
+        example, found = ({name: array[row] for name, array in part.items()} for part in (batch, shown))
+        try:
+            pictures.append(task.draw(example, found))
+        except Exception as error:  # whatever a drawing trips over, the training is worth more
+            log.warning("example %d can't be drawn: %s: %s", number, type(error).__name__, error)
+    return pictures
 
 
 def own_rows(batch: dict[str, jax.Array], most: int) -> dict[str, np.ndarray]:

@@ -140,20 +140,12 @@ class _Config:
 
 def _configs() -> list[_Config]:
     """The configs that come with the package."""
-    from gsva_jax.experiment import CONFIG_FOLDERS, load_config
-    from gsva_jax.mixture import Mixture
-    from gsva_jax.train import Recipe
+    from gsva_jax.training.experiment import GSVA, load_config
 
     configs = []
-    for file in sorted(file for folder in CONFIG_FOLDERS if folder.is_dir() for file in folder.glob("*.py")):
+    for file in GSVA.config_files():
         try:
-            task = load_config(file).task
+            configs.append(_Config(file.stem, load_config(file).recipe.datasets()))
         except (OSError, ValueError) as error:
             configs.append(_Config(file.stem, problem=one_line(error)))
-            continue
-        mixture = task if isinstance(task, Recipe) else getattr(task, "data", None)
-        families = mixture.families if isinstance(mixture, Recipe | Mixture) else ()
-        names = [name for family in families for name in family.datasets]
-        names += [task.validation] if isinstance(task, Recipe) and task.validation else []
-        configs.append(_Config(file.stem, tuple(dict.fromkeys(names))))
     return configs

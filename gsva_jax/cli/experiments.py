@@ -94,8 +94,8 @@ class Train:
     """Train what a config describes; called again, it goes on from the newest checkpoint.
 
     Checkpoints and the log go to RUNS/name of the config, the trained model folder to RUNS/name of the config/model.
-    Options of the training can be changed: --steps, --batch-size, --learning-rate, --seed, --mesh.fsdp ...
-    SIGTERM saves and ends with exit status 75. RUNS/name@STEP is a checkpoint for the other commands.
+    Everything in a config can be changed by an option, as in --learning-rate 1e-4; `gsva train CONFIG --help` lists
+    them. SIGTERM saves and ends with exit status 75. RUNS/name@STEP is a checkpoint for the other commands.
 
     For example:
       gsva train gsva_tiny_eyes
@@ -105,7 +105,8 @@ class Train:
         config: a config file, or the bare name of one that comes with the package.
         init: a model folder to start from, instead of what the config starts from.
         runs: folder of all runs.
-        debug: a few steps on a CPU with the shipped tiny model and scenes: does the recipe run?
+        debug: take a few steps with the shipped tiny model and scenes, in batches that fit the devices: does the
+            recipe run?
     """
 
     config: Annotated[Positional[str], arg(metavar="CONFIG")]
@@ -118,12 +119,13 @@ class Train:
     def run(self) -> int:
         """Trains; on several hosts, each runs the same command."""
         from grounding_jax.sharding import hosts
+        from grounding_jax.training.experiment import run
         from grounding_jax.training.preemption import EXIT_PREEMPTED, Preempted
-        from gsva_jax.experiment import run
+        from gsva_jax.training.experiment import GSVA
 
         hosts.start()
         try:
-            model = run(self.config, self.runs, self.init, self.overrides, self.debug)
+            model = run(GSVA, self.config, self.runs, self.init, self.overrides, self.debug)
         except Preempted as stop:
             note(str(stop))
             return EXIT_PREEMPTED

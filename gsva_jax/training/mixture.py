@@ -18,9 +18,9 @@ from grounding_jax.language.tokenizer import Tokenizer
 from grounding_jax.training.batches import BAD
 from gsva_jax.config import GsvaConfig
 from gsva_jax.data import canvas_masks, conversation_row, picture_arrays
-from gsva_jax.features import FeatureFiles
 from gsva_jax.prompts import TEMPLATES
-from gsva_jax.samplers import Sample, Unusable, draw_sample
+from gsva_jax.training.features import FeatureFiles
+from gsva_jax.training.samplers import Sample, Unusable, draw_sample
 
 log = logging.getLogger(__name__)
 

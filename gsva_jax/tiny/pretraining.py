@@ -14,7 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from etils import epath
 from flax import linen as nn
+from tyro.conf import Suppress
 
 from grounding_jax.data.cutouts import KIND_IDS, KINDS
 from grounding_jax.data.pictures import clip_crop, normalize_clip, normalize_sam
@@ -24,7 +26,9 @@ from grounding_jax.models import clip, sam
 from grounding_jax.models.clip import ClipConfig
 from grounding_jax.models.layers import LayerNorm, Linear, Mlp
 from grounding_jax.models.mask_resize import resize_matrix
-from grounding_jax.sharding.rules import WHOLE, Rule
+from grounding_jax.sharding.rules import REPLICATED, Rule
+from grounding_jax.training.task import Recipe, Task
+from grounding_jax.weights import folder
 from gsva_jax.config import GsvaConfig
 from gsva_jax.data import canvas_masks
 from gsva_jax.losses import resized_mask_terms
@@ -139,21 +143,21 @@ def cell_class_loss(logits: jax.Array, target: jax.Array) -> tuple[jax.Array, ja
 
 
 @dataclasses.dataclass(frozen=True)
-class MaskPretraining:
+class MaskPretraining(Task, Recipe):
     """SAM learns to cut out what a prompt means: all of a kind, or one object of it.
 
     Attributes:
-        model: sizes; only ``model.sam`` is trained.
-        prompts: prompts a scene.
-        split: of the scenes.
-        trainable, kept: see `loop.Task`.
+        model: sizes of the parts; only ``model.sam`` is trained.
+        prompts: prompts of a scene, each for all of a kind or for one object.
+        split: objects and backgrounds of the scenes: "train", "val" or "test".
+        trainable, export_keys: see `Task`.
     """
 
-    model: GsvaConfig
+    model: Suppress[GsvaConfig]
     prompts: int = 4
     split: str = "train"
-    trainable: tuple[str, ...] = ("sam/(image_encoder|mask_decoder)", "helpers")
-    kept: tuple[str, ...] = ("sam", "helpers")
+    trainable: Suppress[tuple[str, ...]] = ("sam/(image_encoder|mask_decoder)", "helpers")
+    export_keys: Suppress[tuple[str, ...]] = ("sam", "helpers")
 
     def init(self, key: jax.Array) -> dict:
         """Random SAM and helpers."""
@@ -170,11 +174,11 @@ class MaskPretraining:
 
     def sharding(self) -> tuple[Rule, ...]:
         """Small enough to be whole everywhere."""
-        return ((".*", WHOLE),)
+        return ((".*", REPLICATED),)
 
-    def prepare(self, batch: dict) -> dict:
-        """Nothing: the losses are plain means over examples."""
-        return batch
+    def save_model(self, place: epath.Path, params: dict) -> None:
+        """Writes a model folder without a vocabulary."""
+        folder.save(place, folder.from_params(params), self.model.to_json())
 
     def examples(self, seed: int) -> grain.MapDataset:
         """Scenes with prompts drawn from their objects."""
@@ -226,21 +230,21 @@ def teach(params: dict, width: int, kind: jax.Array, box: jax.Array, use_box: ja
 
 
 @dataclasses.dataclass(frozen=True)
-class EyePretraining:
+class EyePretraining(Task, Recipe):
     """The tower learns, for every patch: what is there, how far its object extends, and how it compares to its like.
 
     Attributes:
-        model: sizes; only ``model.clip`` is trained.
+        model: sizes of the parts; only ``model.clip`` is trained.
         size: side of the scenes in pixels, before they are scaled to the tower's.
-        split: of the scenes.
-        trainable, kept: see `loop.Task`.
+        split: objects and backgrounds of the scenes: "train", "val" or "test".
+        trainable, export_keys: see `Task`.
     """
 
-    model: GsvaConfig
+    model: Suppress[GsvaConfig]
     size: int = 144
     split: str = "train"
-    trainable: tuple[str, ...] = ("clip", "helpers")
-    kept: tuple[str, ...] = ("clip",)
+    trainable: Suppress[tuple[str, ...]] = ("clip", "helpers")
+    export_keys: Suppress[tuple[str, ...]] = ("clip",)
 
     def init(self, key: jax.Array) -> dict:
         """Random tower and helpers."""
@@ -254,11 +258,11 @@ class EyePretraining:
 
     def sharding(self) -> tuple[Rule, ...]:
         """Small enough to be whole everywhere."""
-        return ((".*", WHOLE),)
+        return ((".*", REPLICATED),)
 
-    def prepare(self, batch: dict) -> dict:
-        """Nothing: the losses are plain means over examples."""
-        return batch
+    def save_model(self, place: epath.Path, params: dict) -> None:
+        """Writes a model folder without a vocabulary."""
+        folder.save(place, folder.from_params(params), self.model.to_json())
 
     def examples(self, seed: int) -> grain.MapDataset:
         """Scenes with what every patch should know."""

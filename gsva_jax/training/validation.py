@@ -6,20 +6,31 @@ shape, on any mesh. The published protocols are those of `gsva evaluate`.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from grounding_jax.drawing.overlay import draw_overlay
+from grounding_jax.drawing.overlay import draw_overlay, side_by_side
 from grounding_jax.language.answers import phrases
 from grounding_jax.language.tokenizer import Tokenizer
 from grounding_jax.models import llama
 from grounding_jax.models.mask_resize import mask_matrices, resize_masks
 from gsva_jax import losses, model
 from gsva_jax.config import GsvaConfig
-from gsva_jax.predict import Target
 from gsva_jax.prompts import TEMPLATES
+
+
+class _Drawn(NamedTuple):
+    """A target as the overlay takes it, see `legend.Shown`."""
+
+    expression: str
+    rejected: bool
+    mask: np.ndarray
+    score: float
+
 
 Sums = dict[str, tuple[jax.Array, jax.Array]]
 
@@ -34,7 +45,7 @@ def measure(
         tokenizer: the vocabulary.
         params: the whole tree.
         outputs: of `model.forward`.
-        batch: see `train.batch_loss`.
+        batch: see `task.batch_loss`.
 
     Returns:
         Sum and count of ``gIoU`` (the IoU of a target, 0 if it was refused; an absent one counts 1 if it was refused),
@@ -60,25 +71,18 @@ def measure(
     return sums, {"masks": masks, "scores": scores}
 
 
-def draw(config: GsvaConfig, tokenizer: Tokenizer, batch: dict, shown: dict) -> list[np.ndarray]:
+def draw(config: GsvaConfig, tokenizer: Tokenizer, example: dict, shown: dict) -> np.ndarray:
     """The true masks beside the predicted ones.
 
     Args:
         config: sizes.
         tokenizer: the vocabulary.
-        batch: rows of examples that have ``sam_images``, as NumPy arrays.
-        shown: what `measure` gave for them. A target that is absent has no predicted mask, even if it was accepted.
+        example: that has ``sam_images``, as NumPy arrays.
+        shown: what `measure` gave for it. A target that is absent has no predicted mask, even if it was accepted.
 
     Returns:
-        Pictures, uint8 ``[H, W, 3]``.
+        uint8 ``[H, W, 3]``.
     """
-    return [
-        _card(config, tokenizer, *({name: array[b] for name, array in part.items()} for part in (batch, shown)))
-        for b in range(len(batch["ids"]))
-    ]
-
-
-def _card(config: GsvaConfig, tokenizer: Tokenizer, example: dict, shown: dict) -> np.ndarray:
     (h, w), (H, W) = example["resized"], example["original"]
     image = np.asarray(Image.fromarray(example["sam_images"][:h, :w]).resize((W, H), Image.Resampling.BICUBIC))
     masks = np.unpackbits(example["masks"], axis=-1)[:, :H, :W].astype(bool)
@@ -90,7 +94,7 @@ def _card(config: GsvaConfig, tokenizer: Tokenizer, example: dict, shown: dict) 
     for j in np.flatnonzero(example["target_valid"]):
         name = names[j] if j < len(names) else f"target {j + 1}"
         score = float(shown["scores"][j])
-        true.append(Target(name, bool(example["target_rejected"][j]), masks[j], 1.0))
-        predicted.append(Target(name, score < 0.5, low[j] > 0, score))
-    cards = [draw_overlay(image, targets, [title]) for title, targets in (("true", true), ("predicted", predicted))]
-    return np.concatenate(cards, axis=1)
+        true.append(_Drawn(name, bool(example["target_rejected"][j]), masks[j], 1.0))
+        predicted.append(_Drawn(name, score < 0.5, low[j] > 0, score))
+    titled = (("true", true), ("predicted", predicted))
+    return side_by_side([draw_overlay(image, targets, [title]) for title, targets in titled])

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
+from typing import ClassVar
 
 import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from etils import epath
+from tyro.conf import Suppress
 
 from grounding_jax.data.cutouts import KINDS
 from grounding_jax.data.scene_expressions import MAX_EXPRESSIONS, Expression
@@ -18,46 +22,47 @@ from grounding_jax.language.rows import IGNORED
 from grounding_jax.language.tokenizer import Tokenizer
 from grounding_jax.models import llama
 from grounding_jax.sharding.rules import Rule
+from grounding_jax.training.task import Recipe, Task
+from grounding_jax.weights import folder
 from gsva_jax import losses, model, prompts
 from gsva_jax.config import GsvaConfig
 from gsva_jax.data import canvas_masks, conversation_row, picture_arrays
 from gsva_jax.losses import LossWeights
-from gsva_jax.pretraining import BACKGROUND, ENDLESS, EXTREMES, object_arrays, patch_owners, patch_values, teach
 from gsva_jax.prompts import Round
 from gsva_jax.sharding import table
-from gsva_jax.train import batch_loss
+from gsva_jax.tiny.pretraining import BACKGROUND, ENDLESS, EXTREMES, object_arrays, patch_owners, patch_values, teach
+from gsva_jax.tiny.vocabulary import tiny_tokenizer
+from gsva_jax.training.task import batch_loss
 
 TEMPERATURE = 0.1  # of the likeness between patches and nouns
 
 
 @dataclasses.dataclass(frozen=True)
-class Answering:
+class Answering(Task, Recipe):
     """GSVA learns to answer about scenes (docs/tiny.md).
 
     Attributes:
-        model: sizes.
-        tokenizer: the vocabulary.
-        trainable: regular expressions on parameter paths of what is trained.
-        weights: of the loss terms.
-        conversations: about a scene, each with expressions of its own; branches of one row.
-        length: T, slots of a row.
-        max_masks: M, targets of a scene whose masks are learned; all its expressions are in the text. With 0, SAM is
-            not computed.
+        model: sizes of the parts; the vocabulary is that of `tiny_tokenizer`.
+        trainable: regular expressions on parameter paths: these are trained, the rest stays as it is.
+        weights: weights of the loss terms.
+        conversations: conversations about a scene, each with expressions of its own; branches of one row.
+        length: tokens of a scene's conversations, picture included, T; shorter ones are padded.
+        max_masks: most targets of a scene whose masks are learned, M; all its expressions are in the text. With 0, SAM
+            is not computed.
         size: side of the scenes in pixels.
-        split: of the scenes.
+        split: objects and backgrounds of the scenes: "train", "val" or "test".
         decision_weight: weight of [SEG] and [REJ] among the tokens of an answer.
         imitation: weight of the distance between the prompts for the targets and those `MaskPretraining` taught SAM.
         alignment: weight of telling the kind of each patch, and whether it shows the leftmost, largest, ... of its
             kind, by its likeness to the embeddings of the words. The published CLIP knows words; ours does not, and
             so learns early which patches a word means.
-        answers: which of `prompts.LIST_ANSWERS` are used.
-        official_share: of the conversations in the words of the official evaluation.
-        kept: see `loop.Task`.
+        answers: numbers of the answers in `prompts.LIST_ANSWERS` that are used.
+        official_share: share of the conversations in the words of the official evaluation.
+        export_keys: see `Task`.
     """
 
-    model: GsvaConfig
-    tokenizer: Tokenizer
-    trainable: tuple[str, ...]
+    model: Suppress[GsvaConfig]
+    trainable: Suppress[tuple[str, ...]]
     weights: LossWeights = LossWeights()
     conversations: int = 1
     length: int = 288
@@ -69,15 +74,26 @@ class Answering:
     alignment: float = 0.0
     answers: tuple[int, ...] = (0, 1)
     official_share: float = 0.1
-    kept: tuple[str, ...] = ("llama", "clip", "projector", "prompt_mlp", "sam")
+    export_keys: Suppress[tuple[str, ...]] = ("llama", "clip", "projector", "prompt_mlp", "sam")
+
+    start_keys: ClassVar[tuple[str, ...]] = ("helpers",)
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The vocabulary."""
+        return tiny_tokenizer()
 
     def init(self, key: jax.Array) -> dict:
         """A random model; the helpers come from the run of `MaskPretraining`."""
         return model.init(self.model, key)
 
     def sharding(self) -> tuple[Rule, ...]:
-        """See `loop.Task`."""
+        """The table of the model."""
         return table(self.model)
+
+    def save_model(self, place: epath.Path, params: dict) -> None:
+        """Writes a model folder with its vocabulary."""
+        folder.save(place, folder.from_params(params), self.model.to_json(), self.tokenizer.save)
 
     def examples(self, seed: int) -> grain.MapDataset:
         """Scenes with their conversations."""
@@ -134,7 +150,7 @@ class Answering:
         return question, prompts.list_answer(texts, rejected, int(rng.choice(self.answers)))
 
     def prepare(self, batch: dict) -> dict:
-        """See `loop.Task`."""
+        """Weights of the loss groups."""
         return losses.prepare(self.weights, batch, self.token_weight(batch["labels"]))
 
     def token_weight(self, labels: jax.Array) -> jax.Array:

@@ -1,0 +1,192 @@
+"""An experiment: a recipe, how it is trained, and which earlier runs it starts from. `train CONFIG` runs one."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from collections.abc import Sequence
+from typing import Annotated
+
+import jax
+import tyro
+from etils import epath
+
+from grounding_jax.sharding.mesh import MeshShape, check_batch, make_mesh, num_rows
+from grounding_jax.training.loop import identity, train
+from grounding_jax.training.options import TrainOptions
+from grounding_jax.training.run_folder import RESULT, absolute, claim
+from grounding_jax.training.runs import Recipes, ResultDtype, find_model, load_starts, origin_of, save_result
+from grounding_jax.training.task import Recipe
+from grounding_jax.weights import folder
+
+_DESCRIPTION = (
+    "Options of this config, with the values it gives them. Those of every training (--init, --runs, --debug) are "
+    "listed by the same command without a config."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+    """What training has to know about the system whose models it trains.
+
+    Attributes:
+        program: name of its command.
+        recipes: its recipes by kind.
+        configs: folders of its configs; those that are not there are passed over.
+        shipped: folder of the models that come with the package.
+    """
+
+    program: str
+    recipes: Recipes
+    configs: tuple[epath.Path, ...]
+    shipped: epath.Path
+
+    def config_files(self) -> list[epath.Path]:
+        """The configs that come with the package, by their names."""
+        return sorted(file for place in self.configs if place.is_dir() for file in place.glob("*.py"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What a config file returns.
+
+    Attributes:
+        name: name of the run folder.
+        recipe: what is trained.
+        options: how it is trained.
+        starts_from: names of runs beside this one whose parameters are laid over the random ones, in this order.
+        result_dtype: dtype of the trained model folder.
+    """
+
+    name: str
+    recipe: Recipe
+    options: TrainOptions
+    starts_from: tuple[str, ...] = ()
+    result_dtype: ResultDtype = "float32"
+
+
+def find_config(system: System, name: epath.PathLike) -> epath.Path:
+    """The file of a config: a path, or the bare name of one of a system's.
+
+    Raises:
+        FileNotFoundError: there is none; lists the system's.
+    """
+    for path in (epath.Path(name), *(place / f"{name}.py" for place in system.configs)):
+        if path.is_file():
+            return path
+    known = ", ".join(file.stem for file in system.config_files())
+    raise FileNotFoundError(f"{name}: no such config; give a path to a Python file, or one of {known}")
+
+
+def load_config(system: System, name: epath.PathLike) -> Experiment:
+    """Runs the ``get_config`` of a config file, which is found by `find_config`.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such file, or it has no ``get_config``.
+    """
+    path = find_config(system, name)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    get_config = getattr(module, "get_config", None)
+    if get_config is None:
+        raise ValueError(f"{path}: has no get_config(), which must return an Experiment")
+    return get_config()
+
+
+def run(
+    system: System,
+    config: epath.PathLike,
+    runs: epath.PathLike = "runs",
+    init: epath.PathLike | None = None,
+    overrides: Sequence[str] = (),
+    debug: bool = False,
+) -> epath.Path:
+    """Trains an experiment, from where it stopped if it was started before.
+
+    Args:
+        system: whose experiment it is.
+        config: path or name of a config file.
+        runs: folder of all runs; this one goes to ``runs/<name>``, its result to ``runs/<name>/model``.
+        init: a model folder to start from; its parameters come over those of the config's own starting points.
+        overrides: changes of the options in the form ``--learning-rate 1e-3``.
+        debug: a few steps on small things instead, see `debugged`.
+
+    Returns:
+        The folder of the trained model.
+
+    Raises:
+        FileNotFoundError, ValueError: a model that this one starts from is not there, or does not fit; the batch does
+            not divide over the devices; the run folder holds another run.
+        Preempted: the run was asked to stop and has saved.
+    """
+    experiment = load_config(system, config)
+    if debug:
+        experiment, init = debugged(experiment), init or "tiny"
+    experiment = changed(experiment, overrides, f"{system.program} train {config}")
+    if debug:
+        experiment = fitted(experiment)
+    options, place = experiment.options, absolute(epath.Path(runs) / experiment.name)
+    check_batch(make_mesh(options.mesh), options.batch_size, options.accumulate)
+    starts = _starts(system, experiment, place.parent, init)
+    task = experiment.recipe.task(starts[-1] if starts else None)
+    origin = origin_of(experiment.name, experiment.recipe, system.recipes, task, starts, experiment.result_dtype)
+    result = place / RESULT
+    if (result / folder.CONFIG_FILE).exists():
+        claim(place, identity(options, dataclasses.asdict(origin)))
+        print(f"{result}: already trained; remove {place} to train again")
+        return result
+    params = train(task, options, place, load_starts(task, starts), dataclasses.asdict(origin))
+    save_result(task, params, result, experiment.result_dtype)
+    return result
+
+
+def changed(experiment: Experiment, overrides: Sequence[str], program: str = "train CONFIG") -> Experiment:
+    """An experiment with options changed as on the command line; a wrong name is answered with the right one.
+
+    Raises:
+        SystemExit: an option is wrong (2), or ``--help`` is among them (0).
+    """
+    unnamed = tyro.conf.arg(name="")  # --steps instead of --options.steps
+    parts = dict(options=experiment.options, recipe=experiment.recipe)
+    fields = [(name, Annotated[type(part), unnamed]) for name, part in parts.items()]
+    changes = dataclasses.make_dataclass("Changes", fields, frozen=True)
+    after = tyro.cli(changes, default=changes(**parts), args=list(overrides), prog=program, description=_DESCRIPTION)
+    options = dataclasses.replace(after.options, steps=after.recipe.steps(after.options))
+    return dataclasses.replace(experiment, options=options, recipe=after.recipe)
+
+
+def debugged(experiment: Experiment) -> Experiment:
+    """The same in a few steps on a CPU: the shipped tiny model and scenes, as much of the recipe as fits them."""
+    options = experiment.options
+    try:
+        options.mesh.resolve(jax.device_count())
+    except ValueError:  # meant for more devices than there are
+        options = dataclasses.replace(options, mesh=MeshShape())
+    small = dict(steps=4, batch_size=2 * options.accumulate, warmup_steps=1, log_every=1, save_every=2)
+    options = dataclasses.replace(options, validation_examples=4, **small)
+    name = f"{experiment.name}_debug"
+    return dataclasses.replace(experiment, name=name, options=options, recipe=experiment.recipe.debugged())
+
+
+def fitted(experiment: Experiment) -> Experiment:
+    """The same with its batch rounded up to what divides over the mesh."""
+    options = experiment.options
+    unit = num_rows(make_mesh(options.mesh)) * options.accumulate
+    options = dataclasses.replace(options, batch_size=-(-options.batch_size // unit) * unit)
+    return dataclasses.replace(experiment, options=options)
+
+
+def _starts(system: System, experiment: Experiment, runs: epath.Path, init: epath.PathLike | None) -> list[epath.Path]:
+    """The folders whose parameters an experiment starts from; ``init`` comes last, over those of earlier runs.
+
+    Raises:
+        FileNotFoundError: one is not there; with ``init``, earlier runs may be missing.
+    """
+    starts = [runs / name / RESULT for name in experiment.starts_from]
+    if init is not None:
+        return [*(start for start in starts if start.exists()), find_model(init, system.shipped, system.recipes)]
+    for start in starts:
+        if not start.exists():
+            raise FileNotFoundError(f"{start}: no such model; train {start.parent.name} first")
+    return starts

@@ -1,0 +1,79 @@
+"""The scores of a run's checkpoints. They come after the save, so that a validation that fails loses nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+import json
+from collections.abc import Iterable, Sequence
+
+import msgspec
+from etils import epath
+from orbax.checkpoint.checkpoint_managers import PolicyCheckpointInfo, PreservationContext
+
+from grounding_jax.sharding.hosts import is_first
+from grounding_jax.training.run_folder import VALIDATION_FILE
+
+_LINE = dict[str, float]  # "step", and the scores
+
+
+class Scores:
+    """The scores of a run by step, and their file ``validation.jsonl``; every process knows all of them.
+
+    Args:
+        run: the run folder.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
+
+    def __init__(self, run: epath.Path):
+        self._file, self._by_step = run / VALIDATION_FILE, {}
+        text = self._file.read_bytes() if self._file.exists() else b""
+        for number, line in enumerate(text.split(b"\n")[:-1], 1):  # behind the last end of line nothing is whole
+            try:
+                scores = msgspec.json.decode(line, type=_LINE)
+                self._by_step[int(scores.pop("step"))] = scores
+            except (msgspec.MsgspecError, KeyError, RecursionError) as error:
+                raise ValueError(f"{self._file}, line {number}: no scores of a step: {error}") from error
+
+    def of(self, step: int) -> dict[str, float]:
+        """The scores of a step; empty where it was not validated."""
+        return self._by_step.get(step, {})
+
+    def add(self, step: int, scores: dict[str, float]) -> None:
+        """Notes the scores of a step in the place of older ones; all processes call it, the first one writes."""
+        self._by_step.pop(step, None)
+        self._by_step[step] = scores
+        if is_first():
+            scratch = self._file.parent / f"{self._file.name}.new"
+            lines = (json.dumps({"step": step, **found}, allow_nan=False) for step, found in self._by_step.items())
+            scratch.write_text("".join(line + "\n" for line in lines))
+            scratch.replace(self._file)  # as a whole: a run that is killed leaves no half of a line
+
+
+@dataclasses.dataclass(frozen=True)
+class Best:
+    """Preserves the checkpoints with the best scores, as a policy of Orbax.
+
+    Attributes:
+        scores: those of the run.
+        metric: the score that decides; higher is better, and among equals the later one.
+        n: how many are preserved.
+    """
+
+    scores: Scores
+    metric: str
+    n: int = 1
+
+    def among(self, steps: Iterable[int]) -> list[int]:
+        """The best of some steps that have the score, the very best first."""
+        scored = [step for step in steps if self.metric in self.scores.of(step)]
+        return heapq.nlargest(self.n, scored, key=lambda step: (self.scores.of(step)[self.metric], step))
+
+    def should_preserve(
+        self, checkpoints: Sequence[PolicyCheckpointInfo], *, context: PreservationContext
+    ) -> Sequence[bool]:
+        """Called by Orbax at each save."""
+        best = self.among(info.step for info in checkpoints)
+        return [info.step in best for info in checkpoints]

@@ -1,0 +1,29 @@
+"""What GSVA's experiments are made of: its recipes, by the names that run folders have for them, and its configs."""
+
+from __future__ import annotations
+
+from etils import epath
+
+import grounding_jax
+from grounding_jax.training import experiment
+from grounding_jax.training.experiment import Experiment, System
+from gsva_jax.config import ASSETS
+from gsva_jax.tiny.answering import Answering
+from gsva_jax.tiny.pretraining import EyePretraining, MaskPretraining
+from gsva_jax.training.recipe import GsvaRecipe
+
+RECIPES = {
+    "gsva": GsvaRecipe,
+    "gsva_tiny_eyes": EyePretraining,
+    "gsva_tiny_masks": MaskPretraining,
+    "gsva_tiny_answers": Answering,
+}
+
+# Where configs lie: beside the packages in a checkout, inside them in a wheel.
+_HERE = epath.Path(grounding_jax.__file__).parent
+GSVA = System("gsva", RECIPES, (_HERE.parent / "configs", _HERE / "configs"), ASSETS)
+
+
+def load_config(name: epath.PathLike) -> Experiment:
+    """The experiment of a config file, or of one of ours by its bare name; see `experiment.load_config`."""
+    return experiment.load_config(GSVA, name)
