@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.metadata
 import operator
 import os
+import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, NamedTuple, Protocol
 
 import tyro
 
+from grounding_jax import __version__
 from grounding_jax.terminal import copying, one_line, say
 
 if TYPE_CHECKING:
@@ -83,7 +86,7 @@ class Packing:
 
 
 def run_command(program: str, parse: Callable[[list[str]], Command], argv: Sequence[str] | None) -> int:
-    """Runs one command; an error is one line, unless PROGRAM_DEBUG=1 asks where it came from.
+    """Runs one command, or prints the version; an error is one line, unless PROGRAM_DEBUG=1 asks where it came from.
 
     Args:
         program: its name.
@@ -96,8 +99,12 @@ def run_command(program: str, parse: Callable[[list[str]], Command], argv: Seque
     Raises:
         SystemExit: the words are no command (2), or ask for help (0).
     """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words == ["--version"]:
+        print(f"{program} {__version__} (jax {importlib.metadata.version('jax')}, Python {platform.python_version()})")
+        return 0
     try:
-        return parse(list(sys.argv[1:] if argv is None else argv)).run()
+        return parse(words).run()
     except KeyboardInterrupt:
         return 130
     except (ValueError, OSError) as error:

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def pytest_addoption(parser):
-    parser.addoption("--without-torch", action="store_true", help="leave out the files that need PyTorch, and say which")
+    parser.addoption("--without-torch", action="store_true", help="leave out, and name, the files that need PyTorch")
 
 
 def pytest_report_header(config):
