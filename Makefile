@@ -49,7 +49,7 @@ test-all: $(VENV)/.test-all-ready $(STYLE)  ## Style, types and every test, fuzz
 lint: $(VENV)/.test-ready  ## Check style, layout and types, and the workflows by their schema.
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/pyrefly check --summary=none
+	@$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows $(WORKFLOWS)
 
 format: $(VENV)/.test-ready  ## Rewrite the code in the one layout, with the safe fixes.

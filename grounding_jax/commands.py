@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Protocol
 
 import tyro
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 class Command(Protocol):
     """A dataclass of options, whose docstring is the help, and the function that uses them."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def run(self) -> int:
         """Does what was asked; returns the exit code."""
