@@ -27,7 +27,7 @@ PICTURE, EXPRESSIONS = PICTURES["photo"]
 
 def from_the_shell(checkpoint: str, out: Path, cache: Path) -> float:
     """Seconds of a whole command, with compiled programs kept in ``cache``."""
-    command = [sys.executable, "-m", "gsva_jax.cli", "segment", str(PICTURE), *EXPRESSIONS]
+    command = [sys.executable, "-m", "gsva_jax", "segment", str(PICTURE), *EXPRESSIONS]
     begin = time.perf_counter()
     subprocess.run(
         [*command, "--checkpoint", checkpoint, "--out", str(out)],

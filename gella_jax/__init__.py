@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from grounding_jax import __version__ as __version__
+
 if TYPE_CHECKING:
     from gella_jax.config import GellaConfig
     from gella_jax.panoptic import Panoptic

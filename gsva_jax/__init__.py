@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from grounding_jax import __version__ as __version__
+
 if TYPE_CHECKING:
     from grounding_jax.sharding.mesh import MeshShape
     from gsva_jax.config import GsvaConfig

@@ -264,7 +264,7 @@ def _metrics(
 def _by_family(outcomes: Sequence[Outcome], families: Sequence[str | None]) -> dict[str, int | float]:
     """Numbers of each kind of expression, where the dataset tells it."""
     result = {}
-    for family in sorted({*families} - {None}):
+    for family in sorted({family for family in families if family is not None}):
         chosen = [outcome for outcome, other in zip(outcomes, families, strict=True) if other == family]
         metrics = grefcoco_metrics(GresTotals.of(chosen))
         result[f"num_targets[{family}]"] = len(chosen)

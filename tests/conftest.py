@@ -1,6 +1,8 @@
 """Settings every test runs under, made before anything imports jax, and the folder of reference numbers."""
 
+import functools
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,54 @@ os.environ.setdefault("NPROC", "16")
 os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "float32")
 # Nothing under test may reach for a model hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+ROOT = Path(__file__).parent.parent
+
+
+def pytest_addoption(parser):
+    parser.addoption("--without-torch", action="store_true", help="leave out, and name, the files that need PyTorch")
+
+
+def pytest_report_header(config):
+    if config.getoption("--without-torch"):
+        files = [path for path in sorted(Path(__file__).parent.rglob("test_*.py")) if needs_torch(path)]
+        return f"left out, for want of PyTorch: {', '.join(str(path.relative_to(ROOT)) for path in files)}"
+
+
+def pytest_ignore_collect(collection_path, config):
+    if config.getoption("--without-torch") and collection_path.suffix == ".py" and needs_torch(collection_path):
+        return True
+
+
+@functools.cache
+def needs_torch(path: Path) -> bool:
+    """Whether a file of the tests imports PyTorch on top, itself or through another file of the tests."""
+    waiting, seen = [path], set()
+    while waiting:
+        seen.add(path := waiting.pop())
+        text = path.read_text(encoding="utf-8")
+        if re.search(r"^(import|from) torch\b", text, re.MULTILINE):
+            return True
+        names = re.findall(r"^from (tests\.[\w.]+) import", text, re.MULTILINE)
+        waiting += {ROOT / f"{name.replace('.', '/')}.py" for name in names} - seen
+    return False
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    return not_skipped((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report():
+    return not_skipped((yield))
+
+
+def not_skipped(report):
+    """On continuous integration every tool has to be there: what is skipped has failed."""
+    if os.environ.get("CI") and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome, report.longrepr = "failed", f"nothing may be skipped where CI is set: {report.longrepr[2]}"
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,8 @@ COMMANDS = {
 }
 _DESCRIPTION = (
     "A picture, a caption and anybody's masks in; which of the masks every noun of the caption means out.\n\n"
-    "`gella COMMAND --help` explains a command and has examples. GELLA_DEBUG=1 shows where an error came from."
+    "`gella COMMAND --help` explains a command and has examples; `gella --version` prints the version. "
+    "GELLA_DEBUG=1 shows where an error came from."
 )
 _parse = functools.partial(parse_command, "gella", COMMANDS, _DESCRIPTION)
 

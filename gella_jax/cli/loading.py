@@ -86,8 +86,8 @@ def _read_categories(content: Any, file: epath.Path) -> list[Category]:
     """The categories of COCO's json, or of a list of them."""
     from grounding_jax.data.panoptic_classes import Category
 
-    listed = content.get("categories") if isinstance(content, dict) else content
     try:
+        listed = content["categories"] if isinstance(content, dict) else content
         categories = [Category(int(c["id"]), str(c["name"]), bool(c["isthing"])) for c in listed]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{file}: should be a list of categories like {_CATEGORY}, as COCO has them") from error

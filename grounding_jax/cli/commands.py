@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.metadata
 import operator
 import os
+import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Protocol
 
 import tyro
 
+from grounding_jax import __version__
 from grounding_jax.terminal import copying, one_line, quiet_libraries, say
 
 if TYPE_CHECKING:
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 class Command(Protocol):
     """A dataclass of options, whose docstring is the help, and the function that uses them."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def run(self) -> int:
         """Does what was asked; returns the exit code."""
@@ -83,7 +88,9 @@ class Packing:
 
 
 def run_command(program: str, parse: Callable[[list[str]], Command], argv: Sequence[str] | None) -> int:
-    """Runs one command; an error is one line and libraries are quiet, unless PROGRAM_DEBUG=1 asks where it came from.
+    """Runs one command, or prints the version; an error is one line and libraries are quiet.
+
+    PROGRAM_DEBUG=1 shows instead where an error came from, and what libraries say.
 
     Args:
         program: its name.
@@ -96,11 +103,15 @@ def run_command(program: str, parse: Callable[[list[str]], Command], argv: Seque
     Raises:
         SystemExit: the words are no command (2), or ask for help (0).
     """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words == ["--version"]:
+        print(f"{program} {__version__} (jax {importlib.metadata.version('jax')}, Python {platform.python_version()})")
+        return 0
     debugging = os.environ.get(f"{program.upper()}_DEBUG", "0") != "0"
     if not debugging:
         quiet_libraries()
     try:
-        return parse(list(sys.argv[1:] if argv is None else argv)).run()
+        return parse(words).run()
     except KeyboardInterrupt:
         return 130
     except (ValueError, OSError) as error:

@@ -66,15 +66,16 @@ def _count(source: Source, progress: Progress) -> tuple[int, int | None]:
     Raises:
         ValueError: none.
     """
-    pictures, expressions = set(), 0
+    pictures, expressions, labelled = set(), 0, False
     for index in range(len(source)):
         record = source[index]
         pictures.add(str(record.image))  # there may be several conversations about one
-        expressions += 0 if isinstance(record, LabelMapRecord) else _num_expressions(record)
+        labelled = isinstance(record, LabelMapRecord)
+        expressions += 0 if labelled else _num_expressions(record)
         progress(source.name, index + 1, len(source))
     if not pictures:
         raise ValueError(f"the dataset '{source.name}' has no records")
-    return len(pictures), None if isinstance(record, LabelMapRecord) else expressions
+    return len(pictures), None if labelled else expressions
 
 
 def _num_expressions(record: AnyRecord) -> int:

@@ -223,7 +223,7 @@ def _badge_place(
     free = inside.copy()
     for x, y in taken:
         free &= np.hypot(columns + 0.5 - x * scale, rows + 0.5 - y * scale) > 1.7 * unit * scale
-    core = np.pad(free if free.any() else inside, 1)
+    last = core = np.pad(free if free.any() else inside, 1)
     while core.any():  # peels until nothing is left: the last layer is the deepest
         last = core
         core = np.asarray(Image.fromarray(core.astype(np.uint8)).filter(ImageFilter.MinFilter(3))).astype(bool)

@@ -39,7 +39,7 @@ def doubling(size: int, step: int) -> int:
 
 def filled(batch: Sequence[_T], multiple: int) -> list[_T]:
     """The rows of a batch, and the first one again until they divide by ``multiple``."""
-    return [*batch, *batch[:1] * (-len(batch) % multiple)]
+    return [*batch, *list(batch[:1]) * (-len(batch) % multiple)]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -93,7 +93,7 @@ def check_batch(mesh: Mesh, batch_size: int, parts: int = 1) -> None:
 def local_rows(mesh: Mesh, batch_size: int) -> list[int]:
     """Which rows of a global batch this process has to load, in ascending order."""
     indices = NamedSharding(mesh, BATCH).addressable_devices_indices_map((batch_size,))
-    return sorted({row for (part,) in indices.values() for row in range(*part.indices(batch_size))})
+    return sorted({row for (part,) in filter(None, indices.values()) for row in range(*part.indices(batch_size))})
 
 
 def global_batch(

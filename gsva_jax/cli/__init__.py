@@ -22,7 +22,8 @@ COMMANDS = {
 }
 _DESCRIPTION = (
     "A picture and several expressions in; a mask for each, and a clear no for what is not there.\n\n"
-    "`gsva COMMAND --help` explains a command and has examples. GSVA_DEBUG=1 shows where an error came from."
+    "`gsva COMMAND --help` explains a command and has examples; `gsva --version` prints the version. "
+    "GSVA_DEBUG=1 shows where an error came from."
 )
 _parse = functools.partial(parse_command, "gsva", COMMANDS, _DESCRIPTION)
 

@@ -1,4 +1,4 @@
-"""`python -m gella_jax.cli` is `gella`."""
+"""`python -m gella_jax` is `gella`."""
 
 import sys
 

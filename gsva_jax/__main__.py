@@ -1,4 +1,4 @@
-"""`python -m gsva_jax.cli` is `gsva`."""
+"""`python -m gsva_jax` is `gsva`."""
 
 import sys
 
