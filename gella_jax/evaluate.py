@@ -8,6 +8,7 @@ it stopped.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+import gella_jax
 from gella_jax.predict import OUTPUTS, Gella
 from gella_jax.protocols import PROTOCOLS, TASKS, Item, Setting, Task, obstacle
 from gella_jax.published import TRUE_MASKS, markdown_table
@@ -22,6 +24,7 @@ from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.entity_masks import Entities, NoMasksError, read_masks
 from grounding_jax.data.pictures import open_annotated
 from grounding_jax.data.refer import Record
+from grounding_jax.files import digests
 from grounding_jax.language.batching import bucket, filled
 from grounding_jax.proposals import Proposals
 from grounding_jax.unfinished import Unfinished
@@ -76,7 +79,9 @@ def evaluate(
         raise ValueError(f"output_masks is {output_masks!r}, should be {' or '.join(OUTPUTS)}")
     setting = Setting(protocol, output_masks, tuple(getattr(source, "categories", ())))
     options = {"dataset": dataset, "protocol": protocol, "masks": str(masks), "output_masks": output_masks}
-    unfinished = Unfinished.of(gella, root, options, len(source), (out_json, markdown), process)
+    given = None if propose or str(masks) == TRUE_MASKS else functools.partial(_read_entities, masks=masks)
+    asked = {**options, "segmenter": _digest(masks) if propose else None}
+    unfinished = Unfinished.of(gella, gella_jax, root, asked, source, (out_json, markdown), process, given)
     size = bucket(min(batch_size, max(len(unfinished.todo), 1)), gella.batcher.multiple)
     items = ((index, _item(source[index], masks, propose)) for index in unfinished.todo)
     unfinished.work(f"{dataset}, {protocol}", _answer(gella, items, setting, task, size))
@@ -129,14 +134,22 @@ def _item(record: Any, masks: epath.PathLike, propose: Propose | None) -> Item:
     image = open_annotated(record.image, record.size)
     if propose is not None:
         return Item(record, image, propose(image).entities)
-    if str(masks) == TRUE_MASKS:
-        return Item(record, image, _true_entities(record))
-    name = record.image.name
+    return Item(record, image, _true_entities(record) if str(masks) == TRUE_MASKS else _read_entities(record, masks))
+
+
+def _read_entities(record: Any, masks: epath.PathLike) -> Entities:
+    """Somebody's masks of a picture, of which there may be none."""
     try:
-        file = mask_file(masks, name)
-        return Item(record, image, read_masks(file, record.size, image_id=record.image_id, name=name))
+        file = mask_file(masks, record.image.name)
+        return read_masks(file, record.size, image_id=record.image_id, name=record.image.name)
     except NoMasksError:
-        return Item(record, image, Entities(np.zeros((0, *record.size), bool), (), ()))
+        return Entities(np.zeros((0, *record.size), bool), (), ())
+
+
+def _digest(segmenter: epath.PathLike) -> str | None:
+    """Of the file or folder of a model that makes masks; None where what it is called is no path."""
+    path = epath.Path(segmenter)
+    return digests.of_file(path) if path.exists() else None
 
 
 def _true_entities(record: Any) -> Entities:

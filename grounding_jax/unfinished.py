@@ -7,29 +7,21 @@ processes and however often interrupted.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, Self
+from types import ModuleType
+from typing import Any, Self
 
 import jax
-import numpy as np
 from etils import epath
 from rich.console import Console
 from rich.progress import Progress
 
+from grounding_jax.evaluation.identity import Model, Records, identity_of
 from grounding_jax.sharding.hosts import wait_for_all
 from grounding_jax.terminal import COUNTED
 
 _NAMED = 8  # pictures that an error names, of those that are missing
-
-
-class Model(Protocol):
-    """What tells models in memory apart."""
-
-    config: Any
-    dtype: Any
-    params: dict
 
 
 class Unfinished:
@@ -70,26 +62,27 @@ class Unfinished:
     def of(
         cls,
         model: Model,
+        system: ModuleType,
         root: epath.PathLike,
         options: dict,
-        num_images: int,
+        source: Records,
         files: Sequence[epath.PathLike | None],
         process: tuple[int, int] | None,
+        given: Callable[[Any], Any] | None = None,
     ) -> Self:
         """The evaluation of a model in memory, kept beside the first of the files that is asked for.
 
         Args:
-            model: has ``config``, ``dtype`` and ``params``.
+            model, system, source, given: see `identity_of`.
             root: of the datasets.
             options: what else tells evaluations apart.
-            num_images: of the dataset.
             files: to be written in the end; None are not.
             process: (which, of how many) share the pictures, by default those of JAX.
         """
         file = next(filter(None, files), None)
-        digest = fingerprint(model.config.to_json(), model.dtype, model.params) if file else ""
+        identity = identity_of(model, system, source, given) if file else {}
         process = process or (jax.process_index(), jax.process_count())
-        return cls(file, {"model": digest, "data": str(root), **options}, num_images, process)
+        return cls(file, {"data": str(root), **options, **identity}, len(source), process)
 
     @property
     def todo(self) -> list[int]:
@@ -158,20 +151,6 @@ class Unfinished:
             if before.get(key) != value:
                 raise ValueError(
                     f"{file} is from an unfinished evaluation with {key} {before.get(key)!r}, this one has {value!r}: "
-                    "finish that one first, or delete the file"
+                    "finish that one first, or delete the file to start anew"
                 )
         return {line["index"]: line for line in lines}
-
-
-def fingerprint(sizes: str, dtype, params: dict) -> str:
-    """Tells models apart: a digest of the sizes, the dtype and the first numbers of every array."""
-    digest = hashlib.sha256(f"{sizes} {np.dtype(dtype)}".encode())
-    for leaf in jax.tree.leaves(_first_numbers(params)):
-        digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()[:16]
-
-
-@jax.jit
-def _first_numbers(params: dict) -> dict:
-    # Cut first: of a leaf that is spread over devices, the whole would be put together.
-    return jax.tree.map(lambda leaf: leaf[:1].reshape(-1)[:16], params)

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from etils import epath
 
+import gsva_jax
 from grounding_jax.data.datasets import check_evaluated, open_dataset
 from grounding_jax.data.masks import mask_record
 from grounding_jax.data.pictures import open_annotated
@@ -88,7 +89,7 @@ def evaluate(
     asked = {"dataset": dataset, "protocol": protocol, "blind": blind, **_question(gsva, dataset, protocol, question)}
     options = {**asked, "predictions": bool(predictions or gallery)}
     files = (out_json, predictions, markdown, gallery)
-    unfinished = Unfinished.of(gsva, root, options, len(source), files, process)
+    unfinished = Unfinished.of(gsva, gsva_jax, root, options, source, files, process)
     unfinished.work(f"{dataset}, {protocol}", _answer(gsva, source, unfinished.todo, batch_size, options))
     lines = unfinished.gather()
     report = {**asked, **_report(dataset, protocol, lines)}

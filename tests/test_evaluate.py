@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import re
+import shutil
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -159,6 +162,34 @@ def test_an_interrupted_evaluation_goes_on(gsva, source, tmp_path, monkeypatch):
     assert lines[0]["target_area"] == truth["gt_masks_0"][0].sum()
 
 
+@pytest.mark.parametrize("changed", ["instances.json", "grefs(unc).json", "picture", "weights"])
+def test_an_interrupted_evaluation_of_something_else_is_not_gone_on_with(gsva, source, tmp_path, monkeypatch, changed):
+    """As gIoU .392 for .785 once came out: one half of the answers were about masks that had changed since."""
+    data, out = tmp_path / "data", tmp_path / "report.json"
+    shutil.copytree(source / "data", data)
+    monkeypatch.setattr(evaluation, "predict", perfect([], stop_after=2))
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(gsva, data, GREFCOCO, "guided", out, batch_size=1)
+    monkeypatch.setattr(evaluation, "predict", perfect([]))
+    if changed == "weights":
+        params = jax.tree.map(lambda leaf: leaf, gsva.params)
+        params["llama"]["embed"]["embedding"] = params["llama"]["embed"]["embedding"].at[-1, -1].add(1)
+        gsva = gsva_jax.Gsva(gsva.config, params, gsva.tokenizer, gsva.dtype)
+    elif changed == "picture":
+        picture = open_dataset(data, GREFCOCO)[0].image
+        picture.write_bytes(picture.read_bytes() + b"another end")
+    else:
+        file = data / "refer_seg" / "grefcoco" / changed
+        before = file.read_text()
+        file.write_text(re.sub(r"(\d)\.\d+", r"\g<1>.0", before) if changed == "instances.json" else before.lower())
+        assert file.read_text() != before
+    what = "model" if changed == "weights" else "records"
+    with pytest.raises(ValueError, match=f"unfinished evaluation with {what} '.*', this one has '.*delete the file"):
+        evaluate(gsva, data, GREFCOCO, "guided", out)
+    out.with_suffix(".partial.jsonl").unlink()
+    assert evaluate(gsva, data, GREFCOCO, "guided", out)["gIoU"] == pytest.approx(1, abs=1e-4)
+
+
 def always_writes(text: str, tokenizer):
     """A stand-in for `predict.write` that gives every question the same answer."""
 
@@ -247,10 +278,12 @@ def test_numbers_by_kind_of_expression(gsva, monkeypatch):
     assert all(isinstance(value, str | bool | int | float) for value in report.values())
 
 
-def perfect(asked: list[int]):
+def perfect(asked: list[int], stop_after: int | None = None):
     """A stand-in for `protocols.predict` that knows the answers, and lists the pictures it was asked about."""
 
     def answer(gsva, protocol, requests, pictures, with_absent):
+        if len(asked) == stop_after:
+            raise KeyboardInterrupt
         asked.extend(request.index for request in requests)
         nothing = [np.zeros(request.num_targets, bool) for request in requests]
         truth = [(request.record.masks, request.record.rejected) for request in requests]

@@ -20,11 +20,11 @@ from grounding_jax.data.packed import (
     KIND,
     RECORD,
     Progress,
-    checksum,
     is_packed,
     pack_record,
     read_checksums,
 )
+from grounding_jax.files.digests import of_file
 
 _VERSION = tfds.core.Version("1.0.0")
 _SPLIT = "records"
@@ -127,7 +127,7 @@ def _pack(
         shard = range(start, min(start + _SHARD_RECORDS, len(source)))
         writer.add_examples({_SPLIT: map(example, shard)})
     writer.close_all()
-    return {str(path.relative_to(out)): checksum(path) for path in map(epath.Path, info.splits[_SPLIT].filepaths)}
+    return {str(path.relative_to(out)): of_file(path) for path in map(epath.Path, info.splits[_SPLIT].filepaths)}
 
 
 def _dataset_info(out: epath.Path, source: Source, features: Iterable[str]) -> tfds.core.DatasetInfo:
