@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from gella_jax.cli import main
-from gella_jax.evaluate import check_dataset, evaluate, mask_file
+from gella_jax.evaluation.published import PUBLISHED, markdown_table
+from gella_jax.evaluation.run import check_dataset, evaluate, mask_file
+from gella_jax.evaluation.tasks import TASKS, match_nouns
 from gella_jax.panoptic import Panoptic, Segment
 from gella_jax.predict import Grounding, Noun, Reference
-from gella_jax.protocols import TASKS, match_nouns
-from gella_jax.published import PUBLISHED, markdown_table
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.entity_masks import Entities, read_masks
 from grounding_jax.data.masks import mask_record

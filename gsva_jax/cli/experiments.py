@@ -61,8 +61,8 @@ class Evaluate(OnMesh):
         """Evaluates, prints the numbers, and writes them."""
         from grounding_jax.data.datasets import KNOWN_DATASETS, open_dataset
         from grounding_jax.sharding import hosts
-        from gsva_jax.evaluate import check_dataset, evaluate
-        from gsva_jax.published import markdown_table
+        from gsva_jax.evaluation.published import markdown_table
+        from gsva_jax.evaluation.run import check_dataset, evaluate
 
         hosts.start()
         check_dataset(self.dataset, self.protocol, self.question)

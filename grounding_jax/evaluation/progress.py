@@ -8,23 +8,19 @@ processes and however often interrupted.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import ModuleType
-from typing import Any, Self
+from collections.abc import Iterable, Mapping, Sequence
 
-import jax
 from etils import epath
 from rich.console import Console
 from rich.progress import Progress
 
-from grounding_jax.evaluation.identity import Model, Records, identity_of
 from grounding_jax.sharding.hosts import wait_for_all
 from grounding_jax.terminal import COUNTED
 
 _NAMED = 8  # pictures that an error names, of those that are missing
 
 
-class Unfinished:
+class PartialResults:
     """An evaluation that is under way, as one of the processes that share it sees it.
 
     Attributes:
@@ -57,32 +53,6 @@ class Unfinished:
         self.own = range(num_images)[index::count]
         self.done = self._resume() if report else {}
         self.is_first = index == 0
-
-    @classmethod
-    def of(
-        cls,
-        model: Model,
-        system: ModuleType,
-        root: epath.PathLike,
-        options: dict,
-        source: Records,
-        files: Sequence[epath.PathLike | None],
-        process: tuple[int, int] | None,
-        given: Callable[[Any], Any] | None = None,
-    ) -> Self:
-        """The evaluation of a model in memory, kept beside the first of the files that is asked for.
-
-        Args:
-            model, system, source, given: see `identity_of`.
-            root: of the datasets.
-            options: what else tells evaluations apart.
-            files: to be written in the end; None are not.
-            process: (which, of how many) share the pictures, by default those of JAX.
-        """
-        file = next(filter(None, files), None)
-        identity = identity_of(model, system, source, given) if file else {}
-        process = process or (jax.process_index(), jax.process_count())
-        return cls(file, {"data": str(root), **options, **identity}, len(source), process)
 
     @property
     def todo(self) -> list[int]:
@@ -124,11 +94,10 @@ class Unfinished:
             )
         return [done[index] for index in range(self._num_images)]
 
-    def finish(self, texts: Mapping[epath.PathLike | None, Callable[[], str]]) -> None:
-        """Writes the files that are asked for, on the first process, and deletes its own when all have read them."""
+    def finish(self, texts: Mapping[epath.PathLike, str]) -> None:
+        """Writes files, and deletes those of what was under way once all processes have read them."""
         for place, text in texts.items():
-            if place and self.is_first:
-                epath.Path(place).write_text(text())
+            epath.Path(place).write_text(text)
         wait_for_all("every process has read the parts of the evaluation")
         if self.is_first:
             for file in self._files:
