@@ -15,14 +15,8 @@ from typing import Any
 from etils import epath
 
 from grounding_jax.data import files
-from grounding_jax.data.entityseg import CocoEntityRecord, EntityRecord
-from grounding_jax.data.llava_instruct import VqaRecord
-from grounding_jax.data.narratives import NarrativeRecord
-from grounding_jax.data.panoptic import PanopticRecord
 from grounding_jax.data.panoptic_classes import Category
-from grounding_jax.data.parts import PartRecord
-from grounding_jax.data.reasonseg import ReasonRecord
-from grounding_jax.data.refer import Record
+from grounding_jax.data.registry import RECORDS, AnyRecord
 from grounding_jax.data.semantic import LabelMapRecord, class_meanings
 from grounding_jax.files.digests import of_file
 
@@ -32,18 +26,6 @@ RECORD = "record"
 KIND, CLASSES, CATEGORIES = "kind", "classes", "categories"  # in the metadata of a dataset
 _MEANINGS = "meanings"  # of label maps; not stored with each record, since they follow from the classes
 
-AnyRecord = (
-    Record
-    | ReasonRecord
-    | LabelMapRecord
-    | PartRecord
-    | VqaRecord
-    | PanopticRecord
-    | NarrativeRecord
-    | EntityRecord
-    | CocoEntityRecord
-)
-_KINDS = {kind.__name__: kind for kind in typing.get_args(AnyRecord)}
 Progress = Callable[[str, int, int], None]  # is told what is worked on, how much is done, and of how much
 
 
@@ -94,7 +76,7 @@ class PackedSource:
         info = tfds.builder_from_directory(next(iter(self._checksums)).parent).info
         self.classes = tuple(info.metadata[CLASSES])
         self.categories = tuple(Category(*values) for values in info.metadata.get(CATEGORIES, ()))
-        self._kind = _KINDS[info.metadata[KIND]]
+        self._kind = RECORDS[info.metadata[KIND]]
         self._types = typing.get_type_hints(self._kind)
         self._common = {_MEANINGS: class_meanings(dataset, self.classes)} if self._kind is LabelMapRecord else {}
         self._features = info.features

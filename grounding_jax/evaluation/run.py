@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 from etils import epath
 
-from grounding_jax.data.own_data import OWN_DATA
+from grounding_jax.data.registry import listed
 from grounding_jax.evaluation.identity import Records, identity_of
 from grounding_jax.evaluation.progress import PartialResults
 from grounding_jax.language.batching import bucket, filled
@@ -83,18 +83,25 @@ class Evaluation:
 
 
 def find_task(tasks: Mapping[str, Task], dataset: str, protocol: str) -> Task:
-    """The task of a dataset in a table that has them by names of datasets, or by `OWN_DATA`.
+    """The task of a dataset in a table that has them by names of datasets, or by how names begin (`Dataset.prefix`).
 
     Raises:
         ValueError: the dataset can't be evaluated, or not in this protocol.
     """
-    task = tasks.get(OWN_DATA if dataset.startswith(OWN_DATA) else dataset)
+    task = tasks.get(dataset) or next(
+        (tasks[prefix] for prefix in _prefixes(tasks) if dataset.startswith(prefix)), None
+    )
     if task is None:
-        raise ValueError(f"'{dataset}' can't be evaluated; the datasets that can are {', '.join(tasks)}")
+        names = listed(name for name in tasks if name not in _prefixes(tasks))
+        raise ValueError(f"'{dataset}' can't be evaluated; the datasets that can are {names}")
     if protocol not in task.protocols:
         known = task.protocols if protocol in PROTOCOLS else PROTOCOLS
         raise ValueError(f"'{dataset}' has no protocol '{protocol}'; there are {', '.join(known)}")
     return task
+
+
+def _prefixes(tasks: Mapping[str, Task]) -> list[str]:
+    return [name for name in tasks if name.endswith("|")]
 
 
 def run(

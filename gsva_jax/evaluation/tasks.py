@@ -202,7 +202,7 @@ _BY_KIND = {"grefcoco": _GREFCOCO, "refzom": _REFZOM}
 
 TASKS: dict[str, Task] = {
     **{name: _BY_KIND.get(name.partition("|")[0], _PRESENT) for name in REFER_DATASETS},
-    **dict.fromkeys(REASONSEG_DATASETS, _REASON),
+    **dict.fromkeys((*REASONSEG_DATASETS, "ReasonSeg|"), _REASON),
     "ade20k|validation": _CLASSES,
     OWN_DATA: _GREFCOCO,
 }
