@@ -27,7 +27,7 @@ from grounding_jax.data.scene_files import write_scenes
 from grounding_jax.sharding.hosts import ADDRESS, COUNT, INDEX
 from grounding_jax.training.preemption import EXIT_PREEMPTED
 from grounding_jax.training.run_folder import LOG_FILE, RESULT
-from gsva_jax.evaluate import evaluate
+from gsva_jax.evaluation.run import evaluate
 from gsva_jax.training.experiment import load_config
 
 CONFIG = "gsva_tiny_packed"

@@ -13,7 +13,7 @@ from etils import epath
 
 import gsva_jax
 from grounding_jax.data.scene_files import write_scenes
-from gsva_jax.evaluate import evaluate
+from gsva_jax.evaluation.run import evaluate
 
 DATASETS = {"val": "grefcoco|unc|val", "test": "grefcoco|unc|testA"}
 TOTALS = ("gIoU", "cIoU", "N_acc", "T_acc", "Pr@0.5")

@@ -18,7 +18,7 @@ from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.pictures import open_picture
 from grounding_jax.models import llama
 from gsva_jax import passes, prompts
-from gsva_jax.evaluate import evaluate
+from gsva_jax.evaluation.run import evaluate
 from gsva_jax.predict import ASSETS
 
 SCENES, DATASET = ASSETS / "scenes", "grefcoco|unc|testA"

@@ -8,9 +8,9 @@ import pytest
 
 import gsva_jax
 from grounding_jax.data.datasets import open_dataset
-from gsva_jax import evaluate as evaluation
-from gsva_jax.evaluate import evaluate
-from gsva_jax.protocols import Prediction, PresentClasses, prepare
+from gsva_jax.evaluation import protocols
+from gsva_jax.evaluation.protocols import Prediction, PresentClasses, prepare
+from gsva_jax.evaluation.run import evaluate
 from tests.small_datasets import write_label_maps
 
 DATASET = "ade20k|validation"
@@ -31,7 +31,7 @@ def tree(tmp_path_factory):
 def test_every_class_is_a_conversation_of_its_own(gsva, tree):
     root, truth = tree
     records = [PresentClasses(record) for record in open_dataset(root, DATASET)]
-    requests = [prepare(gsva, "official", k, record) for k, record in enumerate(records)]
+    requests = [prepare(gsva, "official", record) for record in records]
     for request, picture in zip(requests, truth, strict=True):
         names = [name for (name,) in picture.texts]
         texts = [gsva.tokenizer.decode(text.ids) for text in request.texts]
@@ -48,12 +48,14 @@ def test_pixels_are_pooled_by_class_and_ignored_ones_left_out(gsva, tree, monkey
     root, truth = tree
     answered = [np.random.default_rng(k).random(picture.masks.shape) < 0.7 for k, picture in enumerate(truth)]
 
+    numbers = {record.image_id: number for number, record in enumerate(open_dataset(root, DATASET))}
+
     def answer(gsva, protocol, requests, pictures, with_absent):
         assert not with_absent
-        masks = [answered[request.index] for request in requests]
+        masks = [answered[numbers[request.record.image_id]] for request in requests]
         return [Prediction(m, np.zeros(len(m), bool), np.zeros(len(m), bool), np.ones(len(m))) for m in masks]
 
-    monkeypatch.setattr(evaluation, "predict", answer)
+    monkeypatch.setattr(protocols, "predict", answer)
     report = evaluate(gsva, root, DATASET, "official", batch_size=2)
     inter, union = collections.defaultdict(int), collections.defaultdict(int)
     for picture, masks in zip(truth, answered, strict=True):
@@ -85,7 +87,7 @@ def test_the_model_is_asked(gsva, tree, tmp_path):
 
 
 def test_only_what_has_metrics_is_evaluated(gsva, tree):
-    with pytest.raises(ValueError, match=r"'ade20k\|validation' has the official protocol only, not 'guided'"):
+    with pytest.raises(ValueError, match=r"'ade20k\|validation' has no protocol 'guided'; there are official"):
         evaluate(gsva, tree[0], DATASET, "guided")
     with pytest.raises(ValueError, match=r"'cocostuff\|train2017' can't be evaluated"):
         evaluate(gsva, tree[0], "cocostuff|train2017", "official")

@@ -134,7 +134,7 @@ def test_an_output_folder_that_cannot_be_written(tmp_path, picture, capsys):
 def test_an_unknown_dataset(tmp_path, capsys):
     words = ["evaluate", "--data", tmp_path, "--protocol", "official", "--dataset"]
     error = failed(capsys, *words, "grefcoc|unc|val")
-    assert "unknown dataset 'grefcoc|unc|val'" in error and "grefcoco|unc|train/val/testA/testB" in error
+    assert "'grefcoc|unc|val' can't be evaluated" in error and "grefcoco|unc|train/val/testA/testB" in error
 
 
 def test_bad_model_folders(golden_model, picture, tmp_path, capsys):

@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import re
+import shutil
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,12 +14,13 @@ from pycocotools import mask as coco
 import gsva_jax
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.pictures import open_picture
+from grounding_jax.evaluation.run import PROTOCOLS
 from grounding_jax.language.generation import Generation
 from grounding_jax.models.llava import IMAGE_TOKEN
-from gsva_jax import evaluate as evaluation
-from gsva_jax import passes, predict, protocols
-from gsva_jax.evaluate import evaluate
-from gsva_jax.protocols import Prediction, prepare, teacher_force
+from gsva_jax import passes, predict
+from gsva_jax.evaluation import protocols, tasks
+from gsva_jax.evaluation.protocols import Prediction, prepare, teacher_force
+from gsva_jax.evaluation.run import evaluate
 
 DATASETS = {
     "grefcoco_val": "grefcoco|unc|val",
@@ -74,7 +78,7 @@ def test_official_items_are_those_of_the_release(gsva, source, name):
     with_absent = name in ("grefcoco_val", "refzom_test")
     for start in range(0, len(records), 2):
         numbers = [start, min(start + 1, len(records) - 1)]
-        requests = [prepare(gsva, "official", i, records[i]) for i in numbers]
+        requests = [prepare(gsva, "official", records[i]) for i in numbers]
         items = [dict(np.load(source / f"eval_{name}_{i}.npz")) for i in numbers]
         most = max(request.num_targets for request in requests)
         row = gsva.batcher.pack([request.texts for request in requests], most)
@@ -105,7 +109,7 @@ def _ignored(record) -> np.ndarray:
 
 def test_reading_again_may_reach_back_into_the_picture(gsva, source):
     record = open_dataset(source / "data", GREFCOCO)[2]
-    row = gsva.batcher.pack([prepare(gsva, "official", 2, record).texts] * 2, len(record.expressions))
+    row = gsva.batcher.pack([prepare(gsva, "official", record).texts] * 2, len(record.expressions))
     _, patches = gsva.see([open_picture(record.image)] * 2)
     expected = passes.read_rows(gsva.config, gsva.params, row, patches)
     other = {**row, "ids": np.where(row["ids"] == gsva.tokenizer.rej, gsva.tokenizer.seg[0], row["ids"])}
@@ -128,13 +132,15 @@ def test_an_interrupted_evaluation_goes_on(gsva, source, tmp_path, monkeypatch):
     out, listed, partial = (tmp_path / name for name in ("a.json", "a.jsonl", "a.partial.jsonl"))
     answered = []
 
+    predict = protocols.predict
+
     def counted(gsva, protocol, requests, pictures, with_absent):
         if len(answered) == 2 and stopping:
             raise KeyboardInterrupt
-        answered.extend(request.index for request in requests)
-        return protocols.predict(gsva, protocol, requests, pictures, with_absent)
+        answered.extend(request.record.image_id for request in requests)
+        return predict(gsva, protocol, requests, pictures, with_absent)
 
-    monkeypatch.setattr(evaluation, "predict", counted)
+    monkeypatch.setattr(protocols, "predict", counted)
     arguments = (gsva, source / "data", GREFCOCO, "official", out, listed)
     stopping = True
     with pytest.raises(KeyboardInterrupt):
@@ -145,18 +151,46 @@ def test_an_interrupted_evaluation_goes_on(gsva, source, tmp_path, monkeypatch):
     partial.write_text(partial.read_text() + '{"index": 2, "outc')  # stopped in the middle of a line
     stopping = False
     report = evaluate(*arguments, batch_size=2)
-    assert sorted(answered) == [0, 1, 2, 3] and not partial.exists()
+    records = open_dataset(source / "data", GREFCOCO)
+    assert sorted(answered) == [record.image_id for record in records] and not partial.exists()
     expected = json.loads((source / "meta.json").read_text())["metrics"]["grefcoco_val"]
     assert {key: report[key] for key in expected} == pytest.approx(expected, abs=2e-3)
 
     lines = [json.loads(line) for line in listed.read_text().splitlines()]
-    records = open_dataset(source / "data", GREFCOCO)
     assert [line["expression"] for line in lines] == [text for record in records for text in record.expressions]
     truth = np.load(source / "eval_grefcoco_val_0.npz")
     mask = coco.decode(lines[0]["segmentation"]).astype(bool)
     assert np.mean(mask != (truth["out/pred_masks"][0] >= 0)) < 1e-3
     assert lines[0]["area"] == mask.sum() and 0 <= lines[0]["score"] <= 1
     assert lines[0]["target_area"] == truth["gt_masks_0"][0].sum()
+
+
+@pytest.mark.parametrize("changed", ["instances.json", "grefs(unc).json", "picture", "weights"])
+def test_an_interrupted_evaluation_of_something_else_is_not_gone_on_with(gsva, source, tmp_path, monkeypatch, changed):
+    """As gIoU .392 for .785 once came out: one half of the answers were about masks that had changed since."""
+    data, out = tmp_path / "data", tmp_path / "report.json"
+    shutil.copytree(source / "data", data)
+    monkeypatch.setattr(protocols, "predict", perfect([], stop_after=2))
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(gsva, data, GREFCOCO, "guided", out, batch_size=1)
+    monkeypatch.setattr(protocols, "predict", perfect([]))
+    if changed == "weights":
+        params = jax.tree.map(lambda leaf: leaf, gsva.params)
+        params["llama"]["embed"]["embedding"] = params["llama"]["embed"]["embedding"].at[-1, -1].add(1)
+        gsva = gsva_jax.Gsva(gsva.config, params, gsva.tokenizer, gsva.dtype)
+    elif changed == "picture":
+        picture = open_dataset(data, GREFCOCO)[0].image
+        picture.write_bytes(picture.read_bytes() + b"another end")
+    else:
+        file = data / "refer_seg" / "grefcoco" / changed
+        before = file.read_text()
+        file.write_text(re.sub(r"(\d)\.\d+", r"\g<1>.0", before) if changed == "instances.json" else before.lower())
+        assert file.read_text() != before
+    what = "model" if changed == "weights" else "records"
+    with pytest.raises(ValueError, match=f"unfinished evaluation with {what} '.*', this one has '.*delete the file"):
+        evaluate(gsva, data, GREFCOCO, "guided", out)
+    out.with_suffix(".partial.jsonl").unlink()
+    assert evaluate(gsva, data, GREFCOCO, "guided", out)["gIoU"] == pytest.approx(1, abs=1e-4)
 
 
 def always_writes(text: str, tokenizer):
@@ -207,7 +241,7 @@ def test_generated_answers_are_read_in_order(gsva, source, tmp_path, monkeypatch
 
 def test_a_model_without_rejection_answers_one_target_a_conversation(lisa, source, monkeypatch):
     monkeypatch.setattr(predict, "write", always_writes("Sure, it is [SEG].", lisa.tokenizer))
-    for protocol in protocols.PROTOCOLS:
+    for protocol in PROTOCOLS:
         report = evaluate(lisa, source / "data", DATASETS["refzom_test"], protocol, batch_size=2)
         assert (report["N_acc"], report["T_acc"]) == (0, 1)
     assert report["num_missing"] == report["num_surplus"] == 0
@@ -215,12 +249,12 @@ def test_a_model_without_rejection_answers_one_target_a_conversation(lisa, sourc
 
 def test_instructions_keep_their_words_and_long_texts_are_counted(gsva, source):
     record = open_dataset(source / "data", "ReasonSeg|val")[0]  # a whole sentence
-    request = prepare(gsva, "guided", 0, record)
+    request = prepare(gsva, "guided", record)
     text = gsva.tokenizer.decode(request.texts[0].ids)
     assert "woman ? Please output segmentation mask. ASSISTANT: Sure, it is [SEG]." in text and not request.too_long
     config = dataclasses.replace(gsva.config, model_max_length=100)
     short = gsva_jax.Gsva(config, gsva.params, gsva.tokenizer, gsva.dtype)
-    assert all(prepare(short, protocol, 0, record).too_long for protocol in protocols.PROTOCOLS)
+    assert all(prepare(short, protocol, record).too_long for protocol in PROTOCOLS)
 
 
 def test_numbers_by_kind_of_expression(gsva, monkeypatch):
@@ -236,7 +270,7 @@ def test_numbers_by_kind_of_expression(gsva, monkeypatch):
             predictions.append(Prediction(masks, record.rejected, np.zeros(n, bool), np.ones(n)))
         return predictions
 
-    monkeypatch.setattr(evaluation, "predict", answer)
+    monkeypatch.setattr(protocols, "predict", answer)
     report = evaluate(gsva, SCENES, "grefcoco|unc|testA", "guided", blind=True)
     assert report["blind"] and report["N_acc[absent]"] == report["N_acc"] == report["T_acc"] == 1
     assert report["Pr@0.5[size]"] == report["gIoU[size]"] == 0
@@ -247,11 +281,13 @@ def test_numbers_by_kind_of_expression(gsva, monkeypatch):
     assert all(isinstance(value, str | bool | int | float) for value in report.values())
 
 
-def perfect(asked: list[int]):
+def perfect(asked: list[int], stop_after: int | None = None):
     """A stand-in for `protocols.predict` that knows the answers, and lists the pictures it was asked about."""
 
     def answer(gsva, protocol, requests, pictures, with_absent):
-        asked.extend(request.index for request in requests)
+        if len(asked) == stop_after:
+            raise KeyboardInterrupt
+        asked.extend(request.record.image_id for request in requests)
         nothing = [np.zeros(request.num_targets, bool) for request in requests]
         truth = [(request.record.masks, request.record.rejected) for request in requests]
         return [Prediction(*pair, no, 1.0 - pair[1]) for pair, no in zip(truth, nothing, strict=True)]
@@ -261,10 +297,11 @@ def perfect(asked: list[int]):
 
 def test_several_processes_count_every_picture_once(gsva, tmp_path, monkeypatch):
     asked, out, listed = [], tmp_path / "report.json", tmp_path / "predictions.jsonl"
-    monkeypatch.setattr(evaluation, "predict", perfect(asked))
+    monkeypatch.setattr(protocols, "predict", perfect(asked))
     arguments = (gsva, SCENES, "grefcoco|unc|testA", "guided")
     alone = evaluate(*arguments, batch_size=4)
-    assert sorted(asked) == list(range(12)) and alone["gIoU"] == pytest.approx(1, abs=1e-4)
+    everything = [record.image_id for record in open_dataset(SCENES, "grefcoco|unc|testA")]
+    assert sorted(asked) == everything and len(everything) == 12 and alone["gIoU"] == pytest.approx(1, abs=1e-4)
 
     asked.clear()
     for index in (0, 2):
@@ -273,7 +310,7 @@ def test_several_processes_count_every_picture_once(gsva, tmp_path, monkeypatch)
     reports = [evaluate(*arguments, out, listed, batch_size=2, process=(index, 3)) for index in (1, 2)]
     assert not out.exists() and not listed.exists()  # they are the first one's to write
     reports.append(evaluate(*arguments, out, listed, batch_size=2, process=(0, 3)))
-    assert sorted(asked) == list(range(12)) and reports == [alone] * 3
+    assert sorted(asked) == everything and reports == [alone] * 3
     assert json.loads(out.read_text()) == alone and {*tmp_path.iterdir()} == {out, listed}
     assert len(listed.read_text().splitlines()) == alone["num_targets"]
 
@@ -288,19 +325,19 @@ def test_forms_of_the_question(gsva, lisa, source, tmp_path, monkeypatch):
         "outline": f"Outline {name} in this image with segmentation masks",
     }
     for question, words in forms.items():
-        (text,) = prepare(gsva, "official", 1, record, question).texts
+        (text,) = prepare(gsva, "official", record, question).texts
         answer = f"Sure,{name}:{'[REJ]' if record.rejected[0] else '[SEG]'}."
         expected = gsva.batcher.encode([[(f"<image>\n {words}", answer)]])
         np.testing.assert_array_equal(text.ids, expected[0].ids)
     assert len({*forms.values()}) == 4
 
-    monkeypatch.setattr(evaluation, "predict", perfect([]))
+    monkeypatch.setattr(protocols, "predict", perfect([]))
     out, table = tmp_path / "report.json", tmp_path / "table.md"
     report = evaluate(gsva, source / "data", GREFCOCO, "official", out, markdown=table, question="where")
     assert report["question"] == "where" and "GSVA, Where (official)" in table.read_text()
     assert "| gIoU | 100.00 | 63.43 |" in table.read_text()
     assert "question" not in evaluate(gsva, source / "data", GREFCOCO, "guided")
-    monkeypatch.setattr(evaluation, "predict", None)  # interrupted at once
+    monkeypatch.setattr(protocols, "predict", None)  # interrupted at once
     with pytest.raises(TypeError):
         evaluate(gsva, source / "data", GREFCOCO, "official", out, question="where")
     with pytest.raises(ValueError, match="unfinished evaluation with question 'where', this one has 'show'"):
@@ -312,12 +349,12 @@ def test_forms_of_the_question(gsva, lisa, source, tmp_path, monkeypatch):
 
 
 def test_clear_errors(gsva, source):
-    with pytest.raises(ValueError, match="unknown dataset 'coco'; the known ones are grefcoco|unc|"):
+    with pytest.raises(ValueError, match="'coco' can't be evaluated; the datasets that can are grefcoco|unc|"):
         evaluate(gsva, source / "data", "coco", "official")
-    with pytest.raises(ValueError, match="unknown protocol 'free'; there are official, guided, generated"):
+    with pytest.raises(ValueError, match="has no protocol 'free'; there are official, guided, generated"):
         evaluate(gsva, source / "data", GREFCOCO, "free")
     with pytest.raises(ValueError, match="unknown question 'why'; there are what, where, show, outline"):
         evaluate(gsva, source / "data", GREFCOCO, "official", question="why")
     record = dataclasses.replace(open_dataset(source / "data", GREFCOCO)[0], size=(10, 20))
     with pytest.raises(ValueError, match="has 96 x 140 pixels, but its annotation is for 10 x 20"):
-        evaluation._picture(record, blind=False)
+        tasks._picture(record, blind=False)

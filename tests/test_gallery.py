@@ -11,11 +11,13 @@ from PIL import Image
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.drawing.legend import COLOURS
 from grounding_jax.drawing.overlay import draw_overlay, draw_targets
+from grounding_jax.evaluation.gallery import SHOWN, choose
 from grounding_jax.metrics.outcomes import Outcome
-from gsva_jax import evaluate as evaluation
 from gsva_jax import predict
-from gsva_jax.gallery import SHOWN, choose, picture_iou
-from gsva_jax.protocols import Prediction
+from gsva_jax.evaluation import protocols
+from gsva_jax.evaluation.gallery import picture_iou
+from gsva_jax.evaluation.protocols import Prediction
+from gsva_jax.evaluation.run import evaluate
 
 SCENES, DATASET = predict.ASSETS / "scenes", "grefcoco|unc|testA"
 
@@ -50,27 +52,29 @@ def test_targets_are_drawn_as_on_the_overlay():
 def test_the_page_of_an_interrupted_evaluation(golden_model, tmp_path, monkeypatch):
     """Answers that get worse from picture to picture, the second batch of them after an interruption."""
     gsva, asked, stopping = predict.load(golden_model), [], True
+    numbers_of = {record.image_id: number for number, record in enumerate(open_dataset(SCENES, DATASET))}
 
     def answer(gsva, protocol, requests, pictures, with_absent):
         if stopping and asked:
             raise KeyboardInterrupt
-        asked.extend(request.index for request in requests)
+        indices = [numbers_of[request.record.image_id] for request in requests]
+        asked.extend(indices)
         predictions = []
-        for request in requests:
+        for index, request in zip(indices, requests, strict=True):
             masks = request.record.masks.copy()
-            columns = np.arange(masks.shape[2]) >= masks.shape[2] * (1 - request.index / 24)
-            rejected = request.record.rejected & (request.index < 6)
+            columns = np.arange(masks.shape[2]) >= masks.shape[2] * (1 - index / 24)
+            rejected = request.record.rejected & (index < 6)
             predictions.append(Prediction(masks & ~columns, rejected, np.zeros(len(masks), bool), 1 - rejected))
         return predictions
 
-    monkeypatch.setattr(evaluation, "predict", answer)
+    monkeypatch.setattr(protocols, "predict", answer)
     page, report = tmp_path / "page.html", tmp_path / "report.json"
     arguments = dict(gallery=page, blind=True, batch_size=4)
     with pytest.raises(KeyboardInterrupt):
-        evaluation.evaluate(gsva, SCENES, DATASET, "guided", report, **arguments)
+        evaluate(gsva, SCENES, DATASET, "guided", report, **arguments)
     assert not page.exists()
     stopping = False
-    numbers = evaluation.evaluate(gsva, SCENES, DATASET, "guided", report, **arguments)
+    numbers = evaluate(gsva, SCENES, DATASET, "guided", report, **arguments)
     assert sorted(asked) == list(range(12)) and {*tmp_path.iterdir()} == {page, report}
 
     text = page.read_text()

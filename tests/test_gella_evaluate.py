@@ -3,24 +3,26 @@
 import functools
 import json
 import re
+import shutil
 import types
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from gella_jax.cli import main
-from gella_jax.evaluate import check_dataset, evaluate, mask_file
+from gella_jax.evaluation.published import PUBLISHED, markdown_table
+from gella_jax.evaluation.run import check_dataset, evaluate, mask_file
+from gella_jax.evaluation.tasks import TASKS, match_nouns
 from gella_jax.panoptic import Panoptic, Segment
 from gella_jax.predict import Grounding, Noun, Reference
-from gella_jax.protocols import TASKS, match_nouns
-from gella_jax.published import PUBLISHED, markdown_table
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.entity_masks import Entities, read_masks
 from grounding_jax.data.masks import mask_record
 from tests.command_line import failed
 from tests.small_datasets import write_all
-from tests.small_gella import small_gella
+from tests.small_gella import small_gella, small_tokenizer
 from tests.small_panoptic import write_entityseg, write_narratives, write_panoptic_tree
 
 pytestmark = pytest.mark.usefixtures("no_kept_programs")
@@ -48,6 +50,7 @@ class Oracle:
         )
         self.config = types.SimpleNamespace(to_json=lambda: "oracle")
         self.dtype, self.params = np.float32, {"x": np.zeros((1, 1), np.float32)}
+        self.tokenizer = small_tokenizer()
         self.batcher = types.SimpleNamespace(multiple=1)
         self.asked = []
 
@@ -220,6 +223,41 @@ def test_an_interrupted_evaluation_goes_on(root, tmp_path, monkeypatch):
     assert calls == [1, 1, 1, 1] and report["num_phrases"] == 6
     with pytest.raises(ValueError, match="output_masks is 'both', should be input or decoded"):
         evaluate(oracle, root, "png|val2017", "guided", output_masks="both")
+
+
+@pytest.mark.parametrize("changed", ["masks", "segmenter", "truth", "weights"])
+def test_an_interrupted_evaluation_of_something_else_is_not_gone_on_with(root, tmp_path, changed):
+    """Masks that were given, what makes them, the truth, or the model are others than before."""
+    data, given, sam = tmp_path / "data", tmp_path / "given", tmp_path / "sam.pth"
+    shutil.copytree(root, data)
+    shutil.copytree(root / "coco/annotations/panoptic_segmentation/val2017", given)
+    sam.write_bytes(b"one")
+    oracle, file = Oracle(open_dataset(data, "png|val2017")), tmp_path / "report.json"
+
+    def propose(image):
+        return types.SimpleNamespace(entities=Entities(np.ones((1, *image.shape[:2]), bool), (0,), ("0",)))
+
+    masks = {"masks": dict(masks=given), "segmenter": dict(masks=sam, propose=propose)}.get(changed, {})
+    run = functools.partial(evaluate, oracle, data, "png|val2017", "guided", file, batch_size=1, **masks)
+    answer, oracle.ground_many = oracle.ground_many, None
+    with pytest.raises(TypeError):
+        run()
+    oracle.ground_many = answer
+    if changed == "segmenter":
+        sam.write_bytes(b"two")
+    elif changed == "weights":
+        oracle.params = {"x": np.ones((1, 1), np.float32)}
+    else:
+        png = data / "coco/annotations/panoptic_segmentation/val2017" if changed == "truth" else given
+        png = png / "000000000139.png"
+        ids = np.asarray(Image.open(png)).copy()
+        ids[2, 0] = ids[-1, -1]
+        Image.fromarray(ids).save(png)
+    what = {"segmenter": "segmenter", "weights": "model"}.get(changed, "records")
+    with pytest.raises(ValueError, match=f"unfinished evaluation with {what} '.*', this one has '.*delete the file"):
+        run()
+    next(tmp_path.glob("*.partial.jsonl")).unlink()
+    assert run()["num_phrases"] == 6
 
 
 def test_generated_nouns_are_matched_with_phrases_in_order():

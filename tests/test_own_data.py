@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from grounding_jax.data.check import check_dataset
-from grounding_jax.data.datasets import check_evaluated, open_dataset
+from grounding_jax.data.datasets import open_dataset
+from grounding_jax.evaluation.run import find_task
+from gsva_jax.evaluation.tasks import TASKS
 from gsva_jax.training.samplers import draw_sample
 from tests.small_datasets import box_mask, encodings, write_picture
 
@@ -65,7 +67,7 @@ def test_training_evaluating_and_checking_take_it(root):
     question, answer = sample.conversations[0][0]
     assert "a giraffe" in question and answer.count("[REJ]") == 1 and answer.count("[SEG]") == 3
     assert sample.masks.any((1, 2)).sum() == 3
-    check_evaluated(NAME)
+    assert find_task(TASKS, NAME, "generated") is TASKS["grefcoco|unc|val"]
     checked = check_dataset(root, NAME, lambda *_: None)
     assert (checked.pictures, checked.expressions, checked.problem) == (2, 6, None)
 

@@ -10,11 +10,14 @@ from PIL import Image
 from grounding_jax.data import pictures
 from grounding_jax.data.check import check_dataset
 from grounding_jax.data.class_names import COCO_STUFF_CLASSES
-from grounding_jax.data.datasets import ENTITY_DATASETS, KNOWN_DATASETS, check_evaluated, open_dataset
+from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.entity_masks import read_masks
 from grounding_jax.data.narratives import find_phrases
 from grounding_jax.data.panoptic import Panoptic, PanopticSource, write_panoptic
 from grounding_jax.data.panoptic_classes import COCO_PANOPTIC, Category
+from grounding_jax.data.registry import ENTITY_DATASETS, KNOWN_DATASETS
+from grounding_jax.evaluation.run import find_task
+from gsva_jax.evaluation.tasks import TASKS
 from tests.command_line import failed
 from tests.small_datasets import box_mask, write_json
 from tests.small_panoptic import (
@@ -218,10 +221,10 @@ def test_names_of_datasets(tree, capsys):
     assert {name.partition("|")[0] for name in ENTITY_DATASETS} == {name.partition("|")[0] for name in DATASETS}
     for name in ENTITY_DATASETS:
         with pytest.raises(ValueError, match=r"' can't be evaluated; the datasets that can are grefcoco\|unc\|train"):
-            check_evaluated(name)
+            find_task(TASKS, name, "official")
     words = ["evaluate", "--data", tree[0], "--protocol", "official", "--dataset", "png|val2017"]
     assert failed(capsys, *words).startswith("'png|val2017' can't be evaluated; the datasets that can are grefcoco|")
-    with pytest.raises(ValueError, match=r"unknown dataset 'png\|val'; .*png\|val2017, entityseg\|train, "):
+    with pytest.raises(ValueError, match=r"unknown dataset 'png\|val'; .*png\|train2017/val2017, entityseg\|train/"):
         open_dataset(tree[0], "png|val")
     for name in DATASETS:
         kind = type(open_dataset(tree[0], name))

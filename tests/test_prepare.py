@@ -15,8 +15,9 @@ from grounding_jax.data import packing
 from grounding_jax.data.check import check_dataset
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.files import PackedFile
-from grounding_jax.data.packed import CHECKSUMS, checksum, read_checksums
+from grounding_jax.data.packed import CHECKSUMS, read_checksums
 from grounding_jax.data.packing import prepare
+from grounding_jax.files.digests import of_file
 from gsva_jax.cli import main
 from gsva_jax.training.mixture import Mixture
 from gsva_jax.weights import open_official
@@ -139,7 +140,7 @@ def test_checksums_are_those_of_the_shards(both):
         f"refcoco_unc_train/1.0.0/refcoco_unc_train-records.array_record-0000{i}" for i in (0, 1)
     ]
     assert "refcoco_plus_unc_train" in next(iter(shards["refcoco+|unc|train"]))
-    assert all(checksum(out / shard) == digest for shard, digest in shards[COCO].items())
+    assert all(of_file(out / shard) == digest for shard, digest in shards[COCO].items())
     assert not [path for path in out.rglob("*") if path.suffix == ".part"]
 
 

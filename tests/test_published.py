@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gsva_jax.published import PUBLISHED, markdown_table
+from gsva_jax.evaluation.published import PUBLISHED, markdown_table
 
 SPEC = Path(__file__).parent.parent / "docs" / "spec" / "gsva.md"
 REPORT = {

@@ -10,7 +10,8 @@ from grounding_jax.language.rows import encode_conversation, pack_row
 from grounding_jax.training.experiment import run
 from grounding_jax.weights import folder
 from grounding_jax.weights.fresh import moved_vocabulary
-from gsva_jax import prompts, protocols
+from gsva_jax import prompts
+from gsva_jax.evaluation import protocols
 from gsva_jax.predict import ASSETS
 from gsva_jax.training.experiment import GSVA, load_config
 

@@ -10,11 +10,15 @@ from PIL import Image
 
 from grounding_jax.data import pictures
 from grounding_jax.data.class_names import ADE20K_CLASSES, COCO_STUFF_CLASSES
-from grounding_jax.data.datasets import EVALUATED_DATASETS, KNOWN_DATASETS, check_evaluated, open_dataset
+from grounding_jax.data.datasets import open_dataset
+from grounding_jax.data.own_data import OWN_DATA
 from grounding_jax.data.parts import PART_DATASETS, part_wordings
 from grounding_jax.data.reasonseg import REASONSEG_DATASETS
 from grounding_jax.data.refer import REFER_DATASETS
+from grounding_jax.data.registry import KNOWN_DATASETS
 from grounding_jax.data.semantic import SEMANTIC_DATASETS, ClassRecord
+from grounding_jax.evaluation.run import find_task
+from gsva_jax.evaluation.tasks import TASKS
 from tests.command_line import failed
 from tests.small_datasets import COCO_STUFF, MAPILLARY, REFER, write_all
 
@@ -157,18 +161,20 @@ def test_conversations_of_the_release(golden):
 
 
 def test_what_can_be_evaluated(tree, capsys):
-    assert set(EVALUATED_DATASETS) == {*REFER_DATASETS, *REASONSEG_DATASETS, "ade20k|validation"}
-    for name in (*EVALUATED_DATASETS, "ReasonSeg|train_val", "no dataset"):  # the last is for open_dataset to refuse
-        check_evaluated(name)
+    names = {*REFER_DATASETS, *REASONSEG_DATASETS, "ade20k|validation", "ReasonSeg|", OWN_DATA}
+    assert set(TASKS) == names
+    assert find_task(TASKS, "ReasonSeg|train_val", "guided") is TASKS["ReasonSeg|val"]
     with pytest.raises(ValueError, match=r"'ade20k\|training' can't be evaluated; .* grefcoco\|unc\|train/val"):
-        check_evaluated("ade20k|training")
+        find_task(TASKS, "ade20k|training", "official")
     words = ["evaluate", "--data", tree[0], "--protocol", "official", "--dataset", "paco_lvis|train"]
     assert "'paco_lvis|train' can't be evaluated" in failed(capsys, *words)
 
 
 def test_unknown_names_list_the_known_ones(tree):
     for name in ("ade20k|train", "paco_lvis", "llava_instruct_150k|train"):
-        with pytest.raises(ValueError, match=r"unknown dataset .*ade20k\|training, .*pascal_part\|train, llava_in"):
+        with pytest.raises(
+            ValueError, match=r"unknown dataset .*ade20k\|training/validation, .*pascal_part\|train, llava_in"
+        ):
             open_dataset(tree[0], name)
 
 

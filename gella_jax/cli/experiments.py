@@ -57,8 +57,8 @@ class Evaluate(OnMesh):
 
     def run(self) -> int:
         """Evaluates, prints the numbers, and writes them."""
-        from gella_jax.evaluate import check_dataset, evaluate
-        from gella_jax.published import markdown_table
+        from gella_jax.evaluation.published import markdown_table
+        from gella_jax.evaluation.run import check_dataset, evaluate
         from grounding_jax.sharding import hosts
 
         hosts.start()

@@ -9,7 +9,8 @@ from etils import epath
 from rich.console import Console
 from rich.table import Table
 
-from grounding_jax.data.check import PUBLISHED_PICTURES, Checked, check_dataset
+from grounding_jax.data.check import Checked, check_dataset
+from grounding_jax.data.registry import PUBLISHED_PICTURES
 from grounding_jax.terminal import counting, say
 
 

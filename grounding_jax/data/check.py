@@ -4,23 +4,12 @@ import dataclasses
 
 from etils import epath
 
-from grounding_jax.data.datasets import Source, open_dataset
+from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.llava_instruct import VqaRecord
-from grounding_jax.data.packed import AnyRecord, PackedSource, Progress
+from grounding_jax.data.packed import PackedSource, Progress
 from grounding_jax.data.pictures import open_picture
+from grounding_jax.data.registry import AnyRecord, Source
 from grounding_jax.data.semantic import ClassRecord, LabelMapRecord
-
-# How many pictures a split has by its publication, where that is known (spec gsva g).
-PUBLISHED_PICTURES = {
-    "grefcoco|unc|val": 1500,
-    "grefcoco|unc|testA": 750,
-    "grefcoco|unc|testB": 750,
-    "refzom|final|train": 43_749,
-    "refzom|final|test": 11_329,
-    "ReasonSeg|train": 239,
-    "ReasonSeg|val": 200,
-    "ReasonSeg|test": 779,
-}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,8 +6,6 @@ the shards of those that are complete. `packing` writes it.
 
 import contextlib
 import dataclasses
-import functools
-import hashlib
 import json
 import types
 import typing
@@ -17,35 +15,17 @@ from typing import Any
 from etils import epath
 
 from grounding_jax.data import files
-from grounding_jax.data.entityseg import CocoEntityRecord, EntityRecord
-from grounding_jax.data.llava_instruct import VqaRecord
-from grounding_jax.data.narratives import NarrativeRecord
-from grounding_jax.data.panoptic import PanopticRecord
 from grounding_jax.data.panoptic_classes import Category
-from grounding_jax.data.parts import PartRecord
-from grounding_jax.data.reasonseg import ReasonRecord
-from grounding_jax.data.refer import Record
+from grounding_jax.data.registry import RECORDS, AnyRecord
 from grounding_jax.data.semantic import LabelMapRecord, class_meanings
+from grounding_jax.files.digests import of_file
 
 CHECKSUMS = "checksums.json"
 # The features of a shard are a record's files under the names of its attributes, and this one with everything else.
 RECORD = "record"
 KIND, CLASSES, CATEGORIES = "kind", "classes", "categories"  # in the metadata of a dataset
 _MEANINGS = "meanings"  # of label maps; not stored with each record, since they follow from the classes
-_BLOCK = 1 << 24  # bytes that are read at once
 
-AnyRecord = (
-    Record
-    | ReasonRecord
-    | LabelMapRecord
-    | PartRecord
-    | VqaRecord
-    | PanopticRecord
-    | NarrativeRecord
-    | EntityRecord
-    | CocoEntityRecord
-)
-_KINDS = {kind.__name__: kind for kind in typing.get_args(AnyRecord)}
 Progress = Callable[[str, int, int], None]  # is told what is worked on, how much is done, and of how much
 
 
@@ -96,7 +76,7 @@ class PackedSource:
         info = tfds.builder_from_directory(next(iter(self._checksums)).parent).info
         self.classes = tuple(info.metadata[CLASSES])
         self.categories = tuple(Category(*values) for values in info.metadata.get(CATEGORIES, ()))
-        self._kind = _KINDS[info.metadata[KIND]]
+        self._kind = RECORDS[info.metadata[KIND]]
         self._types = typing.get_type_hints(self._kind)
         self._common = {_MEANINGS: class_meanings(dataset, self.classes)} if self._kind is LabelMapRecord else {}
         self._features = info.features
@@ -126,7 +106,7 @@ class PackedSource:
             ValueError: one has another checksum than it had when it was written.
         """
         for done, (path, digest) in enumerate(self._checksums.items(), start=1):
-            if checksum(path) != digest:
+            if of_file(path) != digest:
                 raise ValueError(f"a shard is damaged: {path}; remove its folder and pack '{self.name}' again")
             progress(f"checksums of {self.name}", done, len(self._checksums))
 
@@ -155,15 +135,6 @@ def pack_record(record: AnyRecord, root: epath.PathLike) -> dict[str, bytes | st
     values |= {name: str(path.relative_to(epath.Path(root))) for name, path in paths.items()}
     packed = {name: files.read_bytes(path) for name, path in paths.items()}
     return {**packed, RECORD: json.dumps(values, ensure_ascii=False, separators=(",", ":"))}
-
-
-def checksum(file: epath.Path) -> str:
-    """The SHA-256 of a file, in hex."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        for block in iter(functools.partial(stream.read, _BLOCK), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _as_declared(kind: Any, value: Any) -> Any:

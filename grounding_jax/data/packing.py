@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 from tensorflow_datasets.core.dataset_info import DatasetIdentity
 
-from grounding_jax.data.datasets import ENTITY_DATASETS, KNOWN_DATASETS, Source, open_dataset
+from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.packed import (
     CATEGORIES,
     CHECKSUMS,
@@ -20,11 +20,12 @@ from grounding_jax.data.packed import (
     KIND,
     RECORD,
     Progress,
-    checksum,
     is_packed,
     pack_record,
     read_checksums,
 )
+from grounding_jax.data.registry import ENTITY_DATASETS, KNOWN_DATASETS, Source, listed
+from grounding_jax.files.digests import of_file
 
 _VERSION = tfds.core.Version("1.0.0")
 _SPLIT = "records"
@@ -54,7 +55,7 @@ def prepare(
     Args:
         root: the folder of all datasets, see `datasets.open_dataset`.
         out: the packed folder, local; once written, it may be copied to gs:// and read there.
-        names: of `datasets.KNOWN_DATASETS` and `ENTITY_DATASETS`.
+        names: of `registry.KNOWN_DATASETS` and `ENTITY_DATASETS`.
         workers: how many datasets are packed at the same time.
         progress: is told of each dataset's records.
 
@@ -66,7 +67,7 @@ def prepare(
     """
     for name in names:
         if name not in (*KNOWN_DATASETS, *ENTITY_DATASETS):
-            raise ValueError(f"unknown dataset '{name}'; there are {', '.join((*KNOWN_DATASETS, *ENTITY_DATASETS))}")
+            raise ValueError(f"unknown dataset '{name}'; there are {listed((*KNOWN_DATASETS, *ENTITY_DATASETS))}")
     if str(out).startswith("gs://"):
         raise ValueError(f"shards can't be written to {out}: choose a local folder and copy it there, to be read there")
     if is_packed(root):
@@ -127,7 +128,7 @@ def _pack(
         shard = range(start, min(start + _SHARD_RECORDS, len(source)))
         writer.add_examples({_SPLIT: map(example, shard)})
     writer.close_all()
-    return {str(path.relative_to(out)): checksum(path) for path in map(epath.Path, info.splits[_SPLIT].filepaths)}
+    return {str(path.relative_to(out)): of_file(path) for path in map(epath.Path, info.splits[_SPLIT].filepaths)}
 
 
 def _dataset_info(out: epath.Path, source: Source, features: Iterable[str]) -> tfds.core.DatasetInfo:

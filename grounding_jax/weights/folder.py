@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,13 +9,13 @@ import numpy as np
 from etils import epath
 from flax import traverse_util
 
+from grounding_jax.files import digests
 from grounding_jax.weights.readers import open_weights, read_json
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor, from_array
 from grounding_jax.weights.writers import Progress, write_safetensors
 
 CONFIG_FILE = "config.json"
 _INDEX_FILE = "model.safetensors.index.json"
-_DIGESTED = 2**20  # bytes at either end of a file: fine-tuned models may begin alike
 
 
 def check_free(folder: epath.PathLike) -> None:
@@ -89,13 +87,6 @@ def read_public(folder: epath.PathLike) -> dict:
 
 
 def digest(folder: epath.PathLike) -> str:
-    """Tells model folders apart by their sizes, names and the beginning and end of every file of weights."""
-    folder, result = epath.Path(folder), hashlib.sha256()
-    files = sorted(file for file in folder.iterdir() if file.suffix in (".json", ".safetensors"))
-    for file in files:
-        result.update(f"{file.name} {file.stat().length}".encode())
-        with file.open("rb") as data:
-            result.update(data.read(_DIGESTED))
-            data.seek(-min(_DIGESTED, file.stat().length), os.SEEK_END)
-            result.update(data.read())
-    return result.hexdigest()[:16]
+    """Tells model folders apart: of every byte of their configs, vocabularies and weights."""
+    files = sorted(file for file in epath.Path(folder).iterdir() if file.suffix in (".json", ".safetensors"))
+    return digests.of_all([f"{file.name} {digests.of_file(file)}" for file in files])

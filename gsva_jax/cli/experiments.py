@@ -59,15 +59,16 @@ class Evaluate(OnMesh):
 
     def run(self) -> int:
         """Evaluates, prints the numbers, and writes them."""
-        from grounding_jax.data.datasets import KNOWN_DATASETS, open_dataset
+        from grounding_jax.data.datasets import open_dataset
+        from grounding_jax.data.own_data import OWN_DATA
         from grounding_jax.sharding import hosts
-        from gsva_jax.evaluate import check_dataset, evaluate
-        from gsva_jax.published import markdown_table
+        from gsva_jax.evaluation.published import markdown_table
+        from gsva_jax.evaluation.run import check_dataset, evaluate
 
         hosts.start()
         check_dataset(self.dataset, self.protocol, self.question)
-        if self.dataset not in KNOWN_DATASETS:
-            open_dataset(self.data, self.dataset)  # says what there is, before a model is loaded
+        if self.dataset.startswith(OWN_DATA):
+            open_dataset(self.data, self.dataset)  # says what is wrong with it, before a model is loaded
         if hosts.is_first():
             for file in filter(None, (self.json, self.predictions, self.markdown, self.gallery)):
                 prepare_folder(epath.Path(file).parent)

@@ -1,14 +1,14 @@
 """SAM's image features on disk: the encoder is frozen, so a training may compute them once a picture.
 
 The numbers stay the same; a step is cheaper by the encoder's forward pass, a picture takes 2 MiB with SAM's sizes in
-bfloat16. Files are named by the content of the pictures, below a folder that is named by the model and the dtype.
+bfloat16. Files are named by the content of the pictures, below a folder that is named by all else that features depend
+on: the model, the dtype, and the code that reads pictures and encodes them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import logging
 from collections.abc import Sequence
 
@@ -18,8 +18,11 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
-from grounding_jax.data.files import File, PackedFile, read_bytes
+from grounding_jax.data import pictures as decoding
+from grounding_jax.data.files import File
 from grounding_jax.data.pictures import open_picture, sam_input
+from grounding_jax.files import digests
+from grounding_jax.models import sam
 from grounding_jax.sharding.hosts import is_first, wait_for_all
 from grounding_jax.sharding.mesh import global_batch, local_rows
 from grounding_jax.terminal import tracked
@@ -47,9 +50,8 @@ class FeatureFiles:
 
     def place(self, picture: File) -> epath.Path:
         """The file of a picture; there need not be one."""
-        data = picture.data if isinstance(picture, PackedFile) else read_bytes(picture)
-        name = hashlib.sha256(data).hexdigest()
-        return epath.Path(self.folder) / f"{self.digest}-{self.dtype}" / name[:2] / f"{name}.npy"
+        name, code = digests.of_file(picture), digests.of_code(decoding, sam)
+        return epath.Path(self.folder) / f"{self.digest}-{code}-{self.dtype}" / name[:2] / f"{name}.npy"
 
     def read(self, picture: File) -> np.ndarray:
         """``[h, w, C]``.

@@ -5,7 +5,7 @@ Only numbers that stand in sections A4, (i) and (j) of docs/spec/gella.md: where
 
 from __future__ import annotations
 
-from grounding_jax.comparison import Report, comparison, published
+from grounding_jax.evaluation.published import Report, comparison, published
 
 TRUE_MASKS = "truth"  # what a report calls the masks of the dataset itself
 

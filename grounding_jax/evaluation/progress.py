@@ -7,13 +7,9 @@ processes and however often interrupted.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, Self
+from collections.abc import Iterable, Mapping, Sequence
 
-import jax
-import numpy as np
 from etils import epath
 
 from grounding_jax.sharding.hosts import wait_for_all
@@ -22,15 +18,7 @@ from grounding_jax.terminal import counting
 _NAMED = 8  # pictures that an error names, of those that are missing
 
 
-class Model(Protocol):
-    """What tells models in memory apart."""
-
-    config: Any
-    dtype: Any
-    params: dict
-
-
-class Unfinished:
+class PartialResults:
     """An evaluation that is under way, as one of the processes that share it sees it.
 
     Attributes:
@@ -63,31 +51,6 @@ class Unfinished:
         self.own = range(num_images)[index::count]
         self.done = self._resume() if report else {}
         self.is_first = index == 0
-
-    @classmethod
-    def of(
-        cls,
-        model: Model,
-        root: epath.PathLike,
-        options: dict,
-        num_images: int,
-        files: Sequence[epath.PathLike | None],
-        process: tuple[int, int] | None,
-    ) -> Self:
-        """The evaluation of a model in memory, kept beside the first of the files that is asked for.
-
-        Args:
-            model: has ``config``, ``dtype`` and ``params``.
-            root: of the datasets.
-            options: what else tells evaluations apart.
-            num_images: of the dataset.
-            files: to be written in the end; None are not.
-            process: (which, of how many) share the pictures, by default those of JAX.
-        """
-        file = next(filter(None, files), None)
-        digest = fingerprint(model.config.to_json(), model.dtype, model.params) if file else ""
-        process = process or (jax.process_index(), jax.process_count())
-        return cls(file, {"model": digest, "data": str(root), **options}, num_images, process)
 
     @property
     def todo(self) -> list[int]:
@@ -129,11 +92,10 @@ class Unfinished:
             )
         return [done[index] for index in range(self._num_images)]
 
-    def finish(self, texts: Mapping[epath.PathLike | None, Callable[[], str]]) -> None:
-        """Writes the files that are asked for, on the first process, and deletes its own when all have read them."""
+    def finish(self, texts: Mapping[epath.PathLike, str]) -> None:
+        """Writes files, and deletes those of what was under way once all processes have read them."""
         for place, text in texts.items():
-            if place and self.is_first:
-                epath.Path(place).write_text(text())
+            epath.Path(place).write_text(text)
         wait_for_all("every process has read the parts of the evaluation")
         if self.is_first:
             for file in self._files:
@@ -156,20 +118,6 @@ class Unfinished:
             if before.get(key) != value:
                 raise ValueError(
                     f"{file} is from an unfinished evaluation with {key} {before.get(key)!r}, this one has {value!r}: "
-                    "finish that one first, or delete the file"
+                    "finish that one first, or delete the file to start anew"
                 )
         return {line["index"]: line for line in lines}
-
-
-def fingerprint(sizes: str, dtype, params: dict) -> str:
-    """Tells models apart: a digest of the sizes, the dtype and the first numbers of every array."""
-    digest = hashlib.sha256(f"{sizes} {np.dtype(dtype)}".encode())
-    for leaf in jax.tree.leaves(_first_numbers(params)):
-        digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()[:16]
-
-
-@jax.jit
-def _first_numbers(params: dict) -> dict:
-    # Cut first: of a leaf that is spread over devices, the whole would be put together.
-    return jax.tree.map(lambda leaf: leaf[:1].reshape(-1)[:16], params)

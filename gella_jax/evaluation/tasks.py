@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -26,7 +27,9 @@ from grounding_jax.data.masks import mask_record
 from grounding_jax.data.narratives import NARRATIVE_DATASETS, NarrativeRecord
 from grounding_jax.data.panoptic import PANOPTIC_DATASETS
 from grounding_jax.data.panoptic_classes import Category
+from grounding_jax.data.pictures import open_annotated
 from grounding_jax.data.refer import PRESENT_DATASETS, Record
+from grounding_jax.evaluation.run import Prepared, Task
 from grounding_jax.language.batching import filled
 from grounding_jax.metrics.entities import coco_entities, entity_metrics
 from grounding_jax.metrics.narrative import NarrativeTotals, Phrase, compare_phrase, narrative_metrics
@@ -34,8 +37,6 @@ from grounding_jax.metrics.outcomes import Outcome, compare_masks
 from grounding_jax.metrics.panoptic import Panoptic, PanopticTotals, compare_panoptic, panoptic_metrics
 from grounding_jax.metrics.res import ResTotals, refcoco_metrics
 from grounding_jax.metrics.words import WordTotals, normalize, word_metrics
-
-PROTOCOLS = ("official", "guided", "generated")
 
 
 class Item(NamedTuple):
@@ -57,14 +58,16 @@ class Setting(NamedTuple):
         protocol: one of `PROTOCOLS`.
         output_masks: see `Gella.ground`.
         categories: of the dataset, where it has any.
+        entities: ``(record, picture) -> Entities``: the masks that the model gets, perhaps none.
     """
 
     protocol: str
     output_masks: str
-    categories: tuple[Category, ...] = ()
+    categories: tuple[Category, ...]
+    entities: Callable[[Any, np.ndarray], Entities]
 
 
-def answer_narratives(gella: Gella, items: Sequence[Item], setting: Setting) -> list[dict]:
+def predict_narratives(gella: Gella, setting: Setting, items: Sequence[Item]) -> list[dict]:
     """The phrases of captions against their segments, and the nouns against the phrases."""
     given = setting.protocol != "generated"
     requests = [item.request(item.record.caption, item.record.raw_expressions if given else None) for item in items]
@@ -100,7 +103,7 @@ def _narrative_line(record: NarrativeRecord, masks: Sequence[np.ndarray | None])
     return {"phrases": phrases, "missing": sum(mask is None for mask in masks)}
 
 
-def empty_narrative(item: Item, setting: Setting) -> dict:
+def empty_narrative(setting: Setting, item: Item) -> dict:
     """The line of a caption that was not asked about."""
     line = _narrative_line(item.record, [None] * len(item.record.raw_expressions))
     if setting.protocol == "generated":
@@ -108,17 +111,17 @@ def empty_narrative(item: Item, setting: Setting) -> dict:
     return line
 
 
-def report_narratives(lines: Sequence[dict], setting: Setting) -> dict:
+def report_narratives(setting: Setting, lines: Sequence[dict]) -> dict:
     """Average recall, and of generated nouns their words."""
     phrases = [Phrase(**values) for line in lines for values in line["phrases"]]
     report = {"num_targets": len(phrases), **narrative_metrics(NarrativeTotals.of(phrases))}
     if setting.protocol == "generated":
         report |= word_metrics(sum((WordTotals(**line["words"]) for line in lines), WordTotals()))
         report["num_missing"] = sum(line["missing"] for line in lines)
-    return report
+    return {**report, **_left_out_of(lines)}
 
 
-def answer_expressions(gella: Gella, items: Sequence[Item], setting: Setting) -> list[dict]:
+def predict_expressions(gella: Gella, setting: Setting, items: Sequence[Item]) -> list[dict]:
     """Every expression about a picture and the one mask that it means; as many at once as there are pictures."""
     requests = [
         (place, item.request(text, None if setting.protocol != "guided" else [prompts.clean_noun(text)]))
@@ -140,21 +143,21 @@ def answer_expressions(gella: Gella, items: Sequence[Item], setting: Setting) ->
     return lines
 
 
-def empty_expressions(item: Item, setting: Setting) -> dict:
+def empty_expressions(setting: Setting, item: Item) -> dict:
     """The line of a picture that was not asked about."""
     del setting
     masks = item.record.masks
     return {"outcomes": [dataclasses.asdict(outcome) for outcome in compare_masks(np.zeros_like(masks), masks)]}
 
 
-def report_expressions(lines: Sequence[dict], setting: Setting) -> dict:
+def report_expressions(setting: Setting, lines: Sequence[dict]) -> dict:
     """cIoU, mIoU and Pr@X."""
     del setting
     outcomes = [Outcome(**values) for line in lines for values in line["outcomes"]]
-    return {"num_targets": len(outcomes), **refcoco_metrics(ResTotals.of(outcomes))}
+    return {"num_targets": len(outcomes), **refcoco_metrics(ResTotals.of(outcomes)), **_left_out_of(lines)}
 
 
-def answer_categories(gella: Gella, items: Sequence[Item], setting: Setting) -> list[dict]:
+def predict_categories(gella: Gella, setting: Setting, items: Sequence[Item]) -> list[dict]:
     """The panoptic segmentations of pictures against the true ones."""
     maps = gella.panoptic_many([item.request("") for item in items], setting.categories, setting.output_masks)
     lines = []
@@ -173,12 +176,12 @@ def _panoptic_line(item: Item, ids: np.ndarray, segments: list[dict], setting: S
     return {"totals": counters, "segments": sum(not segment.get("iscrowd") for segment in record.segments)}
 
 
-def empty_categories(item: Item, setting: Setting) -> dict:
+def empty_categories(setting: Setting, item: Item) -> dict:
     """The line of a picture that was not asked about."""
     return _panoptic_line(item, np.zeros(item.record.size, np.int32), [], setting)
 
 
-def report_categories(lines: Sequence[dict], setting: Setting) -> dict:
+def report_categories(setting: Setting, lines: Sequence[dict]) -> dict:
     """PQ, SQ and RQ."""
     totals = PanopticTotals()
     for line in lines:  # JSON has no numbers for keys
@@ -188,10 +191,11 @@ def report_categories(lines: Sequence[dict], setting: Setting) -> dict:
         }
         totals += PanopticTotals(**counters)
     categories = [category._asdict() for category in setting.categories]
-    return {"num_targets": sum(line["segments"] for line in lines), **panoptic_metrics(totals, categories)}
+    num_targets = sum(line["segments"] for line in lines)
+    return {"num_targets": num_targets, **panoptic_metrics(totals, categories), **_left_out_of(lines)}
 
 
-def answer_entities(gella: Gella, items: Sequence[Item], setting: Setting) -> list[dict]:
+def predict_entities(gella: Gella, setting: Setting, items: Sequence[Item]) -> list[dict]:
     """What the model makes of the masks, without overlaps, against the true ones; or the masks that were put in."""
     if setting.output_masks == "input":
         return [_entities_line(item, item.entities) for item in items]
@@ -215,42 +219,80 @@ def _entities_line(item: Item, found: Entities) -> dict:
     return {"image": image, "targets": targets, "predicted": predicted}
 
 
-def empty_entities(item: Item, setting: Setting) -> dict:
+def empty_entities(setting: Setting, item: Item) -> dict:
     """The line of a picture that was not asked about."""
     del setting
     return _entities_line(item, item.entities)
 
 
-def report_entities(lines: Sequence[dict], setting: Setting) -> dict:
+def report_entities(setting: Setting, lines: Sequence[dict]) -> dict:
     """Class-agnostic AP and AR."""
     del setting
     targets, predicted = ([one for line in lines for one in line[name]] for name in ("targets", "predicted"))
     metrics = entity_metrics([line["image"] for line in lines], targets, predicted)
-    return {"num_targets": len(targets), "num_predicted": len(predicted), **metrics}
+    return {"num_targets": len(targets), "num_predicted": len(predicted), **metrics, **_left_out_of(lines)}
 
 
-class Task(NamedTuple):
-    """A kind of dataset: how it is asked about, and what is reported.
+def prepare(
+    gella: Gella,
+    setting: Setting,
+    record: Any,
+    *,
+    texts: Callable[[Setting, Any], list[tuple[str, Sequence[str] | None]]],
+    empty: Callable[[Setting, Item], dict],
+) -> Prepared:
+    """Opens a picture and its masks, and finds out whether anything can be asked about it.
 
-    Attributes:
-        protocols: that there are.
-        answer: ``(gella, items, setting) -> lines``; every item has a mask.
-        empty: ``(item, setting) -> line`` where nothing could be asked.
-        report: ``(lines, setting) -> metrics``.
-        output_masks: the usual ones.
+    Args:
+        gella: the model.
+        setting: how it is asked.
+        record: of the dataset.
+        texts: the captions about the picture, each with its nouns where they are given.
+        empty: the line of a picture that can't be asked about: it is "without_masks", a text is "wordless", or a
+            conversation "too_long".
     """
-
-    protocols: tuple[str, ...]
-    answer: Callable[[Gella, Sequence[Item], Setting], list[dict]]
-    empty: Callable[[Item, Setting], dict]
-    report: Callable[[Sequence[dict], Setting], dict]
-    output_masks: str = "input"
+    image = open_annotated(record.image, record.size)
+    item = Item(record, image, setting.entities(record, image))
+    problem = _obstacle(gella, texts(setting, record)) if len(item.entities.masks) else "without_masks"
+    return Prepared(item, line={**empty(setting, item), problem: 1} if problem else None)
 
 
-_NARRATIVES = Task(PROTOCOLS, answer_narratives, empty_narrative, report_narratives)
-_EXPRESSIONS = Task(PROTOCOLS, answer_expressions, empty_expressions, report_expressions)
-_CATEGORIES = Task(("official",), answer_categories, empty_categories, report_categories)
-_ENTITIES = Task(("official",), answer_entities, empty_entities, report_entities, "decoded")
+def _obstacle(gella: Gella, texts: Sequence[tuple[str, Sequence[str] | None]]) -> str | None:
+    if not all(map(prompts.clean_noun, (text for caption, nouns in texts for text in (caption, *(nouns or ()))))):
+        return "wordless"
+    return None if all(gella.fits(*pair) for pair in texts) else "too_long"
+
+
+def narrative_texts(setting: Setting, record: NarrativeRecord) -> list[tuple[str, Sequence[str] | None]]:
+    """The caption, and its phrases where they are given."""
+    return [(record.caption, None if setting.protocol == "generated" else record.raw_expressions)]
+
+
+def expression_texts(setting: Setting, record: Record) -> list[tuple[str, Sequence[str] | None]]:
+    """An expression is its own noun where it is given, or the model names none."""
+    del setting
+    return [(text, [prompts.clean_noun(text)]) for text in record.expressions]
+
+
+def no_texts(setting: Setting, record: Any) -> list[tuple[str, Sequence[str] | None]]:
+    """Categories and entities are asked for without a caption."""
+    del setting, record
+    return []
+
+
+_OFFICIAL = ("official",)
+_NARRATIVES = Task(
+    functools.partial(prepare, texts=narrative_texts, empty=empty_narrative), predict_narratives, report_narratives
+)
+_EXPRESSIONS = Task(
+    functools.partial(prepare, texts=expression_texts, empty=empty_expressions), predict_expressions, report_expressions
+)
+_CATEGORIES = Task(
+    functools.partial(prepare, texts=no_texts, empty=empty_categories), predict_categories, report_categories, _OFFICIAL
+)
+_ENTITIES = Task(
+    functools.partial(prepare, texts=no_texts, empty=empty_entities), predict_entities, report_entities, _OFFICIAL
+)
 
 TASKS: dict[str, Task] = {
     **dict.fromkeys(NARRATIVE_DATASETS, _NARRATIVES),
@@ -260,17 +302,15 @@ TASKS: dict[str, Task] = {
 }
 
 
-def obstacle(gella: Gella, record: Any, setting: Setting) -> str | None:
-    """What keeps a picture from being asked about, if anything: a text is "wordless", or a conversation "too_long"."""
-    if isinstance(record, NarrativeRecord):
-        asked = [(record.caption, None if setting.protocol == "generated" else record.raw_expressions)]
-    elif isinstance(record, Record):  # an expression is its own noun where it is given, or the model names none
-        asked = [(text, [prompts.clean_noun(text)]) for text in record.expressions]
-    else:
-        return None
-    if not all(map(prompts.clean_noun, (text for caption, nouns in asked for text in (caption, *(nouns or ()))))):
-        return "wordless"
-    return None if all(gella.fits(*pair) for pair in asked) else "too_long"
+def usual_masks(dataset: str) -> str:
+    """The masks that are usually measured, see `Gella.ground`: of datasets of entities, those that the model makes."""
+    return "decoded" if TASKS[dataset] is _ENTITIES else "input"
+
+
+def _left_out_of(lines: Sequence[dict]) -> dict[str, int]:
+    """What was left out of a whole split."""
+    names = ("without_masks", "too_long", "wordless", "hidden", "surplus", "unfinished")
+    return {f"num_{name}": sum(line.get(name, 0) for line in lines) for name in names}
 
 
 def _counts(answer: Grounding | Reference) -> dict[str, int]:

@@ -93,7 +93,6 @@ class Request(NamedTuple):
     """What is asked about one picture.
 
     Attributes:
-        index: the picture's number in its dataset.
         record: the picture.
         texts: its conversations, or what begins them if the model is to write.
         num_targets: n.
@@ -101,7 +100,6 @@ class Request(NamedTuple):
         shape: pictures of one shape can be answered in one batch without much padding.
     """
 
-    index: int
     record: Asked
     texts: list[Conversation] | list[Prompt]
     num_targets: int
@@ -146,7 +144,7 @@ class TeacherForced(NamedTuple):
     hidden: jax.Array
 
 
-def prepare(gsva: Gsva, protocol: str, index: int, record: Asked, question: str = "what") -> Request:
+def prepare(gsva: Gsva, protocol: str, record: Asked, question: str = "what") -> Request:
     """Puts the questions about a picture into words; ``question`` is of `prompts.OFFICIAL_QUESTIONS`."""
     rounds = _rounds(gsva.tokenizer, protocol, record, question)
     num = len(record.expressions)
@@ -159,7 +157,7 @@ def prepare(gsva: Gsva, protocol: str, index: int, record: Asked, question: str 
         texts = gsva.batcher.encode([[turn] for turn in rounds])
         lengths = [gsva.batcher.length([text]) for text in texts]
         shape = bucket(gsva.batcher.length(texts), SLOTS), bucket(num, TARGETS)
-    return Request(index, record, texts, num, max(lengths) > gsva.config.model_max_length, shape)
+    return Request(record, texts, num, max(lengths) > gsva.config.model_max_length, shape)
 
 
 def predict(
@@ -169,14 +167,14 @@ def predict(
 
     Args:
         gsva: the model.
-        protocol: one of `PROTOCOLS`, that of the requests.
+        protocol: that of the requests.
         requests: of `prepare`.
         pictures: uint8 ``[H, W, 3]``, of the sizes in the requests' records.
         with_absent: whether the dataset has absent targets; the release evaluates those datasets in another way
             (spec gsva a.11, f).
     """
     image, patches = gsva.see(pictures)
-    return PROTOCOLS[protocol](gsva, requests, image, patches, with_absent)
+    return _PROTOCOLS[protocol](gsva, requests, image, patches, with_absent)
 
 
 def teacher_force(gsva: Gsva, row: Row, patches: jax.Array, second_pass: bool) -> TeacherForced:
@@ -274,7 +272,7 @@ def _generated(
     ]
 
 
-PROTOCOLS: dict[str, Callable[..., list[Prediction]]] = {
+_PROTOCOLS: dict[str, Callable[..., list[Prediction]]] = {
     "official": _official,
     "guided": _guided,
     "generated": _generated,

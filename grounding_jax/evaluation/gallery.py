@@ -6,44 +6,34 @@ It is one HTML file that asks for nothing from outside, so that it can be sent b
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from PIL import Image
 
-from grounding_jax.comparison import main_metrics
-from grounding_jax.data.masks import decode_mask
-from grounding_jax.data.pictures import open_picture
 from grounding_jax.drawing.html import BASE_STYLE, embedded
-from grounding_jax.drawing.legend import colour
-from grounding_jax.drawing.overlay import draw_targets
-from grounding_jax.metrics.outcomes import Outcome
-from gsva_jax.predict import Target
-from gsva_jax.protocols import Asked
+from grounding_jax.evaluation.published import Report, main_metrics
 
 SHOWN, SEED = 12, 0
 _SIDE = 720  # of the embedded pictures
 
 
-def gallery_page(
-    report: Mapping[str, str | bool | int | float | None], lines: Sequence[Mapping], record_of: Callable[[int], Asked]
-) -> str:
+def page(report: Report, facts: Sequence[str], scores: Sequence[float], card: Callable[[int], str]) -> str:
     """Makes the page.
 
     Args:
-        report: what `evaluate` returns.
-        lines: what it keeps of every picture, with its predictions.
-        record_of: the pictures of the dataset, by their numbers.
+        report: what an evaluation returns.
+        facts: what stands below the title.
+        scores: how well the model did, a number a picture.
+        card: HTML about a picture, by its place among the scores; see `make_card`.
 
     Returns:
         HTML.
     """
-    scores = [picture_iou([Outcome(**values) for values in line["outcomes"]]) for line in lines]
     sections = []
     for name, chosen in choose(scores).items():
-        cards = "".join(_card(lines[k], scores[k], record_of(lines[k]["index"])) for k in chosen)
-        sections.append(f'<h2 id="{name}">{name} <small>{len(chosen)} of {len(lines)} pictures</small></h2>{cards}')
-    facts = [report["protocol"], *(["grey pictures"] if report["blind"] else []), f"{report['num_targets']} targets"]
-    facts += [f'asked "{report["question"]}"'] if "question" in report else []
+        cards = "".join(map(card, chosen))
+        sections.append(f'<h2 id="{name}">{name} <small>{len(chosen)} of {len(scores)} pictures</small></h2>{cards}')
     numbers = "".join(
         f"<div><b>{'&ndash;' if value is None else f'{100 * value:.1f}'}</b><span>{html.escape(name)}</span></div>"
         for name, value in main_metrics(report).items()
@@ -51,15 +41,10 @@ def gallery_page(
     return _PAGE.format(
         style=BASE_STYLE + _STYLE,
         title=html.escape(str(report["dataset"])),
-        facts=html.escape(" · ".join(map(str, facts))),
+        facts=html.escape(" · ".join(facts)),
         numbers=numbers,
         sections="".join(sections),
     )
-
-
-def picture_iou(outcomes: Sequence[Outcome]) -> float:
-    """Mean over a picture's targets of what gIoU takes of each: its IoU, or whether an absent one was rejected."""
-    return float(np.mean([float(o.rejected) if o.absent else o.iou for o in outcomes])) if outcomes else 0.0
 
 
 def choose(scores: Sequence[float]) -> dict[str, list[int]]:
@@ -73,37 +58,23 @@ def choose(scores: Sequence[float]) -> dict[str, list[int]]:
     return {"best": order[:half][:SHOWN], "worst": order[half:][::-1][:SHOWN], "random": sorted(drawn.tolist())}
 
 
-def _card(line: Mapping, score: float, record: Asked) -> str:
-    """One picture: both overlays, and a row for every target."""
-    picture = open_picture(record.image)
-    predictions = line["predictions"]
-    true = [Target(p["expression"], False, mask, 1.0) for p, mask in zip(predictions, record.masks, strict=True)]
-    predicted = [
-        Target(p["expression"], p["rejected"], decode_mask(p["segmentation"], record.size), p["score"])
-        for p in predictions
-    ]
-    rows = "".join(_row(k, p, Outcome(**line["outcomes"][k])) for k, p in enumerate(predictions))
-    answer = next((p["answer"] for p in predictions if "answer" in p), None)
+def make_card(name: str, score: float, meaning: str, true: Image.Image, predicted: Image.Image, details: str) -> str:
+    """HTML about one picture.
+
+    Args:
+        name: its heading.
+        score: shown beside it.
+        meaning: what a pointer on the score tells.
+        true, predicted: the picture with both kinds of masks.
+        details: HTML below the pictures.
+    """
     return _CARD.format(
-        name=html.escape(f"{line['index']} · {record.image.name}"),
+        name=html.escape(name),
         score=f"{score:.2f}",
-        true=embedded(draw_targets(picture, true), _SIDE),
-        predicted=embedded(draw_targets(picture, predicted), _SIDE),
-        rows=rows,
-        answer="" if answer is None else f"<blockquote>{html.escape(answer)}</blockquote>",
-    )
-
-
-def _row(index: int, prediction: Mapping, outcome: Outcome) -> str:
-    """One target: its number and colour, the expression, the truth, the decision, its score, and the IoU."""
-    said = "missing" if outcome.missing else "[REJ]" if outcome.rejected else "[SEG]"
-    right = not outcome.missing and outcome.rejected == outcome.absent
-    iou = "&ndash;" if outcome.absent else f"{outcome.iou:.2f}"
-    return (
-        f'<tr><td><i style="background:{colour(index)}">{index + 1}</i></td>'
-        f"<td>{html.escape(prediction['expression'])}{' <em>not there</em>' if outcome.absent else ''}</td>"
-        f'<td class="{"right" if right else "wrong"}">{said}</td><td>{prediction["score"]:.2f}</td>'
-        f'<td class="iou" style="--part:{0 if outcome.absent else outcome.iou:.3f}">{iou}</td></tr>'
+        meaning=html.escape(meaning),
+        true=embedded(true, _SIDE),
+        predicted=embedded(predicted, _SIDE),
+        details=details,
     )
 
 
@@ -141,10 +112,10 @@ td.iou { width: 150px; background: linear-gradient(90deg, #35c2ff44 calc(100% * 
 
 _CARD = """
 <article><p><span>{name}</span>
-<span title="an absent target counts 1 if it was rejected">mean IoU <b>{score}</b></span></p>
+<span title="{meaning}">mean IoU <b>{score}</b></span></p>
 <div class="pair"><figure><figcaption>true</figcaption><img loading="lazy" alt="true masks" src="{true}"></figure>
 <figure><figcaption>predicted</figcaption><img loading="lazy" alt="predicted masks" src="{predicted}"></figure></div>
-{answer}<table><tr><th></th><th>expression</th><th>decision</th><th>score</th><th>IoU</th></tr>{rows}</table></article>
+{details}</article>
 """
 
 _PAGE = """<!doctype html>

@@ -5,7 +5,7 @@ Only numbers that stand in sections (i) and (j) of docs/spec/gsva.md: where thos
 
 from __future__ import annotations
 
-from grounding_jax.comparison import Report, comparison, published
+from grounding_jax.evaluation.published import Report, comparison, published
 
 PROTOCOL = "official"  # of every published number
 

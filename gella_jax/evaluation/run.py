@@ -1,4 +1,4 @@
-"""Evaluation on public datasets, with anybody's masks, in one of three protocols (`protocols`).
+"""Evaluation on public datasets, with anybody's masks, in one of three protocols (`tasks`).
 
     report = evaluate(gella, root, "png|val2017", "generated", "report.json", masks="MASKS")
 
@@ -8,23 +8,23 @@ it stopped.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from etils import epath
 
+import gella_jax
+from gella_jax.evaluation.published import TRUE_MASKS, markdown_table
+from gella_jax.evaluation.tasks import TASKS, Setting, usual_masks
 from gella_jax.predict import OUTPUTS, Gella
-from gella_jax.protocols import PROTOCOLS, TASKS, Item, Setting, Task, obstacle
-from gella_jax.published import TRUE_MASKS, markdown_table
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.entity_masks import Entities, NoMasksError, read_masks
-from grounding_jax.data.pictures import open_annotated
 from grounding_jax.data.refer import Record
-from grounding_jax.language.batching import bucket, filled
+from grounding_jax.evaluation.run import Evaluation, as_json, find_task, run
+from grounding_jax.files import digests
 from grounding_jax.segmenters.proposals import Proposals
-from grounding_jax.unfinished import Unfinished
 
 Propose = Callable[[np.ndarray], Proposals]
 
@@ -70,38 +70,37 @@ def evaluate(
             unfinished evaluation of something else beside the files.
     """
     check_dataset(dataset, protocol)
-    task, source = TASKS[dataset], open_dataset(root, dataset)
-    output_masks = output_masks or task.output_masks
+    output_masks = output_masks or usual_masks(dataset)
     if output_masks not in OUTPUTS:
         raise ValueError(f"output_masks is {output_masks!r}, should be {' or '.join(OUTPUTS)}")
-    setting = Setting(protocol, output_masks, tuple(getattr(source, "categories", ())))
-    options = {"dataset": dataset, "protocol": protocol, "masks": str(masks), "output_masks": output_masks}
-    unfinished = Unfinished.of(gella, root, options, len(source), (out_json, markdown), process)
-    size = bucket(min(batch_size, max(len(unfinished.todo), 1)), gella.batcher.multiple)
-    items = ((index, _item(source[index], masks, propose)) for index in unfinished.todo)
-    unfinished.work(f"{dataset}, {protocol}", _answer(gella, items, setting, task, size))
-    lines = unfinished.gather()
-    report = {**options, "num_images": len(lines), **task.report(lines, setting), **_counts(lines)}
-    texts = {out_json: lambda: json.dumps(report, indent=2) + "\n", markdown: lambda: markdown_table(report)}
-    unfinished.finish(texts)
-    return report
+    source = open_dataset(root, dataset)
+    entities = functools.partial(_entities, masks=masks, propose=propose)
+    evaluation = Evaluation(
+        gella_jax,
+        gella,
+        TASKS[dataset],
+        Setting(protocol, output_masks, tuple(getattr(source, "categories", ())), entities),
+        source,
+        {"dataset": dataset, "protocol": protocol, "masks": str(masks), "output_masks": output_masks},
+        {"data": str(root), "segmenter": _digest(masks) if propose else None},
+        None if propose or str(masks) == TRUE_MASKS else functools.partial(_read_entities, masks=masks),
+    )
+    return run(
+        evaluation, {out_json: as_json, markdown: lambda report, lines: markdown_table(report)}, batch_size, process
+    )
 
 
 def check_dataset(dataset: str, protocol: str) -> None:
     """Tells whether there is such an evaluation, before anything is loaded.
 
     Args:
-        dataset: of `protocols.TASKS`, such as "png|val2017" or "refcoco|unc|val".
-        protocol: of `protocols.PROTOCOLS`; categories and entities have the official one only.
+        dataset: of `tasks.TASKS`, such as "png|val2017" or "refcoco|unc|val".
+        protocol: of `run.PROTOCOLS`; categories and entities have the official one only.
 
     Raises:
         ValueError: there is not.
     """
-    if dataset not in TASKS:
-        raise ValueError(f"'{dataset}' can't be evaluated; the datasets that can are {', '.join(TASKS)}")
-    if protocol not in TASKS[dataset].protocols:
-        known = PROTOCOLS if protocol not in PROTOCOLS else TASKS[dataset].protocols
-        raise ValueError(f"'{dataset}' has no protocol '{protocol}'; there are {', '.join(known)}")
+    find_task(TASKS, dataset, protocol)
 
 
 def mask_file(masks: epath.PathLike, picture: str) -> epath.Path:
@@ -124,19 +123,26 @@ def mask_file(masks: epath.PathLike, picture: str) -> epath.Path:
     raise FileNotFoundError(f"there are no masks for '{picture}': no {' or '.join(map(str, places))}")
 
 
-def _item(record: Any, masks: epath.PathLike, propose: Propose | None) -> Item:
-    """A record with its picture and the masks that the model gets."""
-    image = open_annotated(record.image, record.size)
+def _entities(record: Any, image: np.ndarray, masks: epath.PathLike, propose: Propose | None) -> Entities:
+    """The masks that the model gets about a picture."""
     if propose is not None:
-        return Item(record, image, propose(image).entities)
-    if str(masks) == TRUE_MASKS:
-        return Item(record, image, _true_entities(record))
-    name = record.image.name
+        return propose(image).entities
+    return _true_entities(record) if str(masks) == TRUE_MASKS else _read_entities(record, masks)
+
+
+def _read_entities(record: Any, masks: epath.PathLike) -> Entities:
+    """Somebody's masks of a picture, of which there may be none."""
     try:
-        file = mask_file(masks, name)
-        return Item(record, image, read_masks(file, record.size, image_id=record.image_id, name=name))
+        file = mask_file(masks, record.image.name)
+        return read_masks(file, record.size, image_id=record.image_id, name=record.image.name)
     except NoMasksError:
-        return Item(record, image, Entities(np.zeros((0, *record.size), bool), (), ()))
+        return Entities(np.zeros((0, *record.size), bool), (), ())
+
+
+def _digest(segmenter: epath.PathLike) -> str | None:
+    """Of the file or folder of a model that makes masks; None where what it is called is no path."""
+    path = epath.Path(segmenter)
+    return digests.of_file(path) if path.exists() else None
 
 
 def _true_entities(record: Any) -> Entities:
@@ -146,33 +152,3 @@ def _true_entities(record: Any) -> Entities:
     first = {ref_id: place for place, ref_id in reversed(list(enumerate(record.ref_ids)))}
     ids = tuple(sorted(first))
     return Entities(record.masks_of([first[ref_id] for ref_id in ids]), ids, tuple(map(str, ids)))
-
-
-def _answer(
-    gella: Gella, items: Iterator[tuple[int, Item]], setting: Setting, task: Task, size: int
-) -> Iterator[list[dict]]:
-    """Lines of pictures, batch by batch; a picture that can't be asked about has an empty one."""
-    batch: list[tuple[int, Item]] = []
-
-    def lines() -> list[dict]:
-        padded = filled([item for _, item in batch], size)  # another number of rows would be another program
-        answers = task.answer(gella, padded, setting)
-        return [{"index": index, **line} for (index, _), line in zip(batch, answers, strict=False)]
-
-    for index, item in items:
-        problem = obstacle(gella, item.record, setting) if len(item.entities.masks) else "without_masks"
-        if problem:
-            yield [{"index": index, **task.empty(item, setting), problem: 1}]
-            continue
-        batch.append((index, item))
-        if len(batch) == size:
-            yield lines()
-            batch = []
-    if batch:
-        yield lines()
-
-
-def _counts(lines: list[dict]) -> dict[str, int]:
-    """What was left out of a whole split."""
-    names = ("without_masks", "too_long", "wordless", "hidden", "surplus", "unfinished")
-    return {f"num_{name}": sum(line.get(name, 0) for line in lines) for name in names}

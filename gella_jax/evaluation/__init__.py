@@ -1,0 +1,1 @@
+"""GELLA on public datasets."""

@@ -1,0 +1,1 @@
+"""Evaluations of any system: going on where they stopped, and their numbers beside published ones."""

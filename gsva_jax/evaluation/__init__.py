@@ -1,0 +1,1 @@
+"""GSVA on public datasets and on scenes."""
