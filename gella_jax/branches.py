@@ -13,7 +13,7 @@ from gella_jax import prompts
 from gella_jax.data import Drawn, draw, picture_arrays
 from gella_jax.passes import find, match, pair, read_nouns, see
 from grounding_jax.data.entity_masks import Entities
-from grounding_jax.data.pictures import resized_size
+from grounding_jax.inference.finite import finite
 from grounding_jax.language.answers import read_answer
 from grounding_jax.language.batching import SLOTS, TARGETS, bucket, doubling, filled
 from grounding_jax.language.conversation import defuse
@@ -22,6 +22,7 @@ from grounding_jax.language.loaded import Loaded
 from grounding_jax.language.tokenizer import SEG_TEXT
 from grounding_jax.models.mask2former import Prediction
 from grounding_jax.models.mask_resize import mask_matrices, resize_masks
+from grounding_jax.models.picture_resize import resized_size
 
 LeftOut = Mapping[str, tuple[int, ...]]  # places of masks, by the reason for which they are no part of an answer
 
@@ -178,12 +179,12 @@ class Branches(Loaded):
         M = bucket(max(len(answer.nouns) for answer in answers), TARGETS)
         states = [jnp.pad(answer.states, ((0, M - len(answer.nouns)), (0, 0))) for answer in answers]
         states = self.split(jnp.stack(filled(states, self.batcher.multiple)))
-        by_query = np.asarray(pair(self.config, self.params, states, segmented.prediction.queries))
+        by_query = finite(np.asarray(pair(self.config, self.params, states, segmented.prediction.queries)))
         return [one[: len(answer.nouns)] for one, answer in zip(by_query, answers, strict=False)]
 
     def full_size(self, segmented: Segmented, b: int, size: tuple[int, int]) -> Callable[[int], np.ndarray]:
         """A function from a query to its mask logits at the size of the picture, float32 ``[H, W]``."""
-        low = np.asarray(segmented.prediction.mask_logits[b])
+        low = finite(np.asarray(segmented.prediction.mask_logits[b]))
         matrices = self.matrices(segmented, size)
         return lambda query: resize_masks(low[query], *matrices)
 

@@ -20,8 +20,8 @@ from gella_jax.protocols import PROTOCOLS, TASKS, Item, Setting, Task, obstacle
 from gella_jax.published import TRUE_MASKS, markdown_table
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.entity_masks import Entities, NoMasksError, read_masks
-from grounding_jax.data.pictures import open_annotated
 from grounding_jax.data.refer import Record
+from grounding_jax.files.pictures import open_annotated
 from grounding_jax.language.batching import bucket, filled
 from grounding_jax.proposals import Proposals
 from grounding_jax.unfinished import Unfinished

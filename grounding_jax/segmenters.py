@@ -16,10 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from grounding_jax.data.pictures import normalize_sam, resize_longest
 from grounding_jax.models import mask2former, sam, swin
 from grounding_jax.models.mask2former import Mask2FormerConfig
 from grounding_jax.models.mask_resize import resize_matrix
+from grounding_jax.models.normalize import normalize_sam
+from grounding_jax.models.picture_resize import resize_longest
 from grounding_jax.models.swin import SwinConfig
 from grounding_jax.proposals import Proposals, non_overlapping, segment_everything
 from grounding_jax.sharding.placement import place

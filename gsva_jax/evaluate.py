@@ -17,11 +17,11 @@ import numpy as np
 from etils import epath
 
 from grounding_jax.data.datasets import check_evaluated, open_dataset
-from grounding_jax.data.masks import mask_record
-from grounding_jax.data.pictures import open_annotated
 from grounding_jax.data.reasonseg import ReasonRecord, ReasonSegSource
 from grounding_jax.data.refer import REFER_DATASETS, ReferSource
 from grounding_jax.data.semantic import ClassRecord, LabelMapSource
+from grounding_jax.files.masks import mask_record
+from grounding_jax.files.pictures import open_annotated
 from grounding_jax.language.batching import bucket, filled
 from grounding_jax.metrics.gres import GresTotals, grefcoco_metrics, refzom_metrics
 from grounding_jax.metrics.outcomes import Outcome, compare_masks

@@ -19,8 +19,9 @@ from etils import epath
 from jax.sharding import Mesh
 from rich.progress import Progress
 
-from grounding_jax.data.files import File, PackedFile, read_bytes
-from grounding_jax.data.pictures import open_picture, sam_input
+from grounding_jax.files.pictures import open_picture
+from grounding_jax.files.regular import File, PackedFile, read_bytes
+from grounding_jax.models.picture_resize import sam_input
 from grounding_jax.sharding.hosts import is_first, wait_for_all
 from grounding_jax.sharding.mesh import global_batch, local_rows
 from gsva_jax import model

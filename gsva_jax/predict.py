@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from grounding_jax.data.pictures import resized_size
+from grounding_jax.inference.finite import finite
 from grounding_jax.language.answers import Answer as ReadAnswer
 from grounding_jax.language.answers import phrases, read_answer
 from grounding_jax.language.batching import TARGETS, bucket, filled
@@ -27,6 +27,7 @@ from grounding_jax.language.loaded import Loaded
 from grounding_jax.language.rows import Conversation, Row
 from grounding_jax.models import llama
 from grounding_jax.models.mask_resize import mask_matrices, resize_masks
+from grounding_jax.models.picture_resize import resized_size
 from grounding_jax.sharding.mesh import MeshShape
 from grounding_jax.sharding.placement import place
 from grounding_jax.training.run_folder import BEST, IDENTITY_FILE, find_folder
@@ -299,12 +300,14 @@ class Gsva(Loaded):
 
     def score(self, logits: jax.Array) -> np.ndarray:
         """`model.seg_probability` on the host."""
-        return np.asarray(model.seg_probability(self.tokenizer, logits))
+        return finite(np.asarray(model.seg_probability(self.tokenizer, logits)))
 
     def full_size(self, low: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """Mask logits at the size of the picture: ``[..., l, l] -> float32 [..., H, W]``."""
         sam = self.config.sam
-        return resize_masks(low, *mask_matrices(sam.low_res, sam.image_size, resized_size(size, sam.image_size), size))
+        return resize_masks(
+            finite(low), *mask_matrices(sam.low_res, sam.image_size, resized_size(size, sam.image_size), size)
+        )
 
 
 def _targets(

@@ -8,9 +8,10 @@ import torch
 from transformers.models.sam import image_processing_pil_sam as reference
 
 from grounding_jax import proposals
-from grounding_jax.data.masks import decode_mask
-from grounding_jax.data.pictures import SAM_MEAN, SAM_STD, resize_longest
+from grounding_jax.files.masks import decode_mask
 from grounding_jax.models.mask_resize import mask_matrices, resize_masks
+from grounding_jax.models.normalize import SAM_MEAN, SAM_STD
+from grounding_jax.models.picture_resize import resize_longest
 from grounding_jax.proposals import PointGrid, grid_points, non_overlapping, segment_everything, suppress
 from tests.test_sam import Pair, make_pair
 

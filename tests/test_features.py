@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from grounding_jax.data.files import PackedFile
+from grounding_jax.files.regular import PackedFile
 from grounding_jax.sharding.mesh import MeshShape
 from grounding_jax.training.loop import place, train
 from grounding_jax.training.options import TrainOptions

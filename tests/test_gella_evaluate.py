@@ -17,7 +17,7 @@ from gella_jax.protocols import TASKS, match_nouns
 from gella_jax.published import PUBLISHED, markdown_table
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.entity_masks import Entities, read_masks
-from grounding_jax.data.masks import mask_record
+from grounding_jax.files.masks import mask_record
 from tests.command_line import failed
 from tests.small_datasets import write_all
 from tests.small_gella import small_gella

@@ -280,7 +280,7 @@ class Panoptic(_Masked):
 
 
 def _open(picture: str) -> np.ndarray:
-    from grounding_jax.data.pictures import open_picture
+    from grounding_jax.files.pictures import open_picture
 
     return open_picture(picture)
 

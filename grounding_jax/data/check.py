@@ -7,8 +7,8 @@ from etils import epath
 from grounding_jax.data.datasets import Source, open_dataset
 from grounding_jax.data.llava_instruct import VqaRecord
 from grounding_jax.data.packed import AnyRecord, PackedSource, Progress
-from grounding_jax.data.pictures import open_picture
 from grounding_jax.data.semantic import ClassRecord, LabelMapRecord
+from grounding_jax.files.pictures import open_picture
 
 # How many pictures a split has by its publication, where that is known (spec gsva g).
 PUBLISHED_PICTURES = {

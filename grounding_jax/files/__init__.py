@@ -1,0 +1,1 @@
+"""The door: whatever comes from outside enters here, and whatever we write leaves here."""
