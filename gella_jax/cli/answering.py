@@ -149,6 +149,8 @@ class _Masked:
         from grounding_jax.data.entity_masks import read_masks
 
         entities = read_masks(self.masks, image.shape[:2], name=epath.Path(picture).name)
+        if entities.crowds:
+            note(f"masks left out: {entities.crowds}, crowds (iscrowd 1)")
         _prepare(self.out, files, (picture, self.masks))
         return image, entities
 
