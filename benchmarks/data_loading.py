@@ -33,11 +33,12 @@ from PIL import Image, ImageDraw
 
 from grounding_jax.data.backgrounds import PHOTOGRAPHS, load_photograph
 from grounding_jax.data.datasets import open_dataset
-from grounding_jax.data.masks import decode_mask
 from grounding_jax.data.packing import prepare
-from grounding_jax.data.pictures import clip_crop, open_picture, sam_input
+from grounding_jax.files.masks import decode_mask
+from grounding_jax.files.pictures import open_picture
 from grounding_jax.language import tokenizer as tokenizers
 from grounding_jax.language.tokenizer import Tokenizer
+from grounding_jax.models.picture_resize import clip_crop, sam_input
 from grounding_jax.sharding.mesh import MeshShape, make_mesh
 from grounding_jax.training.batches import batches
 from grounding_jax.training.options import TrainOptions

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import gsva_jax
-from grounding_jax.data.pictures import open_picture
+from grounding_jax.files.pictures import open_picture
 from gsva_jax.cli.demo import PICTURES
 from gsva_jax.results import save_results
 

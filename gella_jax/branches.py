@@ -13,7 +13,6 @@ from gella_jax import prompts
 from gella_jax.data import Drawn, draw, picture_arrays
 from gella_jax.passes import find, match, pair, read_nouns, see
 from grounding_jax.data.entity_masks import Entities
-from grounding_jax.data.pictures import resized_size
 from grounding_jax.language.answers import read_answer
 from grounding_jax.language.batching import SLOTS, TARGETS, bucket, doubling, filled
 from grounding_jax.language.conversation import defuse
@@ -22,6 +21,7 @@ from grounding_jax.language.loaded import Loaded, fetch
 from grounding_jax.language.tokenizer import SEG_TEXT
 from grounding_jax.models.mask2former import Prediction
 from grounding_jax.models.mask_resize import mask_matrices, resize_masks
+from grounding_jax.models.picture_resize import resized_size
 
 LeftOut = Mapping[str, tuple[int, ...]]  # places of masks, by the reason for which they are no part of an answer
 

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from gella_jax import association, resoblend
 from gella_jax.colormap import normalize_colormap
 from gella_jax.config import GellaConfig
-from grounding_jax.data.pictures import normalize_clip
 from grounding_jax.models import clip, llama, llava, mask2former, mobilenet, swin
 from grounding_jax.models.mask2former import Prediction
+from grounding_jax.models.normalize import normalize_clip
 from grounding_jax.models.swin import SwinConfig
 
 

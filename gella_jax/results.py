@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,11 +11,12 @@ from rich.text import Text
 
 from gella_jax.page import make_page
 from grounding_jax.data import panoptic as coco
-from grounding_jax.data.id_maps import encode_id_map
-from grounding_jax.data.masks import mask_record
 from grounding_jax.drawing.legend import colour
 from grounding_jax.drawing.overlay import draw_captioned, draw_overlay, draw_targets, write_png
 from grounding_jax.drawing.paragraph import Piece
+from grounding_jax.files.id_maps import encode_id_map
+from grounding_jax.files.masks import mask_record
+from grounding_jax.files.writing import write_bytes, write_json, write_text
 
 if TYPE_CHECKING:
     from gella_jax.branches import LeftOut
@@ -49,14 +49,14 @@ class Target(NamedTuple):
 
 def save_description(folder: epath.PathLike, picture: str, description: str) -> None:
     """Writes description.json into a folder that exists."""
-    _write_json(epath.Path(folder) / DESCRIPTION_FILE, {"image": picture, "description": description})
+    write_json(epath.Path(folder) / DESCRIPTION_FILE, {"image": picture, "description": description})
 
 
 def save_nouns(folder: epath.PathLike, picture: str, caption: str, answer: Nouns) -> None:
     """Writes nouns.json into a folder that exists."""
     nouns = [{"text": text, "span": span} for text, span in zip(answer.nouns, answer.spans, strict=True)]
     content = {"image": picture, "caption": caption, "answer": answer.text, "nouns": nouns}
-    _write_json(epath.Path(folder) / NOUNS_FILE, content)
+    write_json(epath.Path(folder) / NOUNS_FILE, content)
 
 
 def save_grounding(folder: epath.PathLike, picture: str, image: np.ndarray, grounding: Grounding) -> None:
@@ -74,8 +74,8 @@ def save_grounding(folder: epath.PathLike, picture: str, image: np.ndarray, grou
     write_png(png, draw_captioned(painted, paragraphs))
     notes = [*left_out_lines(grounding.left_out), f"answer: {grounding.text}"]
     title = epath.Path(picture).name
-    page.write_text(make_page(title, image, painted, targets, paragraphs, _meanings(grounding), notes))
-    _write_json(record, grounding_record(picture, grounding))
+    write_text(page, make_page(title, image, painted, targets, paragraphs, _meanings(grounding), notes))
+    write_json(record, grounding_record(picture, grounding))
 
 
 def save_reference(folder: epath.PathLike, image: np.ndarray, reference: Reference, entities: Entities) -> None:
@@ -98,7 +98,7 @@ def save_reference(folder: epath.PathLike, image: np.ndarray, reference: Referen
         "score": _rounded(reference.score),
         **mask_record(reference.mask),
     }
-    _write_json(masks, [record])
+    write_json(masks, [record])
 
 
 def save_panoptic(
@@ -117,12 +117,12 @@ def save_panoptic(
     """
     overlay, png, record = (epath.Path(folder) / name for name in PANOPTIC_FILES)
     write_png(overlay, draw_overlay(image, segment_targets(panoptic)))
-    png.write_bytes(encode_id_map(panoptic.ids))
+    write_bytes(png, encode_id_map(panoptic.ids))
     numbers = {segment.id: segment.category.id for segment in panoptic.segments}
     entry, annotation = coco.coco_entries(coco.Panoptic(1, picture, panoptic.ids, numbers), png.name, categories)
     for info, segment in zip(annotation["segments_info"], panoptic.segments, strict=True):
         info["score"] = _rounded(segment.score)
-    _write_json(record, coco.coco_content([entry], [annotation], categories))
+    write_json(record, coco.coco_content([entry], [annotation], categories))
 
 
 def grounding_record(picture: str, grounding: Grounding) -> dict[str, Any]:
@@ -258,7 +258,3 @@ def _table(targets: Sequence[Target], remarks: Sequence[str]) -> list[Text]:
 
 def _rounded(score: float) -> float:
     return round(float(score), 6)
-
-
-def _write_json(file: epath.Path, content: Any) -> None:
-    file.write_text(json.dumps(content, ensure_ascii=False) + "\n")

@@ -10,11 +10,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from grounding_jax.data.pictures import normalize_clip, normalize_sam
 from grounding_jax.language.tokenizer import Tokenizer
 from grounding_jax.models import clip, llama, sam
 from grounding_jax.models.layers import Linear, Mlp
 from grounding_jax.models.llava import read
+from grounding_jax.models.normalize import normalize_clip, normalize_sam
 from gsva_jax.config import GsvaConfig
 
 

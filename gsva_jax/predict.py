@@ -18,7 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from grounding_jax.data.pictures import resized_size
 from grounding_jax.language.answers import Answer as ReadAnswer
 from grounding_jax.language.answers import phrases, read_answer
 from grounding_jax.language.batching import TARGETS, bucket, filled
@@ -27,6 +26,7 @@ from grounding_jax.language.loaded import Loaded, fetch
 from grounding_jax.language.rows import Conversation, Row
 from grounding_jax.models import llama
 from grounding_jax.models.mask_resize import mask_matrices, resize_masks
+from grounding_jax.models.picture_resize import resized_size
 from grounding_jax.sharding.mesh import MeshShape
 from grounding_jax.sharding.placement import place
 from grounding_jax.training.run_folder import find_folder, step_of_run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,9 +9,10 @@ import numpy as np
 from etils import epath
 from rich.text import Text
 
-from grounding_jax.data.masks import mask_record
 from grounding_jax.drawing.legend import Shown, colour, verdict
 from grounding_jax.drawing.overlay import draw_overlay, write_png
+from grounding_jax.files.masks import mask_record
+from grounding_jax.files.writing import write_json_lines
 
 OVERLAY_FILE, MASKS_FILE = "overlay.png", "masks.json"
 
@@ -30,8 +30,7 @@ def save_results(
     """
     folder = epath.Path(folder)
     write_png(folder / OVERLAY_FILE, draw_overlay(image, targets, caption))
-    lines = (json.dumps(record, ensure_ascii=False) for record in mask_records(targets))
-    (folder / MASKS_FILE).write_text("[\n" + ",\n".join(lines) + "\n]\n")
+    write_json_lines(folder / MASKS_FILE, mask_records(targets))
 
 
 def mask_records(targets: Sequence[Shown]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ import numpy as np
 
 import gsva_jax
 from grounding_jax.data.datasets import open_dataset
-from grounding_jax.data.pictures import open_picture
+from grounding_jax.files.pictures import open_picture
 from grounding_jax.models import llama
 from gsva_jax import passes, prompts
 from gsva_jax.evaluation.run import evaluate

@@ -75,7 +75,7 @@ def test_any_expression(golden_model, picture, tmp_path):
     [
         (None, "there is no picture"),
         (b"", "it is empty (0 bytes)"),
-        (b"not a picture at all", "not a format that Pillow knows"),
+        (b"not a picture at all", "not a format that is read here"),
         ("truncated", "cannot read the picture"),
         ("floats", "its samples are floats"),
     ],
@@ -104,7 +104,7 @@ def test_bad_requests(tmp_path, picture, capsys):
     assert "--max-new must be" in failed(capsys, "ask", picture, "what?", "--max-new", "0", "--out", out)
     (tmp_path / "empty").mkdir()
     assert "there is no picture in the folder" in failed(capsys, "segment", tmp_path / "empty", "dog", "--out", out)
-    assert "there is no file" in failed(capsys, "segment", tmp_path / "no.jsonl", "--out", out)
+    assert "a file is missing" in failed(capsys, "segment", tmp_path / "no.jsonl", "--out", out)
     (tmp_path / "no.jsonl").write_text("{}")
     assert "has its own expressions" in failed(capsys, "segment", tmp_path / "no.jsonl", "dog", "--out", out)
     assert not out.exists()

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from grounding_jax import terminal
-from grounding_jax.data.masks import decode_mask
+from grounding_jax.files.masks import decode_mask
 from grounding_jax.weights.readers import open_weights
 from grounding_jax.weights.writers import write_torch
 from gsva_jax import demo
@@ -74,7 +74,7 @@ def test_a_folder_loses_only_the_pictures_that_are_bad(golden_model, tmp_path, c
     assert "3 of 4 pictures done" in printed.out
     assert "left out 1 other files" in printed.err
     errors = [line for line in printed.err.splitlines() if line.startswith("gsva: error: ")]
-    assert len(errors) == 1 and "b.png" in errors[0] and "not a format that Pillow knows" in errors[0]
+    assert len(errors) == 1 and "b.png" in errors[0] and "not a format that is read here" in errors[0]
 
 
 def test_a_jsonl_file_has_its_own_expressions(golden_model, tmp_path, capsys):
@@ -101,11 +101,11 @@ def test_a_jsonl_file_has_its_own_expressions(golden_model, tmp_path, capsys):
     "text, message",
     [
         ("", "is empty: it needs lines like"),
-        ('{"image": "x.png", "expressions": ["dog"]}\n{"image": "x.png"', "line 2: should be like"),
-        ('{"image": "x.png"}', "line 1: should be like"),
-        ('["x.png", "dog"]', "line 1: should be like"),
-        ('{"image": "x.png", "expressions": "dog"}', "expressions a list of texts"),
-        ('{"image": "x.png", "expressions": []}', "expressions a list of texts"),
+        ('{"image": "x.png", "expressions": ["dog"]}\n{"image": "x.png"', "line 2 is not valid JSON"),
+        ('{"image": "x.png"}', "line 1 at $: "),
+        ('["x.png", "dog"]', "line 1 at $: "),
+        ('{"image": "x.png", "expressions": "dog"}', "line 1 at $.expressions: expected `array`"),
+        ('{"image": "x.png", "expressions": []}', "line 1 at $.expressions: expected `array`"),
     ],
 )
 def test_a_damaged_jsonl_file(tmp_path, capsys, text, message):

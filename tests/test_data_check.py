@@ -56,7 +56,7 @@ def test_progress_is_told_to_the_end(tree):
 def test_missing_and_damaged_files_are_named(tree):
     root, truth = tree
     (root / "refer_seg" / "refcoco" / "instances.json").unlink()
-    assert check(root, COCO).problem == f"a file of the dataset is missing: {root}/refer_seg/refcoco/instances.json"
+    assert check(root, COCO).problem == f"a file is missing: {root}/refer_seg/refcoco/instances.json"
     picture = root / truth["refcocog|umd|train"][0].image
     picture.unlink()
     assert check(root, "refcocog|umd|train").problem == f"there is no picture '{picture}'"
@@ -72,7 +72,9 @@ def test_missing_and_damaged_files_are_named(tree):
     assert "no expressions of the split 'testB'" in check(root, "refcoco+|unc|testB").problem
     annotation = root / "reason_seg" / "ReasonSeg" / "val" / "c.json"
     annotation.write_text(json.dumps({**json.loads(annotation.read_text()), "shapes": [{"label": "target"}]}))
-    assert f"a shape of {annotation} is damaged" in check(root, "ReasonSeg|val").problem
+    assert (
+        f"{annotation} at $.shapes[0]: object missing required field `points`" in check(root, "ReasonSeg|val").problem
+    )
 
 
 CONFIG = """
@@ -120,15 +122,12 @@ def test_an_empty_folder(tmp_path, configs, capsys):
     assert main(["data", "check", str(tmp_path)]) == 1
     lines = capsys.readouterr().out.splitlines()
     place = tmp_path / "refer_seg"
-    missing = f"a file of the dataset is missing: {place}"
+    missing = f"a file is missing: {place}"
     assert (
         lines[0]
         == f"grefcoco|unc train, val, testA, testB: {missing}/grefcoco/grefs(unc).p or {place}/grefcoco/grefs(unc).json"
     )
-    assert (
-        f"llava_instruct_150k: a file of the dataset is missing: {tmp_path}/llava_dataset/llava_instruct_150k.json"
-        in lines
-    )
+    assert f"llava_instruct_150k: a file is missing: {tmp_path}/llava_dataset/llava_instruct_150k.json" in lines
     assert lines[-4].startswith("gsva train a_mixture: can't run: it needs ade20k|training, ReasonSeg|train_val")
 
 

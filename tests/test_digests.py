@@ -12,9 +12,9 @@ from etils import epath
 
 import grounding_jax
 import gsva_jax
-from grounding_jax.data.files import PackedFile
 from grounding_jax.evaluation.identity import identity_of, model_digest, records_digest
 from grounding_jax.files import digests
+from grounding_jax.files.regular import PackedFile
 from grounding_jax.models import llama
 from grounding_jax.weights import folder
 from tests.small_gella import small_tokenizer

@@ -1,6 +1,7 @@
 """Masks of entities in every file that they come in, compared with the arrays that the files were written from."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -9,8 +10,8 @@ from etils import epath
 from PIL import Image
 
 from grounding_jax.data.entity_masks import NoMasksError, read_masks
-from grounding_jax.data.files import PackedFile
-from grounding_jax.data.id_maps import encode_id_map, open_id_map
+from grounding_jax.files.id_maps import encode_id_map, open_id_map
+from grounding_jax.files.regular import PackedFile
 from tests.small_datasets import box_mask, compressed, corners, encodings, run_lengths
 from tests.small_panoptic import SIZES, colours, write_panoptic_tree
 
@@ -243,10 +244,10 @@ def broken(tmp_path):
     yield tmp_path / "f3", f"{none}: it has no PNG"
     cut = tmp_path / "cut.png"
     cut.write_bytes(save(tmp_path / "whole.png", photograph).read_bytes()[:3000])
-    yield cut, "cannot read the segments in '{}': image file is truncated"
+    yield cut, "cannot read the PNG of segments '{}': image file is truncated"
     for name, text, problem in (
         ("a.txt", "masks", unknown),
-        ("text.png", "masks", "cannot read the segments in '{}': it is not a PNG"),
+        ("text.png", "masks", "cannot read the PNG of segments '{}': it is not a format that is read here (PNG)"),
         ("text.json", "[{", "{} is not valid JSON"),
     ):
         (tmp_path / name).write_text(text)
@@ -263,13 +264,16 @@ def broken(tmp_path):
             (sam([other], rle), f"mask 0 in '{{}}' {sizes}"),
             (sam([MASKS[0], other], np.ndarray.tolist), f"mask 1 in '{{}}' {sizes}"),
             ({"images": [image], "annotations": [polygon]}, f"'{{}}' {sizes}"),
-            ([{"segmentation": None}], "mask 0 in '{}' is damaged: a segmentation must be"),
-            ([{"segmentation": {"counts": [240]}}], "mask 0 in '{}' is damaged: run lengths of size None do"),
+            ([{"segmentation": None}], "{} at $.annotations[0].segmentation: expected `object | array`, got `null`"),
+            (
+                [{"segmentation": {"counts": [240]}}],
+                "{} at $.annotations[0].segmentation: object missing required",
+            ),
             ([{"segmentation": [[True, False], [True]]}], "mask 0 in '{}' has 2 x 2 pixels"),
             ([{**polygon, "score": 1}, polygon], "'{}' has masks with 'score' and masks without"),
             ([{**polygon, "id": 4}] * 2, "'{}' has several masks with the id 4"),
-            ({"annotations": [polygon], "images": 3}, "'{}' has 'images' that are not like COCO's"),
-            ({"annotations": [polygon], "categories": [1]}, "'{}' has categories that are not like COCO's"),
+            ({"annotations": [polygon], "images": 3}, "{} at $.images: expected `array | null`, got `int`"),
+            ({"annotations": [polygon], "categories": [1]}, "{} at $.categories[0]: expected `object`, got `int`"),
             ({"segments_info": [{"id": 1}]}, "the PNG that belongs to '{}' is missing: "),
         ]
     ):
@@ -324,14 +328,14 @@ def test_png_and_json_must_belong_together(tmp_path):
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"id": [0]}, "is not like COCO's files: unhashable"),
-        ({"category_id": {"a": 1}}, "is not like COCO's files"),
-        ({"score": "high"}, "has a score that is not a number"),
+        ({"id": [0]}, "id: expected `int | null`, got `array`"),
+        ({"category_id": {"a": 1}}, "category_id: expected `int | null`, got `object`"),
+        ({"score": "high"}, "score: expected `float | null`, got `str`"),
     ],
 )
 def test_damaged_entries_are_named(tmp_path, entry, message):
     file = write(tmp_path / "masks.json", [{"segmentation": encodings(SIZE, BOXES[0])[1], **entry}])
-    with pytest.raises(ValueError, match=rf"masks\.json' {message}"):
+    with pytest.raises(ValueError, match=re.escape(f"masks.json at $.annotations[0].{message}")):
         read_masks(file, SIZE)
 
 

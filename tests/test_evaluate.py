@@ -13,8 +13,8 @@ from pycocotools import mask as coco
 
 import gsva_jax
 from grounding_jax.data.datasets import open_dataset
-from grounding_jax.data.pictures import open_picture
 from grounding_jax.evaluation.run import PROTOCOLS
+from grounding_jax.files.pictures import open_picture
 from grounding_jax.language.generation import Generation
 from grounding_jax.models.llava import IMAGE_TOKEN
 from gsva_jax import passes, predict

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from etils import epath
 
-from grounding_jax.data import pictures as decoding
-from grounding_jax.data.files import PackedFile
 from grounding_jax.files import digests
+from grounding_jax.files import pictures as decoding
+from grounding_jax.files.regular import PackedFile
 from grounding_jax.models import sam
 from grounding_jax.sharding.mesh import MeshShape
 from grounding_jax.training.loop import place, train

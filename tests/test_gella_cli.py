@@ -15,8 +15,8 @@ from gella_jax.cli.loading import read_vocabulary
 from gella_jax.panoptic import Panoptic, Segment
 from gella_jax.predict import Grounding, Noun, Nouns, Reference, as_entities
 from grounding_jax.data.entity_masks import Entities, read_masks
-from grounding_jax.data.masks import encode_mask
 from grounding_jax.data.panoptic_classes import COCO_PANOPTIC, Category
+from grounding_jax.files.masks import encode_mask
 from grounding_jax.segmenters.proposals import Proposals
 from grounding_jax.weights import folder
 from grounding_jax.weights.readers import open_weights
@@ -226,7 +226,7 @@ def test_a_segmenter_makes_the_masks(tells, monkeypatch, scene, tmp_path, capsys
         ("ground PICTURE 'a dog' --threshold 1.5 --masks MASKS", "--threshold 1.5: must be between 0 and 1"),
         ("describe PICTURE --max-new 0", "--max-new 0: must be at least 1"),
         ("describe TMP/none.png", "there is no picture"),
-        ("ground MASKS 'a dog' --masks MASKS", "not a format that Pillow knows"),
+        ("ground MASKS 'a dog' --masks MASKS", "not a format that is read here"),
         ("ground PICTURE 'a dog' --masks TMP/none.json", "there are no masks"),
         ("ground PICTURE 'a dog' --masks TMP/empty.json", "there is not one mask in"),
         ("ground PICTURE 'a dog' --masks TMP/small.json", "has 40 x 70 pixels, but the picture has 50 x 70"),
@@ -235,10 +235,10 @@ def test_a_segmenter_makes_the_masks(tells, monkeypatch, scene, tmp_path, capsys
         ("ground PICTURE 'a dog' --masks TMP/notes.txt", "cannot read masks from"),
         ("panoptic PICTURE --masks MASKS --vocabulary cat dog Cat", "the vocabulary has 'cat' more than once"),
         ("panoptic PICTURE --masks MASKS --vocabulary cat ' '", "a vocabulary needs names, each with a word"),
-        ("panoptic PICTURE --masks MASKS --vocabulary TMP/none.txt", "there is no vocabulary"),
+        ("panoptic PICTURE --masks MASKS --vocabulary TMP/none.txt", "a file is missing"),
         ("panoptic PICTURE --masks MASKS --vocabulary TMP/empty.txt", "a vocabulary needs names"),
         ("panoptic PICTURE --masks MASKS --vocabulary MASKS", "should be a list of categories like"),
-        ("panoptic PICTURE --masks MASKS --vocabulary TMP/twice.json", "several categories with the id 3"),
+        ("panoptic PICTURE --masks MASKS --vocabulary TMP/twice.json", "has category 3 twice"),
     ],
 )
 def test_bad_input(scene, tmp_path, capsys, words, message):

@@ -19,7 +19,7 @@ from gella_jax.panoptic import Panoptic, Segment
 from gella_jax.predict import Grounding, Noun, Reference
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.entity_masks import Entities, read_masks
-from grounding_jax.data.masks import mask_record
+from grounding_jax.files.masks import mask_record
 from tests.command_line import failed
 from tests.small_datasets import write_all
 from tests.small_gella import small_gella, small_tokenizer

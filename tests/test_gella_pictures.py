@@ -13,13 +13,13 @@ from gella_jax import prompts, results
 from gella_jax.panoptic import Panoptic, Segment
 from gella_jax.predict import Grounding, Noun, Nouns, Reference
 from grounding_jax.data.entity_masks import Entities, read_masks
-from grounding_jax.data.masks import decode_mask
 from grounding_jax.data.panoptic_classes import Category
 from grounding_jax.drawing import paragraph
 from grounding_jax.drawing.legend import BACKGROUND, TEXT, colour
 from grounding_jax.drawing.lettering import Lettering
 from grounding_jax.drawing.overlay import draw_spotlight, draw_targets
 from grounding_jax.drawing.paragraph import Piece, draw_paragraphs
+from grounding_jax.files.masks import decode_mask
 
 SIZE = (40, 60)
 CAPTION = "A dog and <b>two cats</b> lie on the couch, & the dog sleeps."

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
-from grounding_jax.data import masks
+from grounding_jax.files import masks
 
 SIZE = (6, 7)
 SQUARE = np.zeros(SIZE, bool)

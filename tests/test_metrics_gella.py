@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from grounding_jax.data.masks import decode_mask, encode_mask, mask_record
+from grounding_jax.files.masks import decode_mask, encode_mask, mask_record
 from grounding_jax.metrics.entities import coco_entities, entity_metrics
 from grounding_jax.metrics.narrative import (
     NarrativeTotals,

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from grounding_jax.data.masks import decode_mask
 from grounding_jax.drawing import lettering
 from grounding_jax.drawing.legend import COLOURS, colour, draw_legend, verdict
 from grounding_jax.drawing.lettering import Lettering, undrawable
 from grounding_jax.drawing.overlay import MAX_SIDE, MIN_SIDE, MIN_WIDTH, draw_overlay
+from grounding_jax.files.masks import decode_mask
 from grounding_jax.terminal import prepare_folder
 from gsva_jax.results import describe, mask_records, save_results
 

@@ -92,7 +92,7 @@ GOOD = {"image": "pictures/a.jpg", "expressions": [{"text": "dog", "masks": []}]
 def test_a_line_of_another_form(root, bad):
     save(root / "own", GOOD, bad)
     with pytest.raises(
-        ValueError, match=r'train.jsonl, line 2: should be like \{"image": FILE, "expressions": \[\{"text"'
+        ValueError, match=r'train.jsonl, line 2 .*; a line should be like \{"image": FILE, "expressions": \[\{"text"'
     ):
         open_dataset(root, NAME)
 
@@ -100,21 +100,19 @@ def test_a_line_of_another_form(root, bad):
 @pytest.mark.parametrize(
     "mask, message",
     [
-        ("no.png", "there is no picture '.*no.png'"),
-        ("pictures/a.jpg", "cannot read the label map .* it has mode RGB, not one 8-bit channel"),
-        ("small.png", "the mask small.png has 8 x 9 pixels, its picture 40 x 56"),
-        ([1, 2, 3, 4, 5, 6], "the mask of 'dog' in .* is damaged: a segmentation must hold polygons"),
-        ({"size": [8, 9], "counts": [72]}, "the mask of 'dog' in .* is damaged: run lengths of size"),
-        (7, "the mask of 'dog' in .* is damaged: a segmentation must be a list"),
+        ("no.png", ": there is no PNG of segments '.*no.png'"),
+        ("pictures/a.jpg", r": cannot read the PNG of segments .* it is not a format that is read here \(PNG\)"),
+        ("small.png", ": the mask small.png of 'dog' has 8 x 9 pixels, its picture 40 x 56"),
+        ([1, 2, 3, 4, 5, 6], r" at \$.expressions\[0\].masks\[0\]\[0\]: expected `object | array`, got `int`"),
+        ({"size": [8, 9], "counts": [72]}, ": a mask of 'dog' is damaged: run lengths of size"),
+        (7, r" at \$.expressions\[0\].masks\[0\]: expected `str | object | array`, got `int`"),
     ],
 )
 def test_a_bad_mask_is_named_with_its_line(root, mask, message):
     Image.new("L", (9, 8)).save(root / "own" / "small.png")
     save(root / "own", GOOD, {**GOOD, "expressions": [{"text": "dog", "masks": [mask]}]})
-    source = open_dataset(root, NAME)
-    assert source[0].rejected.all()
-    with pytest.raises(ValueError, match=f"train.jsonl, line 2: {message}"):
-        source[1]
+    with pytest.raises(ValueError, match=f"train.jsonl, line 2{message}"):
+        _ = open_dataset(root, NAME)[1]
 
 
 def test_what_is_missing(root):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from grounding_jax.data import pictures
+from grounding_jax.files import pictures
+from grounding_jax.models import normalize, picture_resize
 
 # [24, 15, 3]: red grows downwards, green to the right.
 GRADIENT = np.zeros((24, 15, 3), np.uint8)
@@ -43,35 +44,35 @@ def test_renderings_are_those_of_the_release(golden, stored, index):
     arrays, facts = stored[0], stored[1]["preprocess"][index]
     image = pictures.open_picture(golden / "gsva" / "data" / facts["image"])
     assert list(image.shape[:2]) == facts["orig"]
-    resized = pictures.resize_longest(image, 1024)
+    resized = picture_resize.resize_longest(image, 1024)
     assert list(resized.shape[:2]) == facts["resized"]
     np.testing.assert_array_equal(resized[::16, ::16], arrays[f"sam_u8_stride16_{index}"])
     assert resized.sum() == facts["sam_u8_sum"]
-    clip = np.asarray(pictures.normalize_clip(pictures.clip_crop(image, 224)))
+    clip = np.asarray(normalize.normalize_clip(picture_resize.clip_crop(image, 224)))
     np.testing.assert_allclose(clip[::8, ::8], arrays[f"clip224_stride8_{index}"].transpose(1, 2, 0), atol=1e-5)
     np.testing.assert_allclose([clip.mean(), clip.std()], [facts["clip_mean"], facts["clip_std"]], atol=1e-5)
 
 
 def test_resized_sizes_are_those_of_the_release(stored):
     for case in stored[1]["resize_longest_1024"]:
-        assert pictures.resized_size((case["h"], case["w"]), 1024) == (case["nh"], case["nw"])
+        assert picture_resize.resized_size((case["h"], case["w"]), 1024) == (case["nh"], case["nw"])
 
 
 def test_normalised_sam_input_is_that_of_the_release(golden):
     facts = np.load(golden / "gsva" / "eval_grefcoco_val_0.npz")
     folder = golden / "gsva" / "data" / "refer_seg" / "images" / "mscoco" / "images" / "train2014"
     image = pictures.open_picture(folder / "COCO_train2014_000000000001.jpg")
-    padded, resized = pictures.sam_input(image, 128)
+    padded, resized = picture_resize.sam_input(image, 128)
     assert list(resized) == facts["resize_list"][0].tolist()
-    normalised = pictures.normalize_sam(padded[None], np.array([resized]))
+    normalised = normalize.normalize_sam(padded[None], np.array([resized]))
     np.testing.assert_allclose(normalised, facts["images"].transpose(0, 2, 3, 1), atol=1e-5)
-    clip = pictures.normalize_clip(pictures.clip_crop(image, 56))
+    clip = normalize.normalize_clip(picture_resize.clip_crop(image, 56))
     np.testing.assert_allclose(clip, facts["images_clip"][0].transpose(1, 2, 0), atol=1e-5)
 
 
 def test_normalize_sam_clears_what_is_outside_each_picture():
     padded = np.full((2, 8, 8, 3), 200, np.uint8)
-    normalised = np.asarray(pictures.normalize_sam(padded, np.array([[8, 3], [5, 8]])))
+    normalised = np.asarray(normalize.normalize_sam(padded, np.array([[8, 3], [5, 8]])))
     assert normalised.dtype == np.float32
     inside = (normalised != 0).all(-1)
     expected = np.zeros((2, 8, 8), bool)
@@ -82,17 +83,17 @@ def test_normalize_sam_clears_what_is_outside_each_picture():
 @pytest.mark.parametrize("size", [(1, 1), (1, 1000), (1000, 1), (1, 20_000), (20_000, 1), (5, 20_000), (224, 224)])
 def test_extreme_sizes(size):
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-    padded, (height, width) = pictures.sam_input(image, 64)
+    padded, (height, width) = picture_resize.sam_input(image, 64)
     assert padded.shape == (64, 64, 3) and 64 in (height, width) and min(height, width) >= 1
     assert not padded[height:].any() and not padded[:, width:].any()
-    assert pictures.clip_crop(image, 32).shape == (32, 32, 3)
+    assert picture_resize.clip_crop(image, 32).shape == (32, 32, 3)
 
 
 def test_long_pictures_are_cropped_for_clip_as_if_they_were_rendered_whole(monkeypatch):
     image = np.random.default_rng(0).integers(0, 256, (40, 1300, 3), np.uint8)
-    whole = pictures.clip_crop(image, 32).astype(int)
-    monkeypatch.setattr(pictures, "_MAX_CLIP_ASPECT", 1)
-    assert np.abs(pictures.clip_crop(image, 32) - whole).max() <= 2
+    whole = picture_resize.clip_crop(image, 32).astype(int)
+    monkeypatch.setattr(picture_resize, "_MAX_CLIP_ASPECT", 1)
+    assert np.abs(picture_resize.clip_crop(image, 32) - whole).max() <= 2
 
 
 @pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF", "BMP"])
@@ -186,6 +187,6 @@ def test_unreadable_pictures_give_one_clear_line(tmp_path):
 @pytest.mark.parametrize("wrong", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)])
 def test_arrays_that_are_no_pictures(wrong):
     with pytest.raises(ValueError, match=r"uint8 \[H, W, 3\]"):
-        pictures.resize_longest(wrong, 8)
+        picture_resize.resize_longest(wrong, 8)
     with pytest.raises(ValueError, match=r"uint8 \[H, W, 3\]"):
-        pictures.clip_crop(wrong, 8)
+        picture_resize.clip_crop(wrong, 8)

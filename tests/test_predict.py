@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import gsva_jax
-from grounding_jax.data.pictures import open_picture
+from grounding_jax.files.pictures import open_picture
 from grounding_jax.language.generation import write
 from grounding_jax.language.rows import encode_prompt
 from grounding_jax.models import llama, llava

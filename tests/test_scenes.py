@@ -11,10 +11,10 @@ from PIL import Image
 from grounding_jax.data import cutouts
 from grounding_jax.data.backgrounds import PHOTOGRAPHS, SPLITS
 from grounding_jax.data.cutouts import KINDS
-from grounding_jax.data.masks import decode_mask
 from grounding_jax.data.scene_expressions import TEMPLATES, vocabulary_texts
 from grounding_jax.data.scene_files import PICTURES, write_photo_scene, write_scenes
 from grounding_jax.data.scenes import SceneSource, scene
+from grounding_jax.files.masks import decode_mask
 
 SIZE = 96
 NUM = 300

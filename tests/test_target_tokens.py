@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import gsva_jax
-from grounding_jax.data.pictures import open_picture
+from grounding_jax.files.pictures import open_picture
 from grounding_jax.language import tokenizer as tokenizers
 from grounding_jax.language.rows import encode_conversation, pack_row
 from grounding_jax.training.experiment import run

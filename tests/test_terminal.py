@@ -16,9 +16,9 @@ from PIL import Image
 from rich.console import Console
 
 from grounding_jax import terminal
+from grounding_jax.evaluation.progress import PartialResults
 from grounding_jax.terminal import ByteLines, Lines, copying, counting, quiet_libraries, tracked
 from grounding_jax.training.log import Log, Work
-from grounding_jax.unfinished import Unfinished
 
 
 class Clock:
@@ -121,7 +121,7 @@ def test_a_training_and_an_evaluation_tell_how_far_they_are(tmp_path, capsys):
     run.mkdir()
     with Log(run, 20, 10, 4, Work()) as log:
         log.write(15, {"loss": jnp.float32(0.5)})
-    parts = Unfinished(None, {}, 3, (0, 1))
+    parts = PartialResults(None, {}, 3, (0, 1))
     parts.work("evaluating", ([{"index": index}] for index in range(3)))
     compiling, training, *evaluation = told(capsys)
     assert compiling == "run: 10/20  compiling"

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from grounding_jax.data import pictures
 from grounding_jax.data.class_names import ADE20K_CLASSES, COCO_STUFF_CLASSES
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.own_data import OWN_DATA
@@ -18,6 +17,7 @@ from grounding_jax.data.refer import REFER_DATASETS
 from grounding_jax.data.registry import KNOWN_DATASETS
 from grounding_jax.data.semantic import SEMANTIC_DATASETS, ClassRecord
 from grounding_jax.evaluation.run import find_task
+from grounding_jax.files import pictures
 from gsva_jax.evaluation.tasks import TASKS
 from tests.command_line import failed
 from tests.small_datasets import COCO_STUFF, MAPILLARY, REFER, write_all
@@ -212,7 +212,7 @@ def test_damaged_label_maps_are_named(copy):
     file.write_bytes(whole[:-40])
     refused(r"cannot read the label map .*000000000000\.png")
     file.write_bytes(b"not a picture")
-    refused(r"cannot read the picture .*000000000000\.png")
+    refused(r"cannot read the label map .*000000000000\.png.*not a format")
     Image.new("RGB", (56, 40)).save(file)
     refused(r"label map .*000000000000\.png': it has mode RGB, not one 8-bit channel")
     Image.fromarray(np.full((40, 56), 151, np.uint8)).save(file)
@@ -231,9 +231,9 @@ def test_damaged_annotations_are_named(copy):
     for key, value, error in [
         ("annotations", [{**annotation, "image_id": 5}], r"train\.json lacks image 5, which annotation 77"),
         ("annotations", [{**annotation, "category_id": 9}], r"train\.json lacks category 9, which annotation 77"),
-        ("annotations", [{"id": 1}], r"train\.json is not a COCO annotation file: .*'image_id'"),
-        ("categories", [{"id": 1, "name": "a:b:c"}], r"train\.json is not .*thing or thing:part, got 'a:b:c'"),
-        ("images", None, r"train\.json is not a COCO annotation file"),
+        ("annotations", [{"id": 1}], r"train\.json at \$\.annotations\[0\]: .* field `segmentation`"),
+        ("categories", [{"id": 1, "name": "a:b:c"}], r"train\.json: .*thing or thing:part, got 'a:b:c'"),
+        ("images", None, r"train\.json at \$\.images: expected `array`, got `null`"),
     ]:
         change(file, key, value)
         with pytest.raises(ValueError, match=error):
@@ -243,7 +243,7 @@ def test_damaged_annotations_are_named(copy):
     with pytest.raises(ValueError, match=r"the mask of 'dog leg' in .*000000000010\.jpg is damaged: .*do not fit"):
         open_dataset(copy, "pascal_part|train")[0].masks_of([0])
     change(copy / "mapillary/config_v2.0.json", "labels", [{"name": "animal--bird"}])
-    with pytest.raises(ValueError, match=r"config_v2\.0\.json is not Mapillary's list of classes: .*'readable'"):
+    with pytest.raises(ValueError, match=r"config_v2\.0\.json at \$\.labels\[0\]: .* field `readable`"):
         open_dataset(copy, "mapillary|training")
 
 
@@ -263,24 +263,24 @@ def test_damaged_conversations_are_named(tmp_path, item):
     file.parent.mkdir()
     whole = {"image": "7.jpg", "conversations": [{"from": "human", "value": "?"}]}
     file.write_text(json.dumps([whole, item]))
-    with pytest.raises(ValueError, match=r"llava_instruct_150k\.json: item 1 must have an 'image' and 'conversations'"):
+    with pytest.raises(ValueError, match=r"llava_instruct_150k\.json at \$\[1\]"):
         open_dataset(tmp_path, "llava_instruct_150k")
     file.write_text(json.dumps(whole))
-    with pytest.raises(ValueError, match=r"llava_instruct_150k\.json does not hold a list"):
+    with pytest.raises(ValueError, match=r"llava_instruct_150k\.json at \$: expected `array`, got `object`"):
         open_dataset(tmp_path, "llava_instruct_150k")
 
 
 @pytest.mark.parametrize(
     ("items", "error"),
     [
-        ([{"image": "b.jpg"}], "is not a list of explanations: KeyError.*outputs"),
-        ([{"image": "b.jpg", "outputs": None}], "the 'outputs' of 'b.jpg' must be a text, got None"),
-        (None, "is not a list of explanations"),
+        ([{"image": "b.jpg"}], r"at \$\[0\]: object missing required field `outputs`"),
+        ([{"image": "b.jpg", "outputs": None}], r"at \$\[0\].outputs: expected `str`, got `null`"),
+        (None, r"at \$: expected `array`, got `null`"),
     ],
 )
 def test_damaged_explanations_are_named(copy, items, error):
     (copy / "reason_seg/ReasonSeg/explanatory/train.json").write_text(json.dumps(items))
-    with pytest.raises(ValueError, match=rf"explanatory/train\.json:? {error}"):
+    with pytest.raises(ValueError, match=rf"explanatory/train\.json {error}"):
         open_dataset(copy, "ReasonSeg|train")
 
 

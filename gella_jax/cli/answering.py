@@ -149,6 +149,8 @@ class _Masked:
         from grounding_jax.data.entity_masks import read_masks
 
         entities = read_masks(self.masks, image.shape[:2], name=epath.Path(picture).name)
+        if entities.crowds:
+            note(f"masks left out: {entities.crowds}, crowds (iscrowd 1)")
         _prepare(self.out, files, (picture, self.masks))
         return image, entities
 
@@ -280,7 +282,7 @@ class Panoptic(_Masked):
 
 
 def _open(picture: str) -> np.ndarray:
-    from grounding_jax.data.pictures import open_picture
+    from grounding_jax.files.pictures import open_picture
 
     return open_picture(picture)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from etils import epath
 
@@ -73,25 +73,23 @@ def _names(words: Sequence[str]) -> Sequence[Category | str]:
     file = epath.Path(words[0])
     if len(words) > 1 or (file.suffix not in (".txt", ".json") and not file.is_file()):
         return words
-    if not file.is_file():
-        raise FileNotFoundError(f"there is no vocabulary {file}")
+    from grounding_jax.files.text import read_lines
+
     if file.suffix == ".json":
-        from grounding_jax.data.files import read_json
-
-        return _read_categories(read_json(file), file)
-    return [line.strip() for line in file.read_text().splitlines() if line.strip()]
+        return _read_categories(file)
+    return [line.strip() for _, line in read_lines(file)]
 
 
-def _read_categories(content: Any, file: epath.Path) -> list[Category]:
+def _read_categories(file: epath.Path) -> list[Category]:
     """The categories of COCO's json, or of a list of them."""
+    from grounding_jax.data.coco import Categories
+    from grounding_jax.data.coco import Category as Entry
     from grounding_jax.data.panoptic_classes import Category
+    from grounding_jax.files import records
 
     try:
-        listed = content["categories"] if isinstance(content, dict) else content
-        categories = [Category(int(c["id"]), str(c["name"]), bool(c["isthing"])) for c in listed]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{file}: should be a list of categories like {_CATEGORY}, as COCO has them") from error
-    ids = [category.id for category in categories]
-    if len(set(ids)) < len(ids):
-        raise ValueError(f"{file}: has several categories with the id {next(i for i in ids if ids.count(i) > 1)}")
-    return categories
+        content = records.read(file, Categories | list[Entry])
+    except ValueError as error:
+        raise ValueError(f"{error}; it should be a list of categories like {_CATEGORY}, as COCO has them") from error
+    listed = content if isinstance(content, list) else content.categories
+    return [Category(c.id, c.name, bool(c.isthing)) for c in records.unique(listed, "category", file).values()]

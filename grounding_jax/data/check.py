@@ -7,9 +7,9 @@ from etils import epath
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.llava_instruct import VqaRecord
 from grounding_jax.data.packed import PackedSource, Progress
-from grounding_jax.data.pictures import open_picture
 from grounding_jax.data.registry import AnyRecord, Source
 from grounding_jax.data.semantic import ClassRecord, LabelMapRecord
+from grounding_jax.files.pictures import open_picture
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,13 +4,15 @@ import functools
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Required, TypedDict
 
 import numpy as np
 from etils import epath
 
-from grounding_jax.data import files, masks
-from grounding_jax.data.id_maps import VOID, check_segments, label_folders, open_id_map, segment_files
+from grounding_jax.data.coco import Number
+from grounding_jax.files import masks, records, regular
+from grounding_jax.files.id_maps import VOID, check_segments, label_folders, open_id_map, segment_files
+from grounding_jax.files.masks import RunLengths
 
 _KNOWN = (
     "a COCO panoptic PNG or its json, an indexed PNG, a folder of binary PNGs, a json of COCO run lengths or polygons, "
@@ -20,8 +22,47 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _NUMBERED = re.compile(r"(?<!\d)\d{12}$")  # how COCO's names end, whichever year's they are
 # No segmentation has as many segments, but a photograph taken for one has more colours.
 _MOST_SEGMENTS = 4096
+_MOST_PIXELS = 1 << 33  # of all masks of a picture together, each a byte
 
 Size = tuple[int, int]
+
+
+class _Picture(TypedDict, total=False):
+    """An entry of "images"; SAM calls the number "image_id"."""
+
+    id: int | str
+    image_id: int | str
+    file_name: str
+    height: Number
+    width: Number
+
+
+class _Category(TypedDict):
+    id: int
+    name: str
+
+
+class _Entry(TypedDict, total=False):
+    """An entry of "annotations": a mask, or the segments of a PNG; or one of these segments."""
+
+    id: int | None
+    image_id: int | str
+    category_id: int | None
+    iscrowd: int | None
+    score: float | None
+    predicted_iou: float | None
+    segmentation: list[list[float | bool] | RunLengths] | RunLengths
+    segments_info: "list[_Entry]"
+    file_name: str
+
+
+class _Content(TypedDict, total=False):
+    """A json of COCO, of results, or of SAM."""
+
+    annotations: Required[list[_Entry]]
+    categories: list[_Category] | None
+    images: list[_Picture] | None
+    image: _Picture
 
 
 class NoMasksError(ValueError):
@@ -37,6 +78,7 @@ class Entities(NamedTuple):
         names: the category of each, or its file's name in a folder; its number where nothing is known.
         scores: float32 [M]: the confidence, for SAM its predicted IoU; None if the file has none.
         category_ids: the file's number of each category; None if it has no categories.
+        crowds: how many masks of the file are left out because they are of crowds.
     """
 
     masks: np.ndarray
@@ -44,6 +86,7 @@ class Entities(NamedTuple):
     names: tuple[str, ...]
     scores: np.ndarray | None = None
     category_ids: tuple[int, ...] | None = None
+    crowds: int = 0
 
 
 def read_masks(
@@ -58,7 +101,7 @@ def read_masks(
     - A json is a list of {"segmentation": ...}, or {"annotations": [...]} with it: COCO's run lengths and polygons, or
       what SAM's automatic mask generator gives, where masks may be rows of true and false.
 
-    Crowds and void are left out.
+    Void is left out, and so are crowds (iscrowd 1), which are counted.
 
     Args:
         source: the file or folder.
@@ -77,19 +120,17 @@ def read_masks(
     if path.is_dir():
         entities = _read_folder(path, size)
     else:
-        with path.open("rb") as stream:
+        with regular.open_regular(path) as stream:
             head = stream.read(len(_PNG))
         if head == _PNG or path.suffix.lower() == ".png":
             entities = _read_png(path, size)
         elif path.suffix.lower() == ".json" or head.lstrip()[:1] in (b"[", b"{"):
-            try:
-                entities = _read_json(path, size, image_id, name)
-            except TypeError as error:
-                raise ValueError(f"'{path}' is not like COCO's files: {error}") from error
+            entities = _read_json(path, size, image_id, name)
         else:
             raise _unknown(path)
     if not entities.ids:
-        raise NoMasksError(f"there is not one mask in '{path}'")
+        crowds = f" but {entities.crowds} of crowds (iscrowd 1)" if entities.crowds else ""
+        raise NoMasksError(f"there is not one mask in '{path}'{crowds}")
     return entities
 
 
@@ -113,7 +154,7 @@ def label_entities(found: np.ndarray, entries: Sequence[Mapping], names: Mapping
         masks=found,
         ids=ids,
         names=tuple(names.get(number, str(number)) for number in category_ids) if category_ids else _as_texts(ids),
-        scores=None if scores is None else _as_scores(scores, where),
+        scores=None if scores is None else np.array(scores, np.float32),
         category_ids=category_ids,
     )
 
@@ -124,13 +165,6 @@ def _column(entries: Sequence[Mapping], key: str, where: str) -> tuple | None:
     if values and len(values) < len(entries):
         raise ValueError(f"{where} has masks with '{key}' and masks without: all must have it, or none")
     return values or None
-
-
-def _as_scores(values: Sequence[Any], where: str) -> np.ndarray:
-    try:
-        return np.array(values, np.float32)
-    except ValueError as error:
-        raise ValueError(f"{where} has a score that is not a number: {error}") from error
 
 
 def _as_texts(numbers: Sequence[int]) -> tuple[str, ...]:
@@ -170,24 +204,25 @@ def _natural(file: epath.Path) -> list[tuple[int, str]]:
 
 def _read_png(png: epath.Path, size: Size | None) -> Entities:
     for file in segment_files(png):
-        content = _as_coco(_parse(files.read_bytes(file), str(file))) if file.exists() else {}
-        if not _is_panoptic(content):
+        content = _parse(regular.read_bytes(file), str(file)) if file.exists() else None
+        if content is None or not _is_panoptic(content):
             continue  # there is none, or it is about something else
         own = [a for a in content["annotations"] if posixpath.basename(a.get("file_name", png.name)) == png.name]
         if len(own) != 1:
             raise ValueError(f"{file} should have '{png.name}' once, but has it {len(own)} times")
-        return _read_segments(png, size, own[0]["segments_info"], _category_names(content, file), file)
+        return _read_segments(png, size, own[0]["segments_info"], _category_names(content), file)
     ids = open_id_map(png)
     _check_size(f"'{png}'", ids.shape, size)
     numbers = np.unique(ids[ids != VOID])
     if len(numbers) > _MOST_SEGMENTS:
         raise ValueError(f"'{png}' is a picture, not masks: it has {len(numbers)} colours")
+    _check_memory(len(numbers), ids.shape, f"'{png}'")
     found = tuple(numbers.tolist())
     return Entities(ids == numbers[:, None, None], found, _as_texts(found))
 
 
 def _read_segments(
-    png: epath.Path, size: Size | None, segments: list[dict[str, Any]], names: Mapping[int, str], file: epath.Path
+    png: epath.Path, size: Size | None, segments: list[_Entry], names: Mapping[int, str], file: epath.Path
 ) -> Entities:
     """The segments of a PNG that a json lists."""
     ids = open_id_map(png)
@@ -197,42 +232,56 @@ def _read_segments(
     check_segments(ids, [segment["id"] for segment in segments], png, str(file))
     own = [segment for segment in segments if not segment.get("iscrowd")]
     numbers = np.array([segment["id"] for segment in own], np.int32)
-    return label_entities(ids == numbers[:, None, None], own, names, str(file))
+    _check_memory(len(own), ids.shape, f"'{png}'")
+    entities = label_entities(ids == numbers[:, None, None], own, names, str(file))
+    return entities._replace(crowds=len(segments) - len(own))
 
 
 def _read_json(file: epath.Path, size: Size | None, image_id: int | str | None, name: str | None) -> Entities:
-    content = _as_coco(_parse(files.read_bytes(file), str(file)))
-    is_panoptic = _is_panoptic(content)
-    if not is_panoptic and not _all_have(content.get("annotations"), "segmentation"):
+    content = _parse(regular.read_bytes(file), str(file))
+    if content is None:
         raise _unknown(file)
     image, entries = _of_picture(content, image_id, name, file)
     if "height" in image and "width" in image:
         own = int(image["height"]), int(image["width"])
         _check_size(f"'{file}'", own, size)
         size = own
-    names = _category_names(content, file)
-    if is_panoptic and entries:
+    names = _category_names(content)
+    if _is_panoptic(content) and entries:
         png_name = epath.Path(entries[0].get("file_name", f"{file.stem}.png")).name
         places = [folder / png_name for folder in label_folders(file)]
         png = next((place for place in places if place.exists()), None)
         if png is None:
             raise FileNotFoundError(f"the PNG that belongs to '{file}' is missing: {' or '.join(map(str, places))}")
         return _read_segments(png, size, entries[0]["segments_info"], names, file)
-    entries = [entry for entry in entries if not entry.get("iscrowd")]
+    own_entries = [entry for entry in entries if not entry.get("iscrowd")]
     found: list[np.ndarray] = []
-    for place, entry in enumerate(entries):
+    for place, entry in enumerate(own_entries):
         found.append(_decode(entry["segmentation"], size, f"mask {place} in '{file}'"))
         size = found[0].shape
-    return label_entities(np.array(found, bool), entries, names, f"'{file}'")
+        _check_memory(len(own_entries), size, f"'{file}'")
+    entities = label_entities(np.array(found, bool), own_entries, names, f"'{file}'")
+    return entities._replace(crowds=len(entries) - len(own_entries))
+
+
+def _check_memory(count: int, size: Size, where: str) -> None:
+    """Raises ValueError where so many masks of a picture would not fit into memory."""
+    if count * size[0] * size[1] > _MOST_PIXELS:
+        raise ValueError(f"{where} has {count} masks of {size[0]} x {size[1]} pixels, too many to hold at once")
 
 
 @functools.lru_cache(maxsize=1)
-def _parse(data: bytes, name: str) -> Any:
-    """A json, which may be about thousands of pictures and is asked about one after the other; not to be changed.
+def _parse(data: bytes, name: str) -> _Content | None:
+    """A json of masks, not to be changed; None if it is about something else.
+
+    It may be about thousands of pictures and is asked about one after the other.
 
     Kept by what is in it: a time of change has seconds only, and comparing bytes takes no time beside parsing them.
     """
-    return files.parse_json(data, name)
+    content = _as_coco(records.decode(data, Any, name))
+    if not _is_panoptic(content) and not _all_have(content.get("annotations"), "segmentation"):
+        return None
+    return records.convert(content, _Content, name)
 
 
 def _as_coco(content: Any) -> dict[str, Any]:
@@ -250,23 +299,18 @@ def _is_panoptic(content: Mapping[str, Any]) -> bool:
     return bool(content.get("annotations")) and _all_have(content["annotations"], "segments_info")
 
 
-def _category_names(content: Mapping[str, Any], file: epath.Path) -> dict[int, str]:
-    categories = content.get("categories", [])
-    if not (_all_have(categories, "id") and _all_have(categories, "name")):
-        raise ValueError(f"'{file}' has categories that are not like COCO's: each needs an 'id' and a 'name'")
-    return {category["id"]: category["name"] for category in categories}
+def _category_names(content: _Content) -> dict[int, str]:
+    return {category["id"]: category["name"] for category in content.get("categories") or []}
 
 
 def _of_picture(
-    content: Mapping[str, Any], image_id: int | str | None, name: str | None, file: epath.Path
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    content: _Content, image_id: int | str | None, name: str | None, file: epath.Path
+) -> tuple[_Picture, list[_Entry]]:
     """What a json says of one picture, and its annotations; the numbers of pictures may be texts.
 
     SAM's json is about one picture, whose number it does not tell.
     """
     images = content.get("images") or ([content["image"]] if "image" in content else [])
-    if not isinstance(images, list) or not all(isinstance(image, dict) for image in images):
-        raise ValueError(f"'{file}' has 'images' that are not like COCO's: a list of dicts with 'id', 'file_name'")
     listed = {str(image.get("id", image.get("image_id"))): image for image in images}
     alone = next(iter(listed)) if len(listed) == 1 else ""
     numbers = [str(annotation.get("image_id", alone)) for annotation in content["annotations"]]
@@ -288,7 +332,7 @@ def _of_picture(
     return pictures[wanted[0]], [annotation for annotation, number in pairs if number == wanted[0]]
 
 
-def _is_called(name: str, number: str, image: Mapping[str, Any]) -> bool:
+def _is_called(name: str, number: str, image: _Picture) -> bool:
     """Whether a picture of a json has this file name, or else the number in it, as in COCO_val2014_000000000139.jpg."""
     stem = epath.Path(name).stem
     if "file_name" in image:
@@ -308,5 +352,5 @@ def _decode(segmentation: Any, size: Size | None, what: str) -> np.ndarray:
         raise ValueError(f"{what} does not tell its size, as polygons don't: that of the picture is needed")
     try:
         return np.array(segmentation, bool) if is_rows else masks.decode_mask(segmentation, tuple(size or own))
-    except (IndexError, TypeError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"{what} is damaged: {error}") from error

@@ -3,12 +3,14 @@
 import dataclasses
 from collections.abc import Sequence
 
+import msgspec
 from etils import epath
 
-from grounding_jax.data import files
+from grounding_jax.data import coco
 from grounding_jax.data.entity_masks import Entities
 from grounding_jax.data.panoptic import COCO_SPLITS, PanopticFiles, PanopticRecord
 from grounding_jax.data.parts import PartRecord
+from grounding_jax.files import paths, records
 
 ENTITYSEG_DATASETS = tuple(f"entityseg|{split}" for split in ("train", "val", "train_lr", "val_lr"))
 COCO_ENTITY_DATASETS = tuple(f"coco_entity|{split}" for split in COCO_SPLITS)
@@ -32,6 +34,17 @@ class EntityRecord(PartRecord):
         return Entities(self.masks_of(range(len(self.ids))), self.ids, tuple(map(str, self.ids)))
 
 
+class _Annotation(coco.Instance, frozen=True):
+    image_id: int
+    area: float
+    iscrowd: int = 0
+
+
+class _EntitySeg(msgspec.Struct):
+    images: list[coco.Image]
+    annotations: list[_Annotation]
+
+
 class EntitySegSource:
     """One `EntityRecord` per image of a split, in the order of the image ids; the classes are not looked at."""
 
@@ -51,35 +64,33 @@ class EntitySegSource:
         self.name = name
         split, folder = name.partition("|")[2], epath.Path(root) / "entityseg"
         self._pictures = folder / ("images_lr" if split.endswith("_lr") else "images")
-        file = folder / "annotations" / "entity_segmentation" / f"entityv2_010203_entity_{split}.json"
-        dataset = files.read_json(file)
-        try:
-            images = {i["id"]: (i["file_name"], (i["height"], i["width"])) for i in dataset["images"]}
-            keys = ("image_id", "id", "area", "segmentation")
-            annotations = [[a[key] for key in keys] for a in dataset["annotations"] if not a.get("iscrowd")]
-            self._images = sorted(images.items())
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{file} is not a COCO annotation file: {error!r}") from error
-        self._entities: dict[int, list[tuple[int, float, list | dict]]] = {image_id: [] for image_id in images}
-        for image_id, *entity in annotations:
-            if image_id not in images:
-                raise ValueError(f"{file} lacks image {image_id}, which annotation {entity[0]} belongs to")
-            self._entities[image_id].append(tuple(entity))
+        self._file = folder / "annotations" / "entity_segmentation" / f"entityv2_010203_entity_{split}.json"
+        dataset = records.read(self._file, _EntitySeg)
+        images = records.unique(dataset.images, "image", self._file)
+        self._images = sorted(images.items())
+        self._entities: dict[int, list[_Annotation]] = {image_id: [] for image_id in images}
+        for annotation in dataset.annotations:
+            if annotation.image_id not in images:
+                raise ValueError(
+                    f"{self._file} lacks image {annotation.image_id}, which annotation {annotation.id} belongs to"
+                )
+            if not annotation.iscrowd:
+                self._entities[annotation.image_id].append(annotation)
 
     def __len__(self) -> int:
         return len(self._images)
 
     def __getitem__(self, index: int) -> EntityRecord:
-        image_id, (file_name, size) = self._images[index]
+        image_id, image = self._images[index]
         entities = self._entities[image_id]
         return EntityRecord(
-            image=self._pictures / file_name,
+            image=paths.below(self._pictures, image.file_name, self._file),
             image_id=image_id,
-            size=size,
-            wordings=_wordings([number for number, _, _ in entities]),
-            segmentations=tuple(segmentation for _, _, segmentation in entities),
-            ids=tuple(number for number, _, _ in entities),
-            areas=tuple(area for _, area, _ in entities),
+            size=image.size,
+            wordings=_wordings([entity.id for entity in entities]),
+            segmentations=tuple(coco.segmentation(e.segmentation, e.id, self._file) for e in entities),
+            ids=tuple(entity.id for entity in entities),
+            areas=tuple(entity.area for entity in entities),
         )
 
 

@@ -1,14 +1,16 @@
 """Random access to LLaVA-Instruct-150K: conversations about pictures of COCO, without masks."""
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Literal, TypedDict
 
+import msgspec
 from etils import epath
 
-from grounding_jax.data import files
+from grounding_jax.files import paths, records, regular
 
 LLAVA_DATASETS = ("llava_instruct_150k",)
-_ROLES = ("human", "gpt")
+
+Turn = TypedDict("Turn", {"from": Literal["human", "gpt"], "value": str})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +22,13 @@ class VqaRecord:
         turns: dicts {"from": "human" or "gpt", "value": text} as in the file, where "<image>" is in one of the texts.
     """
 
-    image: files.File
-    turns: list[dict[str, str]]
+    image: regular.File
+    turns: list[Turn]
+
+
+class _Item(msgspec.Struct):
+    image: str
+    conversations: Annotated[list[Turn], msgspec.Meta(min_length=1)]
 
 
 class LlavaInstructSource:
@@ -42,31 +49,12 @@ class LlavaInstructSource:
             raise ValueError(f"unknown dataset '{name}'; there are {', '.join(LLAVA_DATASETS)}")
         self.name = name
         self._pictures = epath.Path(root) / "coco" / "train2017"
-        file = epath.Path(root) / "llava_dataset" / f"{name}.json"
-        self._items = files.read_json(file)
-        if not isinstance(self._items, list):
-            raise ValueError(f"{file} does not hold a list of conversations")
-        for place, item in enumerate(self._items):
-            if not _is_conversation(item):
-                turn = "{'from': 'human' or 'gpt', 'value': text}"
-                raise ValueError(f"{file}: item {place} must have an 'image' and 'conversations' made of {turn}")
+        self._file = epath.Path(root) / "llava_dataset" / f"{name}.json"
+        self._items = records.read(self._file, list[_Item])
 
     def __len__(self) -> int:
         return len(self._items)
 
     def __getitem__(self, index: int) -> VqaRecord:
         item = self._items[index]
-        return VqaRecord(self._pictures / item["image"], item["conversations"])
-
-
-def _is_conversation(item: Any) -> bool:
-    """Whether an item of the file has a picture and turns, and everything that is used of them."""
-    try:
-        turns = [(turn["from"], turn["value"]) for turn in item["conversations"]]
-        return (
-            isinstance(item["image"], str)
-            and bool(turns)
-            and all(role in _ROLES and isinstance(text, str) for role, text in turns)
-        )
-    except (KeyError, TypeError):
-        return False
+        return VqaRecord(paths.below(self._pictures, item.image, self._file), item.conversations)

@@ -5,11 +5,13 @@ import functools
 import re
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 from etils import epath
 
-from grounding_jax.data import files
+from grounding_jax.data.coco import Number
 from grounding_jax.data.panoptic import COCO_SPLITS, PanopticFiles, SegmentedPicture
+from grounding_jax.files import records
 
 NARRATIVE_DATASETS = tuple(f"png|{split}" for split in COCO_SPLITS)
 
@@ -60,6 +62,20 @@ class NarrativeRecord(SegmentedPicture):
         return np.stack(chosen) if chosen else np.zeros((0, *self.size), bool)
 
 
+class _Part(msgspec.Struct):
+    """A piece of a caption; "noun" where it is a phrase."""
+
+    utterance: str
+    noun: bool | int
+    segment_ids: list[Number]
+
+
+class _Narrative(msgspec.Struct):
+    image_id: Number
+    caption: str
+    segments: list[_Part]
+
+
 class NarrativeSource:
     """One `NarrativeRecord` per caption, in the order of the file; a picture may have several."""
 
@@ -80,12 +96,8 @@ class NarrativeSource:
         split = name.partition("|")[2]
         self._files = PanopticFiles(root, split)
         self._file = self._files.file.parent / f"png_coco_{split}.json"
-        narratives = files.read_json(self._file)
-        try:
-            self._narratives = [(int(n["image_id"]), n["caption"], n["segments"]) for n in narratives]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{self._file} is not a list of narratives: {error!r}") from error
-        missing = {image_id for image_id, _, _ in self._narratives if image_id not in self._files}
+        self._narratives = records.read(self._file, list[_Narrative])
+        missing = {int(n.image_id) for n in self._narratives if int(n.image_id) not in self._files}
         if missing:
             raise ValueError(
                 f"{self._files.file} lacks image {min(missing)}, which a caption of '{name}' is about"
@@ -96,23 +108,20 @@ class NarrativeSource:
         return len(self._narratives)
 
     def __getitem__(self, index: int) -> NarrativeRecord:
-        image_id, caption, parts = self._narratives[index]
+        narrative = self._narratives[index]
+        image_id = int(narrative.image_id)
         picture = self._files.attributes(image_id)
-        try:
-            spans = find_phrases(caption, [(part["utterance"], part["noun"]) for part in parts])
-            phrases = [part for part in parts if part["noun"]]
-            segment_ids = tuple(tuple(int(number) for number in part["segment_ids"]) for part in phrases)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{self._file}: a segment of narrative {index} is damaged: {error!r}") from error
+        phrases = [part for part in narrative.segments if part.noun]
+        segment_ids = tuple(tuple(map(int, part.segment_ids)) for part in phrases)
         known = {segment["id"] for segment in picture["segments"]}
         unknown = [number for ids in segment_ids for number in ids if number not in known]
         if unknown:
             raise ValueError(f"{self._file}: narrative {index} has segment {unknown[0]}, which image {image_id} lacks")
         return NarrativeRecord(
             **picture,
-            caption=caption,
-            raw_expressions=tuple(" ".join(part["utterance"].split()) for part in phrases),
-            spans=tuple(spans),
+            caption=narrative.caption,
+            raw_expressions=tuple(" ".join(part.utterance.split()) for part in phrases),
+            spans=tuple(find_phrases(narrative.caption, [(p.utterance, bool(p.noun)) for p in narrative.segments])),
             segment_ids=segment_ids,
         )
 

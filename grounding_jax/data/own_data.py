@@ -1,16 +1,30 @@
 """Random access to pictures and expressions of one's own, which a jsonl file lists (docs/data.md)."""
 
-import json
-from typing import Any
+import warnings
+from typing import Annotated
 
+import msgspec
+import numpy as np
 from etils import epath
 
-from grounding_jax.data import files, masks, pictures
 from grounding_jax.data.refer import Record
+from grounding_jax.files import masks, pictures, records
+from grounding_jax.files.id_maps import open_id_map
+from grounding_jax.files.masks import Segmentation
 
 # "jsonl|train.jsonl" is the dataset that train.jsonl lists.
 OWN_DATA = "jsonl|"
 _LINE = '{"image": FILE, "expressions": [{"text": TEXT, "masks": [COCO segmentation or PNG file, ...]}, ...]}'
+
+
+class _Expression(msgspec.Struct):
+    text: Annotated[str, msgspec.Meta(pattern=r"\S")]
+    masks: list[str | Segmentation]
+
+
+class _Line(msgspec.Struct):
+    image: Annotated[str, msgspec.Meta(min_length=1)]
+    expressions: Annotated[list[_Expression], msgspec.Meta(min_length=1)]
 
 
 class OwnSource:
@@ -29,63 +43,73 @@ class OwnSource:
         """
         self.name = name
         self._file = epath.Path(root) / name.removeprefix(OWN_DATA)
-        lines = files.read_bytes(self._file).decode("utf-8", "replace").splitlines()
-        self._lines = [(number, self._parsed(number, line)) for number, line in enumerate(lines, 1) if line.strip()]
-        if not self._lines:
-            raise ValueError(f"{self._file} is empty: it needs lines like {_LINE}")
+        self._lines = records.read_lines(self._file, _Line, _LINE)
 
     def __len__(self) -> int:
         return len(self._lines)
 
     def __getitem__(self, index: int) -> Record:
         number, line = self._lines[index]
-        image, expressions = self._file.parent / line["image"], line["expressions"]
+        image = self._file.parent / line.image
         try:
             size = pictures.picture_size(image)
-            record = Record(
+            return Record(
                 image=image,
                 size=size,
-                raw_expressions=tuple(expression["text"] for expression in expressions),
+                raw_expressions=tuple(expression.text for expression in line.expressions),
                 targets=tuple(
-                    tuple(self._segmentation(mask, size) for mask in expression["masks"]) for expression in expressions
+                    tuple(self._segmentation(expression.text, mask, size) for mask in expression.masks)
+                    for expression in line.expressions
                 ),
                 image_id=number,
-                ref_ids=tuple(range(len(expressions))),
+                ref_ids=tuple(range(len(line.expressions))),
             )
-            _ = record.rejected  # looks at all masks while the line is known
         except (OSError, ValueError) as error:
             raise ValueError(f"{self._file}, line {number}: {error}") from error
-        return record
 
-    def _parsed(self, number: int, line: str) -> dict[str, Any]:
-        """A line, checked to have what is used of it."""
+    def _segmentation(self, text: str, mask: str | Segmentation, size: tuple[int, int]) -> Segmentation:
+        """A mask of an expression as COCO has it; in a PNG, whatever is not 0 belongs to it.
+
+        Raises ValueError if it has no pixel: what is not in the picture has no masks.
+        """
+        if isinstance(mask, str):
+            label_map = open_id_map(self._file.parent / mask)
+            if label_map.shape != size:
+                sizes = [" x ".join(map(str, shape)) for shape in (label_map.shape, size)]
+                raise ValueError(f"the mask {mask} of '{text}' has {sizes[0]} pixels, its picture {sizes[1]}")
+            segmentation = masks.encode_mask(label_map != 0)
+        else:
+            segmentation = mask
         try:
-            parsed = json.loads(line)
-        except ValueError:
-            parsed = None
-        if not _is_entry(parsed):
-            raise ValueError(f"{self._file}, line {number}: should be like {_LINE}")
-        return parsed
-
-    def _segmentation(self, mask: str | list | dict, size: tuple[int, int]) -> list | dict:
-        """A mask of a line as COCO has it; in a PNG, whatever is not 0 belongs to it."""
-        if not isinstance(mask, str):
-            return mask
-        label_map = pictures.open_label_map(self._file.parent / mask)
-        if label_map.shape != size:
-            sizes = [" x ".join(map(str, shape)) for shape in (label_map.shape, size)]
-            raise ValueError(f"the mask {mask} has {sizes[0]} pixels, its picture {sizes[1]}")
-        return masks.encode_mask(label_map != 0)
+            area = masks.mask_area(segmentation, size)
+        except ValueError as error:
+            raise ValueError(f"a mask of '{text}' is damaged: {error}") from error
+        if not area:
+            meaning = "is 0 everywhere" if isinstance(mask, str) else _looks_like(mask, size)
+            raise ValueError(f"a mask of '{text}' has no pixel: it {meaning}; what is not there has the masks []")
+        if area == size[0] * size[1]:
+            warnings.warn(
+                f"{self._file}: a mask of '{text}' covers the whole picture {size[1]} x {size[0]}", stacklevel=2
+            )
+        return segmentation
 
 
-def _is_entry(line: Any) -> bool:
-    """Whether a line is like `_LINE`; what is in the masks is looked at when they are used."""
-    try:
-        entries = [(expression["text"], expression["masks"]) for expression in line["expressions"]]
-        return (
-            isinstance(line["image"], str)
-            and bool(entries)
-            and all(isinstance(text, str) and text.strip() != "" and isinstance(of, list) for text, of in entries)
-        )
-    except (KeyError, TypeError):
-        return False
+def _looks_like(segmentation: Segmentation, size: tuple[int, int]) -> str:
+    """What was meant by a mask without a pixel, as far as it can be told."""
+    if not segmentation:
+        return "is an empty list"
+    if isinstance(segmentation, dict) or isinstance(segmentation[0], dict):
+        return "has run lengths of 0 only"
+    lengths = [len(polygon) for polygon in segmentation]
+    if set(lengths) == {2} and len(lengths) > 2:
+        return "has points as pairs, where a polygon is one list [x0, y0, x1, y1, ...]"
+    polygon = segmentation[0]
+    if len(polygon) == 4:
+        return "looks like a box, where a polygon [x0, y0, x1, y1, x2, y2, ...] belongs"
+    if len(polygon) % 2:
+        return f"has an odd count of numbers, {len(polygon)}"
+    if len(polygon) < 6:
+        return f"has a polygon of {len(polygon) // 2} points, of three at least"
+    if np.min(polygon) >= 0 and np.max(polygon) <= 1:
+        return f"looks like fractions of the picture, where pixels of {size[1]} x {size[0]} belong"
+    return f"lies outside of the picture of {size[1]} x {size[0]} pixels, or has no inside"

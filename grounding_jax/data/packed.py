@@ -6,18 +6,16 @@ the shards of those that are complete. `packing` writes it.
 
 import contextlib
 import dataclasses
-import json
-import types
 import typing
 from collections.abc import Callable, Iterator
-from typing import Any
 
+import msgspec
 from etils import epath
 
-from grounding_jax.data import files
 from grounding_jax.data.panoptic_classes import Category
 from grounding_jax.data.registry import RECORDS, AnyRecord
 from grounding_jax.data.semantic import LabelMapRecord, class_meanings
+from grounding_jax.files import paths, records, regular
 from grounding_jax.files.digests import of_file
 
 CHECKSUMS = "checksums.json"
@@ -35,12 +33,20 @@ def is_packed(root: epath.PathLike) -> bool:
 
 
 def read_checksums(root: epath.PathLike) -> dict[str, dict[str, str]]:
-    """For each complete dataset, the SHA-256 (in hex) of its shards; these are in their order, named from `root`."""
-    return files.read_json(epath.Path(root) / CHECKSUMS)
+    """For each complete dataset, the SHA-256 (in hex) of its shards; these are in their order, named from `root`.
+
+    Raises ValueError if a shard would not be below `root`.
+    """
+    file = epath.Path(root) / CHECKSUMS
+    packed = records.read(file, dict[str, dict[str, str]])
+    for shards in packed.values():
+        for shard in shards:
+            paths.below(root, shard, file)
+    return packed
 
 
 class PackedSource:
-    """What the source of a dataset gives, from shards; pictures and label maps are `files.PackedFile`.
+    """What the source of a dataset gives, from shards; pictures and label maps are `regular.PackedFile`.
 
     Attributes:
         name: the dataset and its split.
@@ -91,11 +97,12 @@ class PackedSource:
             raise IndexError(f"'{self.name}' has {len(self)} records, no record {index}")
         with self._clear_errors():
             packed = self._features.deserialize_example_np(self._shards[index])
-        values = json.loads(packed.pop(RECORD))
-        paths = {name: epath.Path(values.pop(name)) for name in packed}
+        where = f"record {index} of '{self.name}'"
+        values = records.decode(packed.pop(RECORD), dict[str, msgspec.Raw], where)
+        places = {name: epath.Path(records.decode(values.pop(name), str, where)) for name in packed}
         return self._kind(
-            **{name: files.PackedFile(path, packed[name]) for name, path in paths.items()},
-            **{name: _as_declared(self._types[name], value) for name, value in values.items()},
+            **{name: regular.PackedFile(path, packed[name]) for name, path in places.items()},
+            **{name: records.decode(value, self._types[name], f"{where}, {name}") for name, value in values.items()},
             **self._common,
         )
 
@@ -119,6 +126,11 @@ class PackedSource:
             raise ValueError(f"a shard of '{self.name}' is damaged: {reason}") from error
 
 
+def dataset_folder(root: epath.PathLike, name: str) -> epath.Path:
+    """Where the shards of a dataset are in a packed folder, with what TFDS has to know of them."""
+    return epath.Path(root) / name.lower().replace("+", "_plus").replace("|", "_")
+
+
 def pack_record(record: AnyRecord, root: epath.PathLike) -> dict[str, bytes | str]:
     """The features of a record: its files as they are, and everything else, with the files' names, as JSON.
 
@@ -131,17 +143,7 @@ def pack_record(record: AnyRecord, root: epath.PathLike) -> dict[str, bytes | st
     """
     values = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
     values.pop(_MEANINGS, None)
-    paths = {name: value for name, value in values.items() if isinstance(value, epath.Path)}
-    values |= {name: str(path.relative_to(epath.Path(root))) for name, path in paths.items()}
-    packed = {name: files.read_bytes(path) for name, path in paths.items()}
-    return {**packed, RECORD: json.dumps(values, ensure_ascii=False, separators=(",", ":"))}
-
-
-def _as_declared(kind: Any, value: Any) -> Any:
-    """A value from JSON, which knows lists only, with tuples where the type of a field has them."""
-    first, *_ = (*typing.get_args(kind), None)
-    if typing.get_origin(kind) is tuple:
-        return tuple(_as_declared(first, item) for item in value)
-    if isinstance(kind, types.UnionType) and value is not None:
-        return _as_declared(first, value)
-    return value
+    places = {name: value for name, value in values.items() if isinstance(value, epath.Path)}
+    values |= {name: str(path.relative_to(epath.Path(root))) for name, path in places.items()}
+    packed = {name: regular.read_bytes(path) for name, path in places.items()}
+    return {**packed, RECORD: records.to_json(values)}

@@ -3,7 +3,6 @@
 import concurrent.futures
 import dataclasses
 import functools
-import json
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -20,12 +19,14 @@ from grounding_jax.data.packed import (
     KIND,
     RECORD,
     Progress,
+    dataset_folder,
     is_packed,
     pack_record,
     read_checksums,
 )
 from grounding_jax.data.registry import ENTITY_DATASETS, KNOWN_DATASETS, Source, listed
 from grounding_jax.files.digests import of_file
+from grounding_jax.files.writing import write_json
 
 _VERSION = tfds.core.Version("1.0.0")
 _SPLIT = "records"
@@ -79,8 +80,8 @@ def prepare(
     complete = read_checksums(out) if is_packed(out) else {}
     for name in names:
         if name in complete and not all((out / shard).exists() for shard in complete[name]):
-            lost = out / next(iter(complete.pop(name)))
-            lost.parent.rmtree(missing_ok=True)  # without one of its shards, it starts again
+            complete.pop(name)
+            dataset_folder(out, name).rmtree(missing_ok=True)  # without one of its shards, it starts again
     _write_checksums(out, complete)
     yield from (Packed(name, len(complete[name])) for name in names if name in complete)
     stop = threading.Event()
@@ -133,12 +134,12 @@ def _pack(
 
 def _dataset_info(out: epath.Path, source: Source, features: Iterable[str]) -> tfds.core.DatasetInfo:
     """What TFDS has to know of a dataset, whose folder is made."""
-    folder = source.name.lower().replace("+", "_plus").replace("|", "_")
-    place = out / folder / str(_VERSION)
+    folder = dataset_folder(out, source.name)
+    place = folder / str(_VERSION)
     place.mkdir(parents=True, exist_ok=True)
     kinds = {name: tfds.features.Text() if name == RECORD else tfds.features.Scalar(np.object_) for name in features}
     return tfds.core.DatasetInfo(
-        builder=DatasetIdentity(folder, _VERSION, str(place), __name__),
+        builder=DatasetIdentity(folder.name, _VERSION, str(place), __name__),
         description=f"{source.name}: the files of each record, and what else is known of it as JSON.",
         features=tfds.features.FeaturesDict(kinds),
         metadata=tfds.core.MetadataDict(
@@ -153,7 +154,4 @@ def _dataset_info(out: epath.Path, source: Source, features: Iterable[str]) -> t
 
 
 def _write_checksums(out: epath.Path, complete: dict[str, dict[str, str]]) -> None:
-    """Writes the file at once: a reader sees the old one or the new one."""
-    scratch = out / f"{CHECKSUMS}.part"
-    scratch.write_text(json.dumps(complete, indent=1) + "\n")
-    scratch.replace(out / CHECKSUMS)
+    write_json(out / CHECKSUMS, complete, indent=1)

@@ -2,21 +2,44 @@
 
 import dataclasses
 import functools
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
+import msgspec
 import numpy as np
 from etils import epath
 
-from grounding_jax.data import files
+from grounding_jax.data import coco
 from grounding_jax.data.entity_masks import Entities, label_entities
-from grounding_jax.data.id_maps import check_segments, encode_id_map, label_folders, open_id_map
 from grounding_jax.data.panoptic_classes import COCO_PANOPTIC, Category
 from grounding_jax.data.semantic import ClassRecord
+from grounding_jax.files import paths, records, regular, writing
+from grounding_jax.files.id_maps import check_segments, encode_id_map, label_folders, open_id_map
 
 COCO_SPLITS = ("train2017", "val2017")
 PANOPTIC_DATASETS = tuple(f"panoptic|{split}" for split in COCO_SPLITS)
+
+
+class SegmentInfo(TypedDict):
+    """What COCO's json tells of a segment."""
+
+    id: int
+    category_id: int
+    iscrowd: NotRequired[int]
+    area: NotRequired[float]
+    bbox: NotRequired[list[float]]
+
+
+class _Annotation(msgspec.Struct):
+    image_id: coco.Number
+    file_name: str
+    segments_info: list[SegmentInfo]
+
+
+class _PanopticJson(msgspec.Struct):
+    categories: list[coco.Category]
+    images: list[coco.Image]
+    annotations: list[_Annotation]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,10 +55,10 @@ class SegmentedPicture:
             "bbox"; and of its category, "name" and "isthing".
     """
 
-    image: files.File
+    image: regular.File
     image_id: int
     size: tuple[int, int]
-    label_file: files.File
+    label_file: regular.File
     segments: tuple[dict[str, Any], ...]
 
     @functools.cached_property
@@ -99,14 +122,14 @@ class PanopticFiles:
         """
         self.file = epath.Path(root) / "coco" / "annotations" / f"panoptic_{split}.json"
         self._pictures = epath.Path(root) / "coco" / split
-        content = files.read_json(self.file)
-        try:
-            self.categories = tuple(Category(c["id"], c["name"], bool(c["isthing"])) for c in content["categories"])
-            self._images = {i["id"]: (i["file_name"], (i["height"], i["width"])) for i in content["images"]}
-            annotations = content["annotations"]
-            self._annotations = {int(a["image_id"]): (a["file_name"], a["segments_info"]) for a in annotations}
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{self.file} is not a panoptic annotation file of COCO: {error!r}") from error
+        content = records.read(self.file, _PanopticJson)
+        categories = records.unique(content.categories, "category", self.file).values()
+        self.categories = tuple(Category(c.id, c.name, bool(c.isthing)) for c in categories)
+        self._images = records.unique(content.images, "image", self.file)
+        self._annotations: dict[int, _Annotation] = {}
+        for annotation in content.annotations:
+            if self._annotations.setdefault(int(annotation.image_id), annotation) is not annotation:
+                raise ValueError(f"{self.file} has the segments of image {annotation.image_id} twice")
         check_coco(self.categories, self.file)
         self.image_ids = sorted(self._annotations)
         for image_id in self.image_ids:
@@ -124,24 +147,19 @@ class PanopticFiles:
     def attributes(self, image_id: int) -> dict[str, Any]:
         """The attributes of a `SegmentedPicture`.
 
-        Raises ValueError if a segment has no number or category, or a category that the json does not list.
+        Raises ValueError if a segment has a category that the json does not list, or a file is not in its folder.
         """
-        picture, size = self._images[image_id]
-        label_file, segments = self._annotations[image_id]
+        image, annotation = self._images[image_id], self._annotations[image_id]
         categories = {category.id: category for category in self.categories}
-        try:
-            unknown = {segment["category_id"] for segment in segments} - categories.keys()
-            if unknown:
-                raise ValueError(f"{self.file} lacks category {min(unknown)}, which a segment of image {image_id} has")
-            described = tuple(_describe(segment, categories[segment["category_id"]]) for segment in segments)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{self.file}: a segment of image {image_id} is damaged: {error!r}") from error
+        unknown = {segment["category_id"] for segment in annotation.segments_info} - categories.keys()
+        if unknown:
+            raise ValueError(f"{self.file} lacks category {min(unknown)}, which a segment of image {image_id} has")
         return {
-            "image": self._pictures / picture,
+            "image": paths.below(self._pictures, image.file_name, self.file),
             "image_id": image_id,
-            "size": size,
-            "label_file": self._label_maps / label_file,
-            "segments": described,
+            "size": image.size,
+            "label_file": paths.below(self._label_maps, annotation.file_name, self.file),
+            "segments": tuple(_describe(s, categories[s["category_id"]]) for s in annotation.segments_info),
         }
 
 
@@ -189,7 +207,7 @@ def check_coco(categories: Sequence[Category], file: epath.Path) -> None:
 
 
 def _describe(segment: Mapping[str, Any], category: Category) -> dict[str, Any]:
-    return {**segment, "id": int(segment["id"]), "name": category.name, "isthing": category.isthing}
+    return {**segment, "name": category.name, "isthing": category.isthing}
 
 
 def _category(segment: Mapping[str, Any]) -> Category:
@@ -235,9 +253,9 @@ def write_panoptic(
             raise ValueError(f"two pictures would have the segments {labels / label_file}")
         image, annotations[label_file] = coco_entries(picture, label_file, categories)
         images.append(image)
-        (labels / label_file).write_bytes(encode_id_map(picture.ids))
+        writing.write_bytes(labels / label_file, encode_id_map(picture.ids))
     content = coco_content(images, list(annotations.values()), categories)
-    (labels.parent / f"{name}.json").write_text(json.dumps(content, separators=(",", ":")))
+    writing.write_json(labels.parent / f"{name}.json", content)
 
 
 def coco_content(images: list[dict], annotations: list[dict], categories: Sequence[Category]) -> dict[str, Any]:

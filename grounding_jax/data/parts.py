@@ -2,11 +2,14 @@
 
 import dataclasses
 
+import msgspec
 import numpy as np
 from etils import epath
 
-from grounding_jax.data import files, masks
+from grounding_jax.data import coco
 from grounding_jax.data.semantic import ClassRecord
+from grounding_jax.files import masks, paths, records, regular
+from grounding_jax.files.masks import Segmentation
 
 # The annotation file and what its names of pictures are relative to, below the root (spec gsva g).
 _LAYOUTS = {
@@ -24,18 +27,34 @@ class PartRecord(ClassRecord):
         segmentations: for each candidate, its COCO segmentation.
     """
 
-    image: files.File
+    image: regular.File
     image_id: int
     size: tuple[int, int]
     wordings: tuple[tuple[str, ...], ...]
-    segmentations: tuple[list | dict, ...]
+    segmentations: tuple[Segmentation, ...]
 
     def _mask(self, index: int) -> np.ndarray:
         try:
             return masks.decode_mask(self.segmentations[index], self.size)
-        except (TypeError, ValueError) as error:
+        except ValueError as error:
             name = self.wordings[index][0]
             raise ValueError(f"the mask of '{name}' in {self.image} is damaged: {error}") from error
+
+
+class _Category(msgspec.Struct):
+    id: int
+    name: str
+
+
+class _Annotation(coco.Instance, frozen=True):
+    image_id: int
+    category_id: int
+
+
+class _Parts(msgspec.Struct):
+    images: list[coco.Image]
+    categories: list[_Category]
+    annotations: list[_Annotation]
 
 
 class PartSource:
@@ -55,36 +74,38 @@ class PartSource:
         if name not in PART_DATASETS:
             raise ValueError(f"unknown dataset '{name}'; there are {', '.join(PART_DATASETS)}")
         self.name = name
-        file, self._pictures = (epath.Path(root) / part for part in _LAYOUTS[name])
-        dataset = files.read_json(file)
+        self._file, self._pictures = (epath.Path(root) / part for part in _LAYOUTS[name])
+        dataset = records.read(self._file, _Parts)
+        images = records.unique(dataset.images, "image", self._file)
+        categories = records.unique(dataset.categories, "category", self._file)
         try:
-            images = {i["id"]: (i["file_name"], (i["height"], i["width"])) for i in dataset["images"]}
-            wordings = {category["id"]: part_wordings(category["name"]) for category in dataset["categories"]}
-            keys = ("id", "image_id", "category_id", "segmentation")
-            annotations = [[annotation[key] for key in keys] for annotation in dataset["annotations"]]
-            self._images = sorted(images.items())
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{file} is not a COCO annotation file: {error!r}") from error
-        self._candidates: dict[int, list[tuple[tuple[str, ...], list | dict]]] = {}
-        for ann_id, image_id, category_id, segmentation in annotations:
-            if image_id not in images:
-                raise ValueError(f"{file} lacks image {image_id}, which annotation {ann_id} belongs to")
-            if category_id not in wordings:
-                raise ValueError(f"{file} lacks category {category_id}, which annotation {ann_id} belongs to")
-            self._candidates.setdefault(image_id, []).append((wordings[category_id], segmentation))
+            wordings = {category.id: part_wordings(category.name) for category in categories.values()}
+        except ValueError as error:
+            raise ValueError(f"{self._file}: {error}") from error
+        self._images = sorted(images.items())
+        self._candidates: dict[int, list[tuple[tuple[str, ...], _Annotation]]] = {}
+        for annotation in dataset.annotations:
+            for kind, number, known in (
+                ("image", annotation.image_id, images),
+                ("category", annotation.category_id, wordings),
+            ):
+                if number not in known:
+                    raise ValueError(f"{self._file} lacks {kind} {number}, which annotation {annotation.id} belongs to")
+            candidates = self._candidates.setdefault(annotation.image_id, [])
+            candidates.append((wordings[annotation.category_id], annotation))
 
     def __len__(self) -> int:
         return len(self._images)
 
     def __getitem__(self, index: int) -> PartRecord:
-        image_id, (file_name, size) = self._images[index]
+        image_id, image = self._images[index]
         candidates = self._candidates.get(image_id, [])
         return PartRecord(
-            image=self._pictures / file_name,
+            image=paths.below(self._pictures, image.file_name, self._file),
             image_id=image_id,
-            size=size,
+            size=image.size,
             wordings=tuple(wording for wording, _ in candidates),
-            segmentations=tuple(segmentation for _, segmentation in candidates),
+            segmentations=tuple(coco.segmentation(a.segmentation, a.id, self._file) for _, a in candidates),
         )
 
 

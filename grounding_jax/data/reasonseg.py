@@ -2,13 +2,15 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Annotated, ClassVar, NotRequired, TypedDict
 
+import msgspec
 import numpy as np
 from etils import epath
 
-from grounding_jax.data import files, masks, pictures
+from grounding_jax.files import masks, pictures, records, regular
 
 REASONSEG_SPLITS = ("train", "val", "test")
 REASONSEG_DATASETS = tuple(f"ReasonSeg|{split}" for split in REASONSEG_SPLITS)
@@ -16,6 +18,27 @@ REASONSEG_DATASETS = tuple(f"ReasonSeg|{split}" for split in REASONSEG_SPLITS)
 # Values of a label array (spec gsva g).
 TARGET = 1
 IGNORE = 255
+
+
+class Shape(TypedDict):
+    """What labelme draws; the dataset has polygons only, one's own pictures may have rectangles by two corners."""
+
+    label: str
+    points: list[Annotated[list[float], msgspec.Meta(min_length=2, max_length=2)]]
+    shape_type: NotRequired[str]
+
+
+class _Annotation(msgspec.Struct):
+    """The json of a picture."""
+
+    text: Annotated[list[str], msgspec.Meta(min_length=1)]
+    is_sentence: bool | int
+    shapes: list[Shape]
+
+
+class _Explanation(msgspec.Struct):
+    image: str
+    outputs: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,14 +49,14 @@ class ReasonRecord:
         image: the picture file.
         raw_expressions: all instructions about the image; they share the mask.
         is_sentence: whether the instructions are sentences rather than names of a thing (spec gsva c.6).
-        shapes: the polygons, as in the file.
+        shapes: the polygons and rectangles, as in the file.
         explanation: why the target is the answer, in words; None where the dataset has no such text.
     """
 
-    image: files.File
+    image: regular.File
     raw_expressions: tuple[str, ...]
     is_sentence: bool
-    shapes: tuple[dict[str, Any], ...]
+    shapes: tuple[Shape, ...]
     explanation: str | None
     families: ClassVar[None] = None  # the dataset does not tell
 
@@ -57,7 +80,7 @@ class ReasonRecord:
         """uint8 [H, W]: 0, `TARGET` or `IGNORE`."""
         try:
             return draw_shapes(self.shapes, self.size)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except ValueError as error:
             raise ValueError(f"a shape of {self.image.with_suffix('.json')} is damaged: {error}") from error
 
     @property
@@ -98,9 +121,12 @@ class ReasonSegSource:
         self._explanations: dict[epath.Path, str] = {}
         for split in splits.split("_"):
             folder = epath.Path(root) / "reason_seg" / dataset / split
-            found = sorted(folder.glob("*.jpg")) if folder.exists() else []
+            found = pictures.list_pictures(folder)[0] if folder.exists() else []
             if not found:
                 raise FileNotFoundError(f"the dataset '{name}' has no pictures: {folder}/*.jpg")
+            for picture, other in itertools.pairwise(found):
+                if picture.stem == other.stem:
+                    raise ValueError(f"{picture} and {other.name} share an annotation: rename one of them")
             self._pictures += found
             if split == "train":
                 explanations = _read_explanations(folder.parent / "explanatory" / "train.json")
@@ -112,54 +138,63 @@ class ReasonSegSource:
     def __getitem__(self, index: int) -> ReasonRecord:
         picture = self._pictures[index]
         file = picture.with_suffix(".json")
-        annotation = files.read_json(file, fallback_encoding="cp1252")
-        for key in ("text", "is_sentence", "shapes"):
-            if not isinstance(annotation, dict) or key not in annotation:
-                raise ValueError(f"{file} is not a ReasonSeg annotation: it has no '{key}'")
-        if not annotation["text"]:
-            raise ValueError(f"{file} has no instruction: its 'text' is empty")
+        annotation = records.read(file, _Annotation, fallback_encoding="cp1252")
+        for place, shape in enumerate(annotation.shapes):
+            try:
+                _corners(shape)
+            except ValueError as error:
+                raise ValueError(f"{file}: shape {place} {error}") from error
         return ReasonRecord(
             image=picture,
-            raw_expressions=tuple(annotation["text"]),
-            is_sentence=bool(annotation["is_sentence"]),
-            shapes=tuple(annotation["shapes"]),
+            raw_expressions=tuple(annotation.text),
+            is_sentence=bool(annotation.is_sentence),
+            shapes=tuple(annotation.shapes),
             explanation=self._explanations.get(picture),
         )
 
 
-def draw_shapes(shapes: Sequence[dict[str, Any]], size: tuple[int, int]) -> np.ndarray:
+def draw_shapes(shapes: Sequence[Shape], size: tuple[int, int]) -> np.ndarray:
     """Draws ReasonSeg's polygons, the largest first, into a label array (spec gsva g).
 
     Args:
-        shapes: dicts with "label" and "points"; a label that contains "ignore" is an ignored region, "flag"
-            is left out, anything else is a target.
+        shapes: a label that contains "ignore" is an ignored region, "flag" is left out, anything else is a target.
         size: (H, W).
 
     Returns:
         uint8 [H, W]: 0, `TARGET` or `IGNORE`.
     """
-    drawn = [shape for shape in shapes if shape["label"].lower() != "flag"]
+    drawn = [(shape["label"].lower(), _corners(shape)) for shape in shapes if not _is_flag(shape)]
     areas = []
-    for shape in drawn:
+    for _, corners in drawn:
         alone = np.zeros(size, np.uint8)
-        masks.draw_polygon(alone, shape["points"], 1)
+        masks.draw_polygon(alone, corners, 1)
         areas.append(int(alone.sum()))
     label = np.zeros(size, np.uint8)
     # Of equal areas the later one is drawn first: the release reverses an ascending sort.
     for index in np.argsort(areas, kind="stable")[::-1]:
-        value = IGNORE if "ignore" in drawn[index]["label"].lower() else TARGET
-        masks.draw_polygon(label, drawn[index]["points"], value)
+        name, corners = drawn[index]
+        masks.draw_polygon(label, corners, IGNORE if "ignore" in name else TARGET)
     return label
+
+
+def _is_flag(shape: Shape) -> bool:
+    return shape["label"].lower() == "flag"
+
+
+def _corners(shape: Shape) -> list[list[float]]:
+    """The corners of a shape; raises ValueError unless it is a polygon, a rectangle or a flag."""
+    kind, points = shape.get("shape_type", "polygon"), shape["points"]
+    if kind == "polygon" or _is_flag(shape):
+        return points
+    if kind == "rectangle" and len(points) == 2:
+        (x0, y0), (x1, y1) = points
+        return [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
+    raise ValueError(
+        f"is a {kind} of {len(points)} points; what is read are polygons and rectangles of two: draw it as a polygon"
+    )
 
 
 def _read_explanations(file: epath.Path) -> dict[str, str]:
     """The explanation of each picture that has one, by its file name; of several, the last (spec gsva c.4)."""
-    items = files.read_json(file, fallback_encoding="cp1252")
-    try:
-        explanations = {item["image"]: item["outputs"] for item in items}
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{file} is not a list of explanations: {error!r}") from error
-    for picture, text in explanations.items():
-        if not isinstance(text, str):
-            raise ValueError(f"{file}: the 'outputs' of '{picture}' must be a text, got {text!r}")
-    return explanations
+    explanations = records.read(file, list[_Explanation], fallback_encoding="cp1252")
+    return {explanation.image: explanation.outputs for explanation in explanations}

@@ -5,10 +5,14 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+import msgspec
 import numpy as np
 from etils import epath
 
-from grounding_jax.data import files, masks
+from grounding_jax.data import coco
+from grounding_jax.files import masks, paths, records, regular
+from grounding_jax.files.masks import Segmentation
+from grounding_jax.files.pickles import read_plain_pickle
 
 # Where each dataset's pictures lie below refer_seg/ (spec gsva g).
 _MSCOCO = "images/mscoco/images/train2014"
@@ -20,7 +24,6 @@ _EXPRESSION_FILES = {
     "refcocog": ("refs(umd).p",),
 }
 _DEFAULT_EXPRESSION_FILES = ("refs(unc).p",)
-_REQUIRED_KEYS = ("ref_id", "ann_id", "image_id", "split", "sentences")
 
 # The splits by dataset and by whose division into splits it is, and the names of all datasets made of them.
 REFER_SPLITS = {
@@ -50,10 +53,10 @@ class Record:
         families: for each expression, its kind (such as "place"), or None if the dataset does not tell.
     """
 
-    image: files.File
+    image: regular.File
     size: tuple[int, int]
     raw_expressions: tuple[str, ...]
-    targets: tuple[tuple[list | dict, ...], ...]
+    targets: tuple[tuple[Segmentation, ...], ...]
     image_id: int
     ref_ids: tuple[int, ...]
     families: tuple[str, ...] | None = None
@@ -88,6 +91,31 @@ class Record:
             raise ValueError(f"the mask of '{expression}' in {self.image} is damaged: {error}") from error
 
 
+class _Sentence(msgspec.Struct, frozen=True):
+    sent: str
+
+
+class _Reference(msgspec.Struct, frozen=True):
+    """An entry of the file of expressions; "family" is ours alone."""
+
+    ref_id: int
+    ann_id: int | list[int]
+    image_id: int
+    split: str
+    sentences: list[_Sentence]
+    family: str | None = None
+
+    @property
+    def ann_ids(self) -> list[int]:
+        """The instances that are meant; none where the target is absent, written as [-1] or []."""
+        return [number for number in (self.ann_id if isinstance(self.ann_id, list) else [self.ann_id]) if number != -1]
+
+
+class _Instances(msgspec.Struct, frozen=True):
+    images: list[coco.Image]
+    annotations: list[coco.Instance]
+
+
 class ReferSource:
     """One `Record` per image of a dataset split, in the order of the image ids.
 
@@ -114,51 +142,54 @@ class ReferSource:
         self._pictures = folder / _PICTURES.get(dataset, _MSCOCO)
         self._instances_file = folder / dataset / "instances.json"
         refs = _read_refs(folder / dataset, dataset)
-        chosen = [ref for ref in refs if _in_split(ref["split"], split, exact=dataset == "grefcoco")]
+        chosen = [ref for ref in refs if _in_split(ref.split, split, exact=dataset == "grefcoco")]
         if not chosen:
-            present = ", ".join(sorted({ref["split"] for ref in refs}))
+            present = ", ".join(sorted({ref.split for ref in refs}))
             raise ValueError(f"{folder / dataset} has no expressions of the split '{split}', only of {present}")
-        self._refs_of_image: dict[int, list[dict]] = {}
+        self._refs_of_image: dict[int, list[_Reference]] = {}
         for ref in chosen:
-            self._refs_of_image.setdefault(ref["image_id"], []).append(ref)
+            self._refs_of_image.setdefault(ref.image_id, []).append(ref)
         self._image_ids = sorted(self._refs_of_image)
-        self._read_instances({ann_id for ref in chosen for ann_id in _annotation_ids(ref)})
+        self._read_instances({ann_id for ref in chosen for ann_id in ref.ann_ids})
 
     def __len__(self) -> int:
         return len(self._image_ids)
 
     def __getitem__(self, index: int) -> Record:
         image_id = self._image_ids[index]
-        pairs = [(ref, s["sent"]) for ref in self._refs_of_image[image_id] for s in ref["sentences"]]
+        refs = self._refs_of_image[image_id]
+        pairs = [(ref, sentence.sent) for ref in refs for sentence in ref.sentences]
         image = self._images[image_id]
-        families = tuple(ref.get("family") for ref, _ in pairs)
+        found = {ann_id: self._segmentation(ann_id) for ref in refs for ann_id in ref.ann_ids}
+        families = tuple(ref.family for ref, _ in pairs)
         return Record(
-            image=self._pictures / image["file_name"],
-            size=(image["height"], image["width"]),
+            image=paths.below(self._pictures, image.file_name, self._instances_file),
+            size=image.size,
             raw_expressions=tuple(text for _, text in pairs),
-            targets=tuple(tuple(self._segmentations[ann_id] for ann_id in _annotation_ids(ref)) for ref, _ in pairs),
+            targets=tuple(tuple(found[ann_id] for ann_id in ref.ann_ids) for ref, _ in pairs),
             image_id=image_id,
-            ref_ids=tuple(ref["ref_id"] for ref, _ in pairs),
+            ref_ids=tuple(ref.ref_id for ref, _ in pairs),
             families=None if None in families else families,
         )
 
     def _read_instances(self, ann_ids: set[int]) -> None:
         """Keeps what the split needs of instances.json, which may be hundreds of megabytes."""
-        instances = files.read_json(self._instances_file)
-        try:
-            images = {image["id"]: image for image in instances["images"]}
-            segmentations = {a["id"]: a["segmentation"] for a in instances["annotations"] if a["id"] in ann_ids}
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{self._instances_file} is not a COCO annotation file: {error!r}") from error
+        instances = records.read(self._instances_file, _Instances)
+        images = records.unique(instances.images, "image", self._instances_file)
+        annotations = records.unique(instances.annotations, "annotation", self._instances_file)
         missing = [f"image {image_id}" for image_id in self._image_ids if image_id not in images]
-        missing += [f"annotation {ann_id}" for ann_id in sorted(ann_ids - segmentations.keys())]
+        missing += [f"annotation {ann_id}" for ann_id in sorted(ann_ids - annotations.keys())]
         if missing:
             raise ValueError(
                 f"{self._instances_file} lacks {missing[0]}, which an expression of '{self.name}' refers to"
                 + (f" ({len(missing)} are missing)" if len(missing) > 1 else "")
             )
         self._images = {image_id: images[image_id] for image_id in self._image_ids}
-        self._segmentations = segmentations
+        # Copied out of the file, which would stay in memory for the sake of them otherwise.
+        self._segmentations = {ann_id: annotations[ann_id].segmentation.copy() for ann_id in ann_ids}
+
+    def _segmentation(self, ann_id: int) -> Segmentation:
+        return coco.segmentation(self._segmentations[ann_id], ann_id, self._instances_file)
 
 
 def evaluation_text(text: str) -> str:
@@ -166,22 +197,16 @@ def evaluation_text(text: str) -> str:
     return text.strip().lower().strip(".")
 
 
-def _read_refs(folder: epath.Path, dataset: str) -> list[dict[str, Any]]:
-    """The references of a dataset, checked to have the keys that are used."""
+def _read_refs(folder: epath.Path, dataset: str) -> list[_Reference]:
+    """The references of a dataset."""
     names = _EXPRESSION_FILES.get(dataset, _DEFAULT_EXPRESSION_FILES)
     file = next((folder / name for name in names if (folder / name).exists()), None)
     if file is None:
         tried = " or ".join(str(folder / name) for name in names)
-        raise FileNotFoundError(f"a file of the dataset is missing: {tried}")
-    refs = files.read_plain_pickle(file) if file.suffix == ".p" else files.read_json(file)
-    if not isinstance(refs, list) or not all(isinstance(ref, dict) for ref in refs):
-        raise ValueError(f"{file} does not hold a list of references")
-    for ref in refs:
-        lacking = [key for key in _REQUIRED_KEYS if key not in ref]
-        lacking += ["sent"] if not lacking and any("sent" not in s for s in ref["sentences"]) else []
-        if lacking:
-            raise ValueError(f"a reference in {file} lacks '{lacking[0]}': it has {', '.join(map(str, ref))}")
-    return refs
+        raise FileNotFoundError(f"a file is missing: {tried}")
+    if file.suffix == ".p":
+        return records.convert(read_plain_pickle(file), list[_Reference], str(file))
+    return records.read(file, list[_Reference])
 
 
 def _in_split(ref_split: str, split: str, exact: bool) -> bool:
@@ -189,9 +214,3 @@ def _in_split(ref_split: str, split: str, exact: bool) -> bool:
     if exact or split in ("train", "val"):
         return ref_split == split
     return "test" in ref_split if split == "test" else split[-1] in ref_split
-
-
-def _annotation_ids(ref: dict[str, Any]) -> list[int]:
-    """The instances a reference means; none where its target is absent, written as [-1] or []."""
-    ann_id = ref["ann_id"]
-    return [number for number in (ann_id if isinstance(ann_id, list) else [ann_id]) if number != -1]

@@ -18,7 +18,6 @@ from grounding_jax.data.entityseg import (
     EntityRecord,
     EntitySegSource,
 )
-from grounding_jax.data.files import File
 from grounding_jax.data.llava_instruct import LLAVA_DATASETS, LlavaInstructSource, VqaRecord
 from grounding_jax.data.narratives import NARRATIVE_DATASETS, NarrativeRecord, NarrativeSource
 from grounding_jax.data.own_data import OWN_DATA, OwnSource
@@ -27,6 +26,7 @@ from grounding_jax.data.parts import PART_DATASETS, PartRecord, PartSource
 from grounding_jax.data.reasonseg import REASONSEG_DATASETS, ReasonRecord, ReasonSegSource
 from grounding_jax.data.refer import REFER_DATASETS, Record, ReferSource
 from grounding_jax.data.semantic import SEMANTIC_DATASETS, LabelMapRecord, LabelMapSource
+from grounding_jax.files.regular import File
 
 
 class AnyRecord(Protocol):

@@ -5,11 +5,12 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 
+import msgspec
 import numpy as np
 from etils import epath
 
-from grounding_jax.data import files, pictures
 from grounding_jax.data.class_names import ADE20K_CLASSES, COCO_NEVER_LABELLED, COCO_STUFF_CLASSES
+from grounding_jax.files import pictures, records, regular
 
 # Where the pictures NAME.jpg and the label maps NAME.png lie below the root (spec gsva g).
 _FOLDERS = {
@@ -22,6 +23,14 @@ SEMANTIC_DATASETS = tuple(_FOLDERS)
 _MAPILLARY_CONFIG = "mapillary/config_v2.0.json"
 
 
+class _MapillaryClass(msgspec.Struct):
+    readable: str
+
+
+class _MapillaryConfig(msgspec.Struct):
+    labels: list[_MapillaryClass]
+
+
 class ClassRecord(abc.ABC):
     """One image and what can be asked for in it: classes, or parts of things (spec gsva c.4).
 
@@ -32,7 +41,7 @@ class ClassRecord(abc.ABC):
         wordings: for each candidate, the names that mean it; no candidates where nothing is annotated.
     """
 
-    image: files.File
+    image: regular.File
     image_id: int | str
     size: tuple[int, int]
     wordings: tuple[tuple[str, ...], ...]
@@ -56,9 +65,9 @@ class LabelMapRecord(ClassRecord):
         meanings: what its values mean: the name of a class, or None for pixels that are ignored.
     """
 
-    image: files.File
+    image: regular.File
     image_id: str
-    label_file: files.File
+    label_file: regular.File
     meanings: Mapping[int, str | None]
 
     @functools.cached_property
@@ -160,8 +169,4 @@ def class_meanings(dataset: str, classes: Sequence[str]) -> dict[int, str | None
 
 def _read_mapillary_classes(file: epath.Path) -> tuple[str, ...]:
     """The readable names of Mapillary's classes in lower case, in the order of their values (spec gsva c.4)."""
-    config = files.read_json(file)
-    try:
-        return tuple(label["readable"].lower() for label in config["labels"])
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is not Mapillary's list of classes: {error!r}") from error
+    return tuple(label.readable.lower() for label in records.read(file, _MapillaryConfig).labels)

@@ -13,6 +13,7 @@ from PIL import Image, ImageColor, ImageFilter
 
 from grounding_jax.drawing.legend import BACKGROUND, Shown, colour, draw_badge, draw_legend
 from grounding_jax.drawing.paragraph import Piece, draw_paragraphs
+from grounding_jax.files.writing import write_bytes
 
 # Small pictures are drawn larger, at most so many times, so that the legend can be read; huge ones smaller.
 MIN_SIDE, MAX_SIDE, MAX_SCALE = 960, 2048, 10
@@ -102,7 +103,7 @@ def write_png(file: epath.Path, picture: np.ndarray) -> None:
     """Writes a picture, uint8 ``[H, W, 3]``."""
     png = io.BytesIO()
     Image.fromarray(picture).save(png, "PNG", compress_level=3)
-    file.write_bytes(png.getvalue())
+    write_bytes(file, png.getvalue())
 
 
 def _with_strip(painted: Image.Image, strip: Callable[[int, int], Image.Image]) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from grounding_jax.data.files import File, PackedFile
+from grounding_jax.files.regular import File, PackedFile
 
 _BLOCK = 1 << 24  # bytes that are read at once
 _LENGTH = 16  # hexadecimal digits of a digest that people see

@@ -173,7 +173,7 @@ class Ask:
 
 
 def _open(picture: epath.Path) -> np.ndarray:
-    from grounding_jax.data.pictures import open_picture
+    from grounding_jax.files.pictures import open_picture
 
     return open_picture(picture)
 

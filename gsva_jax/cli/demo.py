@@ -25,7 +25,7 @@ def demo(out: str = "out/demo", checkpoint: str = "tiny") -> None:
         out: folder for the overlays and masks.
         checkpoint: a model folder, or the name of a shipped model.
     """
-    from grounding_jax.data.pictures import open_picture
+    from grounding_jax.files.pictures import open_picture
     from gsva_jax.results import OVERLAY_FILE, describe, save_results
 
     folders = {name: prepare_folder(epath.Path(out) / name) for name in PICTURES}

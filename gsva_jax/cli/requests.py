@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import Annotated
 
+import msgspec
 from etils import epath
 
-# What the pictures of a folder are told by.
-PICTURE_SUFFIXES = (".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+from grounding_jax.files import paths, pictures, records
+
+
+class _Line(msgspec.Struct):
+    image: Annotated[str, msgspec.Meta(min_length=1)]
+    expressions: Annotated[list[str], msgspec.Meta(min_length=1)]
+
+
+_EXAMPLE = '{"image": "cat.jpg", "expressions": ["the cat", "a dog"]}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +40,10 @@ def folder_requests(source: epath.Path, expressions: Sequence[str], out: epath.P
     Raises:
         ValueError: there is no picture.
     """
-    files = sorted(path for path in source.iterdir() if not path.is_dir())
-    pictures = [path for path in files if path.suffix.lower() in PICTURE_SUFFIXES]
-    if not pictures:
-        raise ValueError(f"there is no picture in the folder {source}, that is, no {' '.join(PICTURE_SUFFIXES)}")
-    return _with_folders(((picture, expressions) for picture in pictures), out), len(files) - len(pictures)
+    found, others = pictures.list_pictures(source)
+    if not found:
+        raise ValueError(f"there is no picture in the folder {source}, that is, no {' '.join(pictures.SUFFIXES)}")
+    return _with_folders([(picture, expressions) for picture in found], out), others
 
 
 def jsonl_requests(source: epath.Path, out: epath.Path) -> list[Request]:
@@ -46,38 +53,11 @@ def jsonl_requests(source: epath.Path, out: epath.Path) -> list[Request]:
         FileNotFoundError: there is no such file.
         ValueError: a line is not as it should be; says which, and how it should be.
     """
-    if not source.is_file():
-        raise FileNotFoundError(f"there is no file {source}")
-    lines = [(k, line) for k, line in enumerate(source.read_text().splitlines(), 1) if line.strip()]
-    if not lines:
-        raise ValueError(f"{source} is empty: it needs lines like {_EXAMPLE}")
-    return _with_folders((_read_line(line, f"{source}, line {k}", source.parent) for k, line in lines), out)
+    lines = records.read_lines(source, _Line, _EXAMPLE)
+    return _with_folders([(source.parent / line.image, line.expressions) for _, line in lines], out)
 
 
-_EXAMPLE = '{"image": "cat.jpg", "expressions": ["the cat", "a dog"]}'
-
-
-def _read_line(line: str, where: str, folder: epath.Path) -> tuple[epath.Path, list[str]]:
-    try:
-        content = json.loads(line)
-        image, expressions = content["image"], content["expressions"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{where}: should be like {_EXAMPLE}") from error
-    texts = isinstance(expressions, list) and all(isinstance(text, str) for text in expressions)
-    if not isinstance(image, str) or not texts or not expressions:
-        raise ValueError(f"{where}: image must be a text and expressions a list of texts, like {_EXAMPLE}")
-    return folder / image, expressions
-
-
-def _with_folders(pairs: Iterable[tuple[epath.Path, Sequence[str]]], out: epath.Path) -> list[Request]:
-    """Gives every picture a folder with its name; the second of a name gets "-2"."""
-    taken: set[str] = set()  # in lower case, because some file systems don't tell cases apart
-    requests = []
-    for picture, expressions in pairs:
-        name, number = picture.stem, 1
-        while name.lower() in taken:
-            number += 1
-            name = f"{picture.stem}-{number}"
-        taken.add(name.lower())
-        requests.append(Request(picture, tuple(expressions), out / name))
-    return requests
+def _with_folders(pairs: Sequence[tuple[epath.Path, Sequence[str]]], out: epath.Path) -> list[Request]:
+    """Gives every picture a folder of its own in `out`."""
+    names = paths.result_names(picture for picture, _ in pairs)
+    return [Request(picture, tuple(texts), out / name) for (picture, texts), name in zip(pairs, names, strict=True)]

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from grounding_jax.data.masks import decode_mask
-from grounding_jax.data.pictures import open_picture
 from grounding_jax.drawing.legend import colour
 from grounding_jax.drawing.overlay import draw_targets
 from grounding_jax.evaluation.gallery import make_card, page
 from grounding_jax.evaluation.published import Report
+from grounding_jax.files.masks import decode_mask
+from grounding_jax.files.pictures import open_picture
 from grounding_jax.metrics.outcomes import Outcome
 from gsva_jax.evaluation.protocols import Asked
 from gsva_jax.predict import Target

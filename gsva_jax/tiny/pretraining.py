@@ -19,13 +19,14 @@ from flax import linen as nn
 from tyro.conf import Suppress
 
 from grounding_jax.data.cutouts import KIND_IDS, KINDS
-from grounding_jax.data.pictures import clip_crop, normalize_clip, normalize_sam
 from grounding_jax.data.scene_expressions import PLACE_GAP, SIZE_RATIO
 from grounding_jax.data.scenes import Scene, SceneSource
 from grounding_jax.models import clip, sam
 from grounding_jax.models.clip import ClipConfig
 from grounding_jax.models.layers import LayerNorm, Linear, Mlp
 from grounding_jax.models.mask_resize import resize_matrix
+from grounding_jax.models.normalize import normalize_clip, normalize_sam
+from grounding_jax.models.picture_resize import clip_crop
 from grounding_jax.sharding.rules import REPLICATED, Rule
 from grounding_jax.training.task import Recipe, Task
 from grounding_jax.weights import folder

@@ -11,10 +11,11 @@ import grain
 import numpy as np
 
 from grounding_jax.data.datasets import open_dataset
-from grounding_jax.data.pictures import open_picture, resized_size
 from grounding_jax.data.semantic import always_labelled
+from grounding_jax.files.pictures import open_picture
 from grounding_jax.language.rows import encode_conversation, row_length
 from grounding_jax.language.tokenizer import Tokenizer
+from grounding_jax.models.picture_resize import resized_size
 from grounding_jax.training.batches import BAD
 from gsva_jax.config import GsvaConfig
 from gsva_jax.data import canvas_masks, conversation_row, picture_arrays

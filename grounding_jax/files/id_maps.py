@@ -1,14 +1,14 @@
 """Pictures whose pixels are the numbers of segments: COCO's panoptic PNGs and PNGs of one channel (spec gella f)."""
 
 import io
-import struct
 from collections.abc import Iterable
 
 import numpy as np
 from etils import epath
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from grounding_jax.data.files import File, read_bytes
+from grounding_jax.files.pictures import opened
+from grounding_jax.files.regular import File
 
 VOID = 0  # the number of pixels that belong to no segment
 _WEIGHTS = np.array([1, 256, 256**2], np.int32)  # a colour means R + 256 G + 65536 B
@@ -24,19 +24,11 @@ def open_id_map(file: File) -> np.ndarray:
 
     Raises FileNotFoundError if there is no such file, ValueError if it is not such a PNG.
     """
-    data = read_bytes(file) if isinstance(file, epath.Path) else file.data
-    try:
-        image = Image.open(io.BytesIO(data), formats=["PNG"])
-        values = np.array(image)
-    except UnidentifiedImageError as error:
-        raise ValueError(f"cannot read the segments in '{file}': it is not a PNG") from error
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
-        raise ValueError(f"cannot read the segments in '{file}': {error}") from error
-    if image.mode not in _MODES:
-        raise ValueError(
-            f"cannot read the segments in '{file}': it has mode {image.mode}; it must be RGB, or of one channel"
-        )
-    return values.astype(np.int32) @ _WEIGHTS if image.mode == "RGB" else values.astype(np.int32)
+    with opened(file, "PNG of segments", formats=("PNG",)) as image:
+        values, mode = np.array(image), image.mode
+        if mode not in _MODES:
+            raise ValueError(f"it has mode {mode}; it must be RGB, or of one channel")
+    return values.astype(np.int32) @ _WEIGHTS if mode == "RGB" else values.astype(np.int32)
 
 
 def encode_id_map(ids: np.ndarray) -> bytes:

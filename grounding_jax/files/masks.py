@@ -1,16 +1,35 @@
 """Masks in every encoding that the public datasets use, to boolean arrays and back to COCO run lengths."""
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from pycocotools import mask as coco
 
+from grounding_jax.files.pictures import MOST_PIXELS
+
 # A polygon needs three corners; the datasets have degenerate ones too, which are left out (spec gsva h 14).
 _MIN_POLYGON_NUMBERS = 6
+# How far a polygon may reach, in sides of its picture, and how long its outline may be in pixels: pycocotools draws it
+# into memory whole, pixels outside of the picture included, before it looks at the picture.
+_REACH = 64
+_LONGEST_OUTLINE = 4_000_000
+_MOST_SYMBOLS = 12  # of one compressed number: 60 bits
 
 
-def decode_mask(segmentation: list | dict, size: tuple[int, int]) -> np.ndarray:
+class RunLengths(TypedDict):
+    """COCO's run lengths of a mask of size [H, W], down the columns, false first; as a list or compressed."""
+
+    size: list[int]
+    counts: list[int] | str
+
+
+# One mask as COCO's files have it: polygons [x0, y0, x1, y1, ...], run lengths, or several of one of these.
+Segmentation = list[list[float] | RunLengths] | RunLengths
+
+
+def decode_mask(segmentation: Segmentation, size: tuple[int, int]) -> np.ndarray:
     """One instance's mask -> bool [H, W].
 
     Args:
@@ -19,20 +38,26 @@ def decode_mask(segmentation: list | dict, size: tuple[int, int]) -> np.ndarray:
             They are united; none, or only polygons of fewer than three corners, is an empty mask.
         size: (H, W) of the picture.
 
-    Raises ValueError if the segmentation is malformed or of another size.
+    Raises ValueError if the segmentation is malformed or of another size, or has numbers that are not finite or reach
+    far out of the picture.
     """
     return coco.decode(_to_rle(segmentation, size)).astype(bool)
 
 
-def union_mask(segmentations: Sequence[list | dict], size: tuple[int, int]) -> np.ndarray:
+def union_mask(segmentations: Sequence[Segmentation], size: tuple[int, int]) -> np.ndarray:
     """The union of several instances -> bool [H, W], empty where there are none (spec gsva c.4, h 26)."""
     rles = [_to_rle(segmentation, size) for segmentation in segmentations]
     return coco.decode(_union(rles, size)).astype(bool)
 
 
-def union_is_empty(segmentations: Sequence[list | dict], size: tuple[int, int]) -> bool:
+def mask_area(segmentation: Segmentation, size: tuple[int, int]) -> int:
+    """How many pixels `decode_mask` has, without decoding it."""
+    return int(coco.area(_to_rle(segmentation, size)))
+
+
+def union_is_empty(segmentations: Sequence[Segmentation], size: tuple[int, int]) -> bool:
     """Whether `union_mask` has no pixel, without decoding it."""
-    return not any(coco.area(_to_rle(segmentation, size)) for segmentation in segmentations)
+    return not any(mask_area(segmentation, size) for segmentation in segmentations)
 
 
 def encode_mask(mask: np.ndarray) -> dict[str, Any]:
@@ -59,7 +84,7 @@ def draw_polygon(canvas: np.ndarray, points: Sequence[Sequence[float]], value: i
         points: corners (x, y) in pixels; one or two give a dot or a line.
         value: what is written.
 
-    Raises ValueError unless the points are pairs of finite numbers.
+    Raises ValueError unless the points are pairs of finite numbers that are not far out of the picture.
     """
     try:
         corners = np.asarray(points, np.float64)
@@ -67,6 +92,11 @@ def draw_polygon(canvas: np.ndarray, points: Sequence[Sequence[float]], value: i
         corners = np.empty(0)
     if corners.ndim != 2 or corners.shape[1] != 2 or not np.isfinite(corners).all():
         raise ValueError("the points of a polygon must be pairs of finite numbers")
+    if np.abs(corners).max(initial=0) > _REACH * max(canvas.shape):
+        far = corners.ravel()[np.abs(corners).argmax()]
+        raise ValueError(
+            f"a point of a polygon is at {far:g}, far out of the picture of {canvas.shape[1]} x {canvas.shape[0]}"
+        )
     edges = []
     starts = corners.astype(np.int64).tolist()
     for start, end in zip(starts, starts[1:] + starts[:1], strict=True):
@@ -79,8 +109,10 @@ def draw_polygon(canvas: np.ndarray, points: Sequence[Sequence[float]], value: i
         _fill_between(canvas, np.array(edges, np.int64), value)
 
 
-def _to_rle(segmentation: list | dict, size: tuple[int, int]) -> dict[str, Any]:
+def _to_rle(segmentation: Segmentation, size: tuple[int, int]) -> dict[str, Any]:
     """Any COCO segmentation as one compressed run-length dict of `size`."""
+    if min(size) < 1 or size[0] * size[1] > MOST_PIXELS:
+        raise ValueError(f"a mask must have 1 to {MOST_PIXELS:,} pixels, not {size[0]} x {size[1]}")
     parts = [segmentation] if isinstance(segmentation, dict) else segmentation
     if not isinstance(parts, list):
         raise ValueError(f"a segmentation must be a list or a run-length dict, got {type(parts).__name__}")
@@ -89,7 +121,27 @@ def _to_rle(segmentation: list | dict, size: tuple[int, int]) -> dict[str, Any]:
     if not all(isinstance(part, list) for part in parts):
         raise ValueError("a segmentation must hold polygons [x0, y0, x1, y1, ...] or run-length dicts")
     polygons = [part for part in parts if len(part) % 2 == 0 and len(part) >= _MIN_POLYGON_NUMBERS]
+    for place, polygon in enumerate(polygons):
+        _check_polygon(polygon, size, f"polygon {place}")
     return _union(coco.frPyObjects(polygons, *size) if polygons else [], size)
+
+
+def _check_polygon(polygon: list[float], size: tuple[int, int], where: str) -> None:
+    """Raises ValueError unless pycocotools can draw a polygon in little time and memory."""
+    reach = _REACH * max(size)
+    for place, number in enumerate(polygon):
+        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+            raise ValueError(f"number {place} of {where} must be finite, got {number!r}")
+        if abs(number) > reach:
+            raise ValueError(
+                f"number {place} of {where} is {number:g}, far out of the picture of {size[1]} x {size[0]}"
+            )
+    corners = np.reshape(polygon, (-1, 2))
+    outline = np.abs(corners - np.roll(corners, 1, axis=0)).max(1).sum()
+    if outline > _LONGEST_OUTLINE:
+        raise ValueError(
+            f"the outline of {where} is {outline:,.0f} pixels long; at most {_LONGEST_OUTLINE:,} are drawn"
+        )
 
 
 def _compress(rle: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
@@ -101,15 +153,21 @@ def _compress(rle: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
         counts = counts.encode("ascii", "replace")
     if not isinstance(counts, bytes | list):
         raise ValueError(f"counts of run lengths must be a list or a string, got {type(counts).__name__}")
-    runs = _unpack_counts(counts) if isinstance(counts, bytes) else np.array(counts, np.int64)
-    if (runs < 0).any() or runs.sum() != size[0] * size[1]:
+    pixels = size[0] * size[1]
+    if isinstance(counts, bytes):
+        runs = _unpack_counts(counts, pixels)
+    elif all(isinstance(run, int) and not isinstance(run, bool) and abs(run) <= pixels for run in counts):
+        runs = np.array(counts, np.int64)
+    else:
+        raise ValueError(f"run lengths must be whole numbers that add up to {size[0]} x {size[1]} pixels")
+    if (runs < 0).any() or runs.sum() != pixels:
         raise ValueError(f"run lengths must add up to {size[0]} x {size[1]} pixels, got {runs.sum()}")
     compressed = {"size": list(size), "counts": counts}
     return compressed if isinstance(counts, bytes) else coco.frPyObjects(compressed, *size)
 
 
-def _unpack_counts(counts: bytes) -> np.ndarray:
-    """COCO's compressed counts -> run lengths int64 [R].
+def _unpack_counts(counts: bytes, pixels: int) -> np.ndarray:
+    """COCO's compressed counts of a mask of so many pixels -> run lengths int64 [R].
 
     Decoded here only to be checked: pycocotools reads memory it never wrote where the runs end too early.
     """
@@ -119,9 +177,13 @@ def _unpack_counts(counts: bytes) -> np.ndarray:
         raise ValueError("the counts of run lengths are cut off or not in COCO's compressed form")
     # A number is 5 bits a symbol, lowest first, negative where the highest bit of its last symbol is set.
     lengths = np.diff(ends, prepend=-1)
+    if lengths.max() > _MOST_SYMBOLS:
+        raise ValueError(f"the counts of run lengths have a number of {lengths.max()} symbols")
     places = np.arange(len(symbols)) - np.repeat(ends - lengths + 1, lengths)
     numbers = np.add.reduceat((symbols & 31) << (5 * places), ends - lengths + 1)
     numbers -= np.where(symbols[ends] & 16, 1 << (5 * lengths), 0)
+    if np.abs(numbers).max() > pixels:
+        raise ValueError(f"run lengths must be of 0 to {pixels} pixels, got {np.abs(numbers).max()}")
     # From the fourth on, each is the difference to the one before the last.
     numbers[1::2] = np.cumsum(numbers[1::2])
     numbers[2::2] = np.cumsum(numbers[2::2])
