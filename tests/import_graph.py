@@ -1,29 +1,26 @@
-"""Which file of the three packages imports which, also inside functions."""
+"""Which file of the three packages imports which, also inside functions; for the eyes of a type checker is no import."""
 
 from __future__ import annotations
 
 import ast
 import functools
 import pathlib
+from collections.abc import Iterator
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGES = ("grounding_jax", "gsva_jax", "gella_jax")
 
 
 @functools.cache
-def import_graph(only_at_import: bool = False) -> dict[str, set[str]]:
-    """Files by their path from the root of the repository, and the files that each imports.
-
-    Args:
-        only_at_import: leave out imports inside functions and for type checkers.
-    """
+def import_graph() -> dict[str, set[str]]:
+    """Files by their path from the root of the repository, and the files that each imports."""
     files = {str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
-    return {file: _imports(file, files, only_at_import) for file in sorted(files)}
+    return {file: _imports(file, files) for file in sorted(files)}
 
 
-def _imports(file: str, files: set[str], only_at_import: bool) -> set[str]:
+def _imports(file: str, files: set[str]) -> set[str]:
     found = set()
-    for node in _nodes(ast.parse((ROOT / file).read_text()), only_at_import):
+    for node in _nodes(ast.parse((ROOT / file).read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
             # What is imported from a package may be one of its modules.
             names = [f"{node.module}.{alias.name}" for alias in node.names]
@@ -33,14 +30,11 @@ def _imports(file: str, files: set[str], only_at_import: bool) -> set[str]:
     return found - {None, file}
 
 
-def _nodes(tree: ast.AST, only_at_import: bool):
+def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
     for child in ast.iter_child_nodes(tree):
-        if only_at_import and isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
-            continue
-        if only_at_import and isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-            continue
-        yield child
-        yield from _nodes(child, only_at_import)
+        if not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
+            yield child
+            yield from _nodes(child)
 
 
 def _file(module: str, files: set[str]) -> str | None:

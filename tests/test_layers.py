@@ -16,7 +16,8 @@ FOUNDATIONS = (
     {"models", "files"},
 )
 SYSTEM = (
-    {"cli"},
+    {"cli", "__main__"},
+    {"__init__"},
     {"training", "evaluation", "tiny"},
     {"predict"},
     {"engine"},
