@@ -1,4 +1,4 @@
-"""Which file of the three packages imports which, also inside functions; for the eyes of a type checker is no import."""
+"""Which file of the three packages imports which, also inside functions, but not what only a type checker reads."""
 
 from __future__ import annotations
 
