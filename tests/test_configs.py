@@ -18,6 +18,7 @@ from gsva_jax.predict import ASSETS, find_checkpoint
 from gsva_jax.training.experiment import GSVA, load_config
 from gsva_jax.training.mixture import REASONING, SEMANTIC, Family
 from gsva_jax.training.recipe import GsvaRecipe
+from tests.small_training import write_config
 
 CONFIGS = [path.stem for path in GSVA.config_files()]
 
@@ -209,24 +210,14 @@ def test_an_unknown_config_lists_those_there_are(tmp_path):
 def test_a_run_leaves_a_model_folder_and_is_not_done_twice(tmp_path, monkeypatch, capsys):
     """The whole way of `gsva train` on the smallest task there is, with options changed."""
     monkeypatch.chdir(tmp_path)
-    config = tmp_path / "small.py"
-    config.write_text(
-        "import dataclasses\n"
-        "from grounding_jax.training.experiment import Experiment\n"
-        "from gsva_jax.training.experiment import load_config\n"
-        "from gsva_jax.config import GsvaConfig\n"
-        "def get_config():\n"
-        "    base = load_config('gsva_tiny_eyes')\n"
-        "    sizes = base.recipe.model\n"
-        "    clip = dataclasses.replace(sizes.clip, image_size=16, width=8, hidden=8, layers=1, heads=1)\n"
-        "    recipe = dataclasses.replace(base.recipe, model=dataclasses.replace(sizes, clip=clip), size=48)\n"
-        "    return Experiment('small', recipe, dataclasses.replace(base.options, warmup_steps=1))\n"
-    )
-    options = ["--steps", "3", "--batch-size", "2", "--log-every", "1"]
+    config = write_config(tmp_path)
+    options = ["--steps", "2"]
     result = run(GSVA, config, "runs", overrides=options)
     assert os.path.abspath(result) == str(tmp_path / "runs" / "small" / RESULT)
-    assert len((tmp_path / "runs" / "small" / "log.jsonl").read_text().splitlines()) == 3
+    assert len((tmp_path / "runs" / "small" / "log.jsonl").read_text().splitlines()) == 2
     assert run(GSVA, config, "runs", overrides=options) == result
+    with pytest.raises(ValueError, match="a run with steps = 2, this one has 3"):
+        run(GSVA, config, "runs")
     assert "already trained" in capsys.readouterr().out
     assert dataclasses.is_dataclass(load_config(config))
     with pytest.raises(ValueError, match="does not fit this config: clip/class_embed"):

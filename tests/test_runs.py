@@ -2,6 +2,10 @@
 
 import dataclasses
 import json
+import os
+import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import docstring_parser
@@ -16,7 +20,10 @@ from grounding_jax.training.runs import model_at, origin_of, read_run
 from gsva_jax.cli import main
 from gsva_jax.losses import LossWeights
 from gsva_jax.training.experiment import GSVA, RECIPES, load_config
+from tests.small_training import write_config
 from tests.test_training import Regression
+
+pytestmark = pytest.mark.usefixtures("no_kept_programs")
 
 CONFIGS = [path.stem for path in GSVA.config_files()]
 
@@ -147,3 +154,37 @@ def test_a_description_says_what_a_thing_is(described):
     assert fields == params.keys()
     for name, text in params.items():
         assert text.split()[0].lower() not in ("of", "what", "how", "whether"), name
+
+
+COUNTING = """
+import sys
+import jax
+from gsva_jax.cli import main
+
+counts = {}
+jax.monitoring.register_event_listener(lambda event, **_: counts.update({event: counts.get(event, 0) + 1}))
+assert main(["train", *sys.argv[1:]]) == 0
+print("hits and misses:", *(counts.get(f"/jax/compilation_cache/cache_{kind}", 0) for kind in ("hits", "misses")))
+"""
+
+
+def test_a_resumed_run_finds_all_its_programs_compiled(tmp_path):
+    """As the command is called, twice; between the calls it loses what it did after update 2."""
+    words = [write_config(tmp_path), "--runs", tmp_path / "runs", "--save-every", "2"]
+    environment = {
+        **os.environ,
+        "XDG_CACHE_HOME": str(tmp_path),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",  # nothing here takes long to compile
+    }
+    counts = []
+    for _ in range(2):
+        command = [sys.executable, "-c", COUNTING, *map(str, words)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+        assert done.returncode == 0, done.stderr
+        counts.append([int(word) for word in done.stdout.rpartition("misses:")[2].split()])
+        shutil.rmtree(tmp_path / "runs" / "small" / "model")
+        shutil.rmtree(tmp_path / "runs" / "small" / "checkpoints" / "3")
+    (_, compiled), (found, missed) = counts
+    assert compiled >= 3 and missed == 0 and found >= 3
+    steps = [json.loads(line)["step"] for line in (tmp_path / "runs" / "small" / "log.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 3]
