@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from grounding_jax.data.datasets import KNOWN_DATASETS
-from grounding_jax.training.experiment import changed, debugged, find_config, run
+from grounding_jax.training.experiment import changed, counted, debugged, find_config, run
 from grounding_jax.training.run_folder import RESULT
 from grounding_jax.training.state import partition, path_matcher
 from gsva_jax.predict import ASSETS, find_checkpoint
@@ -160,7 +160,7 @@ def test_own_data_as_documented(tmp_path, monkeypatch):
     subprocess.run(["bash", "-ec", files.replace("gsva_jax/assets", str(ASSETS))], check=True)
     _, _, name, _, init, *options = shlex.split(command)
     options = [word for word in options if word not in ("--runs", "RUNS")]
-    experiment = changed(load_config(name), options)
+    experiment = counted(changed(load_config(name), options))
     assert experiment.options.steps == 16 * 1 // 4
     example = experiment.recipe.task(find_checkpoint(init)).examples(seed=0)[0]
     assert example["target_valid"].sum() == 2 and example["target_rejected"].sum() == 1
@@ -181,9 +181,9 @@ def test_epochs_set_the_number_of_updates(gsva_golden):
     data = ["--data", str(gsva_golden / "data"), "--batch-size", "4"]
     finetuning = load_config("gsva_7b_refzom")
     recipe = dataclasses.replace(finetuning.recipe, families=(Family(1, ("refcoco|unc|val",)),), epochs=7)
-    assert changed(dataclasses.replace(finetuning, recipe=recipe), data).options.steps == -(-7 * 2 // 4)
+    assert counted(changed(dataclasses.replace(finetuning, recipe=recipe), data)).options.steps == -(-7 * 2 // 4)
     with pytest.raises(ValueError, match="epochs are of one dataset"):
-        changed(load_config("gsva_7b"), [*data, "--epochs", "2"])
+        counted(changed(load_config("gsva_7b"), [*data, "--epochs", "2"]))
 
 
 def test_examples_are_a_function_of_seed_and_number():

@@ -111,7 +111,7 @@ def test_a_run_of_an_older_version_goes_on_when_its_config_is_named(tmp_path, id
 
 def test_a_batch_is_checked_before_anything_is_loaded(tmp_path):
     with pytest.raises(ValueError, match="a batch of 7 in 10 micro-batches does not divide .* a multiple of 10"):
-        run(GSVA, "gsva_7b", tmp_path / "runs", tmp_path / "no_model", ["--batch-size", "7"])
+        run(GSVA, "gsva_7b_refzom", tmp_path / "runs", tmp_path / "no_model", ["--batch-size", "7", "--data", "none"])
     assert not (tmp_path / "runs").exists()
 
 
