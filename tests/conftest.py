@@ -99,5 +99,7 @@ def picture(tmp_path) -> Path:
 def no_kept_programs(monkeypatch):
     """Tests leave no compiled programs on the machine."""
     from grounding_jax import terminal
+    from gsva_jax.cli import experiments
 
-    monkeypatch.setattr(terminal, "keep_compiled_programs", lambda: None)
+    for module in (terminal, experiments):
+        monkeypatch.setattr(module, "keep_compiled_programs", lambda: None)

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from grounding_jax.data.registry import KNOWN_DATASETS
-from grounding_jax.training.experiment import changed, debugged, find_config, run
+from grounding_jax.training.experiment import changed, counted, debugged, find_config, run
 from grounding_jax.training.run_folder import RESULT
 from grounding_jax.training.state import partition, path_matcher
 from gsva_jax.predict import ASSETS, find_checkpoint
 from gsva_jax.training.experiment import GSVA, load_config
 from gsva_jax.training.mixture import REASONING, SEMANTIC, Family
 from gsva_jax.training.recipe import GsvaRecipe
+from tests.small_training import write_config
 
 CONFIGS = [path.stem for path in GSVA.config_files()]
 
@@ -159,7 +160,7 @@ def test_own_data_as_documented(tmp_path, monkeypatch):
     subprocess.run(["bash", "-ec", files.replace("gsva_jax/assets", str(ASSETS))], check=True)
     _, _, name, _, init, *options = shlex.split(command)
     options = [word for word in options if word not in ("--runs", "RUNS")]
-    experiment = changed(load_config(name), options)
+    experiment = counted(changed(load_config(name), options))
     assert experiment.options.steps == 16 * 1 // 4
     example = experiment.recipe.task(find_checkpoint(init)).examples(seed=0)[0]
     assert example["target_valid"].sum() == 2 and example["target_rejected"].sum() == 1
@@ -180,9 +181,9 @@ def test_epochs_set_the_number_of_updates(gsva_golden):
     data = ["--data", str(gsva_golden / "data"), "--batch-size", "4"]
     finetuning = load_config("gsva_7b_refzom")
     recipe = dataclasses.replace(finetuning.recipe, families=(Family(1, ("refcoco|unc|val",)),), epochs=7)
-    assert changed(dataclasses.replace(finetuning, recipe=recipe), data).options.steps == -(-7 * 2 // 4)
+    assert counted(changed(dataclasses.replace(finetuning, recipe=recipe), data)).options.steps == -(-7 * 2 // 4)
     with pytest.raises(ValueError, match="epochs are of one dataset"):
-        changed(load_config("gsva_7b"), [*data, "--epochs", "2"])
+        counted(changed(load_config("gsva_7b"), [*data, "--epochs", "2"]))
 
 
 def test_examples_are_a_function_of_seed_and_number():
@@ -209,24 +210,14 @@ def test_an_unknown_config_lists_those_there_are(tmp_path):
 def test_a_run_leaves_a_model_folder_and_is_not_done_twice(tmp_path, monkeypatch, capsys):
     """The whole way of `gsva train` on the smallest task there is, with options changed."""
     monkeypatch.chdir(tmp_path)
-    config = tmp_path / "small.py"
-    config.write_text(
-        "import dataclasses\n"
-        "from grounding_jax.training.experiment import Experiment\n"
-        "from gsva_jax.training.experiment import load_config\n"
-        "from gsva_jax.config import GsvaConfig\n"
-        "def get_config():\n"
-        "    base = load_config('gsva_tiny_eyes')\n"
-        "    sizes = base.recipe.model\n"
-        "    clip = dataclasses.replace(sizes.clip, image_size=16, width=8, hidden=8, layers=1, heads=1)\n"
-        "    recipe = dataclasses.replace(base.recipe, model=dataclasses.replace(sizes, clip=clip), size=48)\n"
-        "    return Experiment('small', recipe, dataclasses.replace(base.options, warmup_steps=1))\n"
-    )
-    options = ["--steps", "3", "--batch-size", "2", "--log-every", "1"]
+    config = write_config(tmp_path)
+    options = ["--steps", "2"]
     result = run(GSVA, config, "runs", overrides=options)
     assert os.path.abspath(result) == str(tmp_path / "runs" / "small" / RESULT)
-    assert len((tmp_path / "runs" / "small" / "log.jsonl").read_text().splitlines()) == 3
+    assert len((tmp_path / "runs" / "small" / "log.jsonl").read_text().splitlines()) == 2
     assert run(GSVA, config, "runs", overrides=options) == result
+    with pytest.raises(ValueError, match="a run with steps = 2, this one has 3"):
+        run(GSVA, config, "runs")
     assert "already trained" in capsys.readouterr().out
     assert dataclasses.is_dataclass(load_config(config))
     with pytest.raises(ValueError, match="does not fit this config: clip/class_embed"):

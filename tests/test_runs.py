@@ -2,21 +2,32 @@
 
 import dataclasses
 import json
+import os
+import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import docstring_parser
+import numpy as np
 import pytest
 
 from grounding_jax.sharding.mesh import MeshShape
 from grounding_jax.training import experiment as experiments
-from grounding_jax.training.experiment import changed, debugged, fitted, run
+from grounding_jax.training.experiment import System, changed, debugged, fitted, run
+from grounding_jax.training.loop import train
 from grounding_jax.training.options import TrainOptions
 from grounding_jax.training.run_folder import claim, decode
-from grounding_jax.training.runs import model_at, origin_of, read_run
+from grounding_jax.training.runs import find_model, model_at, origin_of, read_run
+from grounding_jax.training.task import Recipe
+from grounding_jax.weights import folder
 from gsva_jax.cli import main
 from gsva_jax.losses import LossWeights
 from gsva_jax.training.experiment import GSVA, RECIPES, load_config
-from tests.test_training import Regression
+from tests.small_training import write_config
+from tests.test_training import OPTIONS, Regression
+
+pytestmark = pytest.mark.usefixtures("no_kept_programs")
 
 CONFIGS = [path.stem for path in GSVA.config_files()]
 
@@ -100,7 +111,7 @@ def test_a_run_of_an_older_version_goes_on_when_its_config_is_named(tmp_path, id
 
 def test_a_batch_is_checked_before_anything_is_loaded(tmp_path):
     with pytest.raises(ValueError, match="a batch of 7 in 10 micro-batches does not divide .* a multiple of 10"):
-        run(GSVA, "gsva_7b", tmp_path / "runs", tmp_path / "no_model", ["--batch-size", "7"])
+        run(GSVA, "gsva_7b_refzom", tmp_path / "runs", tmp_path / "no_model", ["--batch-size", "7", "--data", "none"])
     assert not (tmp_path / "runs").exists()
 
 
@@ -147,3 +158,77 @@ def test_a_description_says_what_a_thing_is(described):
     assert fields == params.keys()
     for name, text in params.items():
         assert text.split()[0].lower() not in ("of", "what", "how", "whether"), name
+
+
+@dataclasses.dataclass(frozen=True)
+class Line(Regression, Recipe):
+    """A recipe of another system: a task that is nothing but data."""
+
+    def save_model(self, place, params):
+        folder.save(place, folder.from_params(params), "{}")
+
+
+LINE_CONFIG = """
+import dataclasses
+from grounding_jax.training.experiment import Experiment
+from tests.test_runs import Line
+from tests.test_training import OPTIONS
+
+def get_config():
+    return Experiment("line", Line(), dataclasses.replace(OPTIONS, keep_last=2), result_dtype="bfloat16")
+"""
+
+
+def test_any_system_trains_by_the_same_code(tmp_path):
+    """Its own recipe and config folder; the result, and a step of the run as a model folder."""
+    (tmp_path / "line.py").write_text(LINE_CONFIG)
+    other = System("other", {"line": Line}, (tmp_path / "nowhere", tmp_path), tmp_path)
+    result = run(other, "line", tmp_path / "runs")
+    whole = train(Line(), OPTIONS, tmp_path / "alone")
+    saved = folder.load(result)
+    assert set(saved) == {"line", "slow", "frozen"} and saved["line"]["slope"].dtype == "bfloat16"
+    np.testing.assert_array_equal(saved["line"]["slope"], whole["line"]["slope"].astype("bfloat16"))
+    at = folder.load(find_model(f"{result.parent}@3", tmp_path, other.recipes))
+    assert (at["line"]["slope"] != saved["line"]["slope"]).any()
+    with pytest.raises(FileNotFoundError, match="none of its checkpoints has the score of a validation"):
+        model_at(result.parent, None, other.recipes)
+    with pytest.raises(FileNotFoundError, match="no checkpoint of step 4; those there are: 3, 6"):
+        model_at(result.parent, 4, other.recipes)
+    with pytest.raises(ValueError, match="kind is 'line', should be one of gsva, "):
+        model_at(result.parent, 3, RECIPES)
+    with pytest.raises(ValueError, match="a Line is none of the recipes gsva, "):
+        run(GSVA, tmp_path / "line.py", tmp_path / "others")
+
+
+COUNTING = """
+import sys
+import jax
+from gsva_jax.cli import main
+
+counts = {}
+jax.monitoring.register_event_listener(lambda event, **_: counts.update({event: counts.get(event, 0) + 1}))
+assert main(["train", *sys.argv[1:]]) == 0
+print("hits and misses:", *(counts.get(f"/jax/compilation_cache/cache_{kind}", 0) for kind in ("hits", "misses")))
+"""
+
+
+def test_a_resumed_run_finds_all_its_programs_compiled(tmp_path):
+    """As the command is called, twice; between the calls it loses what it did after update 2."""
+    words = [write_config(tmp_path), "--runs", tmp_path / "runs", "--save-every", "2"]
+    environment = {
+        **os.environ,
+        "XDG_CACHE_HOME": str(tmp_path),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",  # nothing here takes long to compile
+    }
+    counts = []
+    for _ in range(2):
+        command = [sys.executable, "-c", COUNTING, *map(str, words)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+        assert done.returncode == 0, done.stderr
+        counts.append([int(word) for word in done.stdout.rpartition("misses:")[2].split()])
+        shutil.rmtree(tmp_path / "runs" / "small" / "model")
+        shutil.rmtree(tmp_path / "runs" / "small" / "checkpoints" / "3")
+    (_, compiled), (found, missed) = counts
+    assert compiled >= 3 and missed == 0 and found >= 3
+    steps = [json.loads(line)["step"] for line in (tmp_path / "runs" / "small" / "log.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 3]

@@ -12,7 +12,7 @@ import pytest
 
 from grounding_jax.sharding.rules import REPLICATED
 from grounding_jax.training.batches import BAD
-from grounding_jax.training.loop import train
+from grounding_jax.training.loop import open_run, train
 from grounding_jax.training.optimizer import make_optimizer, make_schedule
 from grounding_jax.training.options import TrainOptions
 from grounding_jax.training.state import combine, partition, path_matcher
@@ -147,6 +147,20 @@ def test_a_slow_parameter_moves_at_its_rate():
     updates, _ = optimizer.update({"line": jnp.ones(()), "slow": jnp.ones(())}, optimizer.init(params), params)
     np.testing.assert_allclose(updates["slow"], 0.5 * updates["line"], rtol=1e-6)
     assert optax.tree.norm(updates) > 0
+
+
+def test_a_pattern_that_is_none_is_named():
+    with pytest.raises(ValueError, match=r"'clip\(' is no regular expression on parameter paths: missing \)"):
+        make_optimizer(dataclasses.replace(OPTIONS, slow=("clip(",)))
+
+
+def test_a_step_whose_checkpoint_is_damaged_is_named(tmp_path):
+    train(Regression(), OPTIONS, tmp_path)
+    for file in (tmp_path / "checkpoints" / "6").rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[:7])
+    with pytest.raises(ValueError, match="the checkpoint of step 6 can't be read: "):
+        open_run(Regression(), OPTIONS, tmp_path, step=6)
 
 
 def test_partition_and_combine_are_inverse():

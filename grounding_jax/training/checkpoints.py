@@ -113,28 +113,35 @@ def restore(manager: ocp.CheckpointManager, run: epath.Path, like: State, step: 
         step: which one; the newest by default.
 
     Raises:
-        ValueError: there are checkpoints, but all are damaged.
+        ValueError: there are checkpoints, but all are damaged, or that of the step is.
         FileNotFoundError: there is no checkpoint of that step.
     """
     if step is not None:
         if step not in manager.all_steps():
             there = ", ".join(map(str, sorted(manager.all_steps()))) or "none"
             raise FileNotFoundError(f"{run}: has no checkpoint of step {step}; those there are: {there}")
-        return manager.restore(step, args=ocp.args.StandardRestore(like))
+        try:
+            return manager.restore(step, args=ocp.args.StandardRestore(like))
+        except Exception as error:  # see below
+            raise ValueError(f"{run}: the checkpoint of step {step} can't be read: {_reason(error)}") from error
     broken = []
     while (step := manager.latest_step()) is not None:
         try:
             return manager.restore(step, args=ocp.args.StandardRestore(like))
         except Exception as error:  # what damage raises depends on the storage and on which file is damaged
-            reason = " ".join(str(error).split())[:200]
             broken.append(step)
-            _put_aside(run, step, reason)
+            _put_aside(run, step, _reason(error))
             manager.reload()
     if broken:
         raise ValueError(
             f"{run / CHECKPOINTS}: none of the checkpoints {broken} can be read; they are in {run / BROKEN}"
         )
     return None
+
+
+def _reason(error: Exception) -> str:
+    """What the storage says, on one line; it may be pages."""
+    return " ".join(str(error).split())[:200]
 
 
 def _put_aside(run: epath.Path, step: int, reason: str) -> None:

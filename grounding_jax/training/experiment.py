@@ -126,8 +126,9 @@ def run(
     experiment = changed(experiment, overrides, f"{system.program} train {config}")
     if debug:
         experiment = fitted(experiment)
+    check_batch(make_mesh(experiment.options.mesh), experiment.options.batch_size, experiment.options.accumulate)
+    experiment = counted(experiment)
     options, place = experiment.options, absolute(epath.Path(runs) / experiment.name)
-    check_batch(make_mesh(options.mesh), options.batch_size, options.accumulate)
     starts = _starts(system, experiment, place.parent, init)
     task = experiment.recipe.task(starts[-1] if starts else None)
     origin = origin_of(experiment.name, experiment.recipe, system.recipes, task, starts, experiment.result_dtype)
@@ -152,8 +153,13 @@ def changed(experiment: Experiment, overrides: Sequence[str], program: str = "tr
     fields = [(name, Annotated[type(part), unnamed]) for name, part in parts.items()]
     changes = dataclasses.make_dataclass("Changes", fields, frozen=True)
     after = tyro.cli(changes, default=changes(**parts), args=list(overrides), prog=program, description=_DESCRIPTION)
-    options = dataclasses.replace(after.options, steps=after.recipe.steps(after.options))
-    return dataclasses.replace(experiment, options=options, recipe=after.recipe)
+    return dataclasses.replace(experiment, options=after.options, recipe=after.recipe)
+
+
+def counted(experiment: Experiment) -> Experiment:
+    """The same with the number of updates that its recipe says, for which it may have to open a dataset."""
+    options = dataclasses.replace(experiment.options, steps=experiment.recipe.steps(experiment.options))
+    return dataclasses.replace(experiment, options=options)
 
 
 def debugged(experiment: Experiment) -> Experiment:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -120,45 +120,59 @@ def train(
     run = absolute(run)
     run.mkdir(parents=True, exist_ok=True)
     claim(run, identity(options, origin or {}))
-    mesh, optimizer, layout, state, frozen, manager, scores = open_run(task, options, run, init)
-    start = int(state.step)
-    task.on_start(combine(frozen, state.params), mesh)
-    update = make_update(task, optimizer, options.accumulate, options.seed)
-    update = jax.jit(update, donate_argnums=0, out_shardings=(layout, NamedSharding(mesh, REPLICATED)))
-    validate = make_validation(task, options, mesh)
-    work, finite = task.work(), FiniteWatch(run, options.most_bad_steps)
+    opened = open_run(task, options, run, init)
+    start = int(opened.state.step)
+    task.on_start(combine(opened.frozen, opened.state.params), opened.mesh)
     with (
-        checkpoints.completing(manager),
-        Log(run, options.steps, start, options.batch_size, work) as log,
+        checkpoints.completing(opened.manager),
+        Log(run, options.steps, start, options.batch_size, task.work()) as log,
         preemption.watch(start) as must_stop,
         tracing(run / PROFILE, start, options.profile) as trace,
     ):
+        return _updates(task, options, opened, start, FiniteWatch(run, options.most_bad_steps), log, must_stop, trace)
 
-        def keep_scores(step: int) -> None:
-            if validate:
-                scores.add(step, log.validated(step, validate(combine(frozen, state.params))))
 
-        if start and options.is_due(start) and not scores.of(start):
-            keep_scores(start)  # it was stopped between a save and its validation
-        training = batches(task.examples(options.seed), options.batch_size, range(start, options.steps), mesh, options)
-        for step, batch in enumerate(log.waiting(training), start + 1):
-            trace(step)
-            with jax.transfer_guard("disallow"):
-                state, scalars = update(state, frozen, batch)
-            finite.see(step, scalars, batch[EXAMPLE])
-            last = step == options.steps
-            if step % options.log_every == 0 or last:
-                log.write(step, scalars)
-                checkpoints.check(manager)
-            stop = not last and must_stop(step)
-            if stop or options.is_due(step):
-                checkpoints.save(manager, step, state)
-            if stop:
-                checkpoints.finish(manager)
-                raise preemption.Preempted(step)  # who sends SIGTERM does not wait for a validation
-            if options.is_due(step):
-                keep_scores(step)
-        finite.check()
+def _updates(
+    task: Task,
+    options: TrainOptions,
+    opened: Run,
+    start: int,
+    finite: FiniteWatch,
+    log: Log,
+    must_stop: Callable[[int], bool],
+    trace: Callable[[int], None],
+) -> dict:
+    """The updates behind ``start`` and what comes after each; the whole parameter tree in the end."""
+    mesh, optimizer, layout, state, frozen, manager, scores = opened
+    update = make_update(task, optimizer, options.accumulate, options.seed)
+    update = jax.jit(update, donate_argnums=0, out_shardings=(layout, NamedSharding(mesh, REPLICATED)))
+    validate = make_validation(task, options, mesh)
+
+    def keep_scores(step: int) -> None:
+        if validate:
+            scores.add(step, log.validated(step, validate(combine(frozen, state.params))))
+
+    if start and options.is_due(start) and not scores.of(start):
+        keep_scores(start)  # it was stopped between a save and its validation
+    training = batches(task.examples(options.seed), options.batch_size, range(start, options.steps), mesh, options)
+    for step, batch in enumerate(log.waiting(training), start + 1):
+        trace(step)
+        with jax.transfer_guard("disallow"):
+            state, scalars = update(state, frozen, batch)
+        finite.see(step, scalars, batch[EXAMPLE])
+        last = step == options.steps
+        if step % options.log_every == 0 or last:
+            log.write(step, scalars)
+            checkpoints.check(manager)
+        stop = not last and must_stop(step)
+        if stop or options.is_due(step):
+            checkpoints.save(manager, step, state)
+        if stop:
+            checkpoints.finish(manager)
+            raise preemption.Preempted(step)  # who sends SIGTERM does not wait for a validation
+        if options.is_due(step):
+            keep_scores(step)
+    finite.check()
     return combine(frozen, state.params)
 
 

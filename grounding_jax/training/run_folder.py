@@ -83,7 +83,14 @@ def claim(run: epath.Path, identity: Mapping) -> None:
                 "its own options, or give this one another folder"
             )
     if is_first() and before.keys() != now.keys():
-        (run / IDENTITY_FILE).write_text(json.dumps(identity, indent=2) + "\n")
+        write_whole(run / IDENTITY_FILE, json.dumps(identity, indent=2, allow_nan=False) + "\n")
+
+
+def write_whole(file: epath.Path, text: str) -> None:
+    """Writes a file that others may read meanwhile, or that a kill may interrupt: they find all of it or none."""
+    scratch = file.parent / f"{file.name}.new"
+    scratch.write_text(text)
+    scratch.replace(file)
 
 
 def _fields(identity: Mapping) -> dict:

@@ -12,7 +12,7 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import PolicyCheckpointInfo, PreservationContext
 
 from grounding_jax.sharding.hosts import is_first
-from grounding_jax.training.run_folder import VALIDATION_FILE
+from grounding_jax.training.run_folder import VALIDATION_FILE, write_whole
 
 _LINE = dict[str, float]  # "step", and the scores
 
@@ -46,10 +46,8 @@ class Scores:
         self._by_step.pop(step, None)
         self._by_step[step] = scores
         if is_first():
-            scratch = self._file.parent / f"{self._file.name}.new"
             lines = (json.dumps({"step": step, **found}, allow_nan=False) for step, found in self._by_step.items())
-            scratch.write_text("".join(line + "\n" for line in lines))
-            scratch.replace(self._file)  # as a whole: a run that is killed leaves no half of a line
+            write_whole(self._file, "".join(line + "\n" for line in lines))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -52,8 +52,17 @@ def state_shardings(optimizer: optax.GradientTransformation, shapes: dict, shard
 
 
 def path_matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
-    """A predicate on "/"-joined parameter paths: true where one of the regular expressions matches from the start."""
-    compiled = [re.compile(pattern) for pattern in patterns]
+    """A predicate on "/"-joined parameter paths: true where one of the regular expressions matches from the start.
+
+    Raises:
+        ValueError: one is no regular expression.
+    """
+    compiled = []
+    for pattern in patterns:
+        try:
+            compiled.append(re.compile(pattern))
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression on parameter paths: {error}") from error
     return lambda path: any(pattern.match(path) for pattern in compiled)
 
 

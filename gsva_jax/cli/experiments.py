@@ -9,7 +9,7 @@ from etils import epath
 from tyro.conf import Positional, Suppress, arg
 
 from grounding_jax.cli.commands import OnMesh
-from grounding_jax.terminal import Dtype, note, optional, prepare_folder, say, show_report
+from grounding_jax.terminal import Dtype, keep_compiled_programs, note, optional, prepare_folder, say, show_report
 from gsva_jax.cli.loading import load_model
 
 
@@ -125,6 +125,7 @@ class Train:
         from gsva_jax.training.experiment import GSVA
 
         hosts.start()
+        keep_compiled_programs()  # a run that goes on has not to compile them again
         try:
             model = run(GSVA, self.config, self.runs, self.init, self.overrides, self.debug)
         except Preempted as stop:
