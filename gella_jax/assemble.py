@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from etils import epath
 
@@ -35,7 +35,7 @@ _OF_CHANNELS = re.compile(r"pixel_decoder/(input_proj_\d|lateral)/kernel")
 class LanguageSide(NamedTuple):
     """Sizes and leaves of language model, CLIP and projector, the vocabulary with [SEG], and a report in words.
 
-    `vision_layer` is None where LLaVA's config.json does not tell it.
+    `vision_layer` is None where LLaVA's config.json does not tell it; `public` is what config.json files tell, by part.
     """
 
     llama: LlamaConfig
@@ -45,15 +45,20 @@ class LanguageSide(NamedTuple):
     tokenizer: Tokenizer
     leaves: dict[str, LazyTensor]
     report: list[str]
+    public: dict[str, Mapping[str, Any]]
 
 
 class MaskBranch(NamedTuple):
-    """Sizes and leaves of backbone and Mask2Former, and in words what was found, made fresh or left out."""
+    """Sizes and leaves of backbone and Mask2Former, and in words what was found, made fresh or left out.
+
+    `public` is what a file tells of Mask2Former beside the shapes that are kept.
+    """
 
     backbone: SwinConfig | MobileNetConfig
     mask2former: Mask2FormerConfig
     leaves: dict[str, LazyTensor]
     report: list[str]
+    public: Mapping[str, Any]
 
 
 class _Found(NamedTuple):
@@ -89,6 +94,7 @@ def language_side(
         tokenizer=tokenizer,
         leaves=leaves,
         report=report,
+        public={"llama": text, "clip": tower.get("vision_config", tower), "gella": public},
     )
 
 
@@ -124,7 +130,8 @@ def mask_branch(
     sizes, kept, lines = _fitting(decoders, channels(config), given)
     report += lines
     heads, lines = _completed("mask2former", "Mask2Former", kept, sizes, mask2former_model.init, seed)
-    return MaskBranch(config, sizes, leaves | heads, report + lines)
+    public = {} if mask2former_file is None else {**folder.read_public(mask2former_file), "num_queries": sizes.queries}
+    return MaskBranch(config, sizes, leaves | heads, report + lines, public)
 
 
 def _open_llava(

@@ -24,6 +24,7 @@ from gella_jax.sharding import table
 from grounding_jax.data.entity_masks import Entities
 from grounding_jax.data.narratives import Span
 from grounding_jax.data.panoptic_classes import COCO_PANOPTIC, Category
+from grounding_jax.inference.inputs import Picture, as_picture, as_text, as_texts
 from grounding_jax.language.batching import filled
 from grounding_jax.language.loaded import fetch
 from grounding_jax.segmenters.mask2former import non_overlapping
@@ -42,18 +43,24 @@ class Request(NamedTuple):
     """What `Gella.ground_many` is asked about one picture.
 
     Attributes:
-        image: uint8 ``[H, W, 3]`` RGB.
+        image: uint8 ``[H, W, 3]`` RGB, a Pillow picture or the path of a file.
         caption: what is said about it.
-        entities: the masks, E of them.
+        entities: the masks, E of them; see `as_entities`.
         nouns: of the caption; None lets the model name them.
         image_id: what the picture is called; random colours depend on it.
     """
 
-    image: np.ndarray
+    image: Picture
     caption: str
-    entities: Entities
-    nouns: Sequence[str] | None = None
+    entities: Entities | np.ndarray
+    nouns: str | Sequence[str] | None = None
     image_id: str = ""
+
+    def typed(self) -> Request:
+        """The same with an array, entities and a list of nouns; TypeError or ValueError where that can't be."""
+        nouns = None if self.nouns is None else as_texts(self.nouns, "a noun")
+        caption, entities = as_text(self.caption, "a caption"), as_entities(self.entities)
+        return Request(as_picture(self.image), caption, entities, nouns, self.image_id)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,52 +154,53 @@ class Reference:
 class Gella(Branches):
     """A model in memory that describes, names, grounds, refers and segments."""
 
-    def describe(self, image: np.ndarray, max_new: int = MOST_NEW) -> str:
-        """Describes a picture, uint8 ``[H, W, 3]``, in at most ``max_new`` tokens (spec gella D1)."""
-        _, patches = self.see([image])
+    def describe(self, image: Picture, max_new: int = MOST_NEW) -> str:
+        """Describes a picture, see `Request`, in at most ``max_new`` tokens (spec gella D1)."""
+        _, patches = self.see([as_picture(image)])
         return self.write([Question(prompts.describe_question(), "")], patches, max_new)[0].text
 
-    def nouns(self, image: np.ndarray, caption: str, max_new: int = MOST_NEW) -> Nouns:
+    def nouns(self, image: Picture, caption: str, max_new: int = MOST_NEW) -> Nouns:
         """The nouns of a caption (spec gella D2).
 
         Args:
-            image: uint8 ``[H, W, 3]``.
+            image: uint8 ``[H, W, 3]`` RGB, a Pillow picture or the path of a file.
             caption: what is said about it.
             max_new: the most tokens to write.
 
         Raises:
             ValueError: the caption is empty or longer than the model's context.
         """
-        _, patches = self.see([image])
+        caption = as_text(caption, "a caption")
+        _, patches = self.see([as_picture(image)])
         written = self.write([Question(prompts.nouns_question(caption), caption)], patches, max_new)[0]
         spans = tuple(prompts.find_spans(written.nouns, caption))
         return Nouns(written.text, written.nouns, spans, written.finished)
 
     def ground(
         self,
-        image: np.ndarray,
+        image: Picture,
         caption: str,
         entities: Entities | np.ndarray,
-        nouns: Sequence[str] | None = None,
+        nouns: str | Sequence[str] | None = None,
         threshold: float = THRESHOLD,
         output_masks: str = "input",
     ) -> Grounding:
         """Which masks every noun of a caption means (spec gella D3).
 
         Args:
-            image: uint8 ``[H, W, 3]``.
+            image: uint8 ``[H, W, 3]`` RGB, a Pillow picture or the path of a file.
             caption: what is said about it.
             entities: masks, bool ``[E, H, W]``, or what `read_masks` gives; they may overlap.
-            nouns: of the caption; None lets the model name them.
+            nouns: of the caption, a lone text is one; None lets the model name them.
             threshold: a noun means all masks with a higher score, or the best one where none has.
             output_masks: "input" answers with the masks that were put in, "decoded" with those the model makes of them.
 
         Raises:
             ValueError: there is no mask, masks have another size than the picture, the caption is empty or longer
                 than the model's context, or a noun is empty.
+            TypeError: something is given that is no picture, text or array of masks.
         """
-        request = Request(image, caption, as_entities(entities), nouns)
-        return self.ground_many([request], threshold, output_masks)[0]
+        return self.ground_many([Request(image, caption, entities, nouns)], threshold, output_masks)[0]
 
     def ground_many(
         self,
@@ -209,6 +217,7 @@ class Gella(Branches):
             plurals: whether each given noun means several masks; then it is chosen as by the baseline of the benchmark,
                 which knows that (spec gella D3, ``png_protocol``).
         """
+        requests = [request.typed() for request in requests]
         segmented, patches, questions = self._begin(requests, output_masks)
         answers = self._answer(requests, questions, patches)
         by_query = self.pair(answers, segmented)
@@ -226,13 +235,14 @@ class Gella(Branches):
         return groundings
 
     def refer(
-        self, image: np.ndarray, expression: str, entities: Entities | np.ndarray, output_masks: str = "input"
+        self, image: Picture, expression: str, entities: Entities | np.ndarray, output_masks: str = "input"
     ) -> Reference:
         """The one mask that an expression means (spec gella D4); arguments and errors as for `ground`."""
-        return self.refer_many([Request(image, expression, as_entities(entities))], output_masks)[0]
+        return self.refer_many([Request(image, expression, entities)], output_masks)[0]
 
     def refer_many(self, requests: Sequence[Request], output_masks: str = "input") -> list[Reference]:
         """`refer` for several expressions, each the caption of a request, in one batch; with nouns, or all without."""
+        requests = [request.typed() for request in requests]
         segmented, patches, questions = self._begin(requests, output_masks)
         answers = self._answer(requests, questions, patches)
         silent = [b for b, answer in enumerate(answers) if not answer.nouns]
@@ -256,15 +266,15 @@ class Gella(Branches):
 
     def panoptic(
         self,
-        image: np.ndarray,
+        image: Picture,
         entities: Entities | np.ndarray,
-        vocabulary: Sequence[Category | str] = COCO_PANOPTIC,
+        vocabulary: Category | str | Sequence[Category | str] = COCO_PANOPTIC,
         output_masks: str = "input",
     ) -> Panoptic:
         """Gives every entity the category that it most probably is, and every pixel one segment (spec gella D5).
 
         Args:
-            image: uint8 ``[H, W, 3]``.
+            image: uint8 ``[H, W, 3]`` RGB, a Pillow picture or the path of a file.
             entities: see `ground`.
             vocabulary: categories; a name alone is a thing.
             output_masks: "input" merges the masks that were put in, "decoded" all that the model makes of its queries.
@@ -272,8 +282,7 @@ class Gella(Branches):
         Raises:
             ValueError: as for `ground`, or the vocabulary is empty or has a name twice.
         """
-        request = Request(image, "", as_entities(entities))
-        return self.panoptic_many([request], as_categories(vocabulary), output_masks)[0]
+        return self.panoptic_many([Request(image, "", entities)], as_categories(vocabulary), output_masks)[0]
 
     def panoptic_many(
         self, requests: Sequence[Request], categories: Sequence[Category], output_masks: str = "input"
@@ -281,7 +290,7 @@ class Gella(Branches):
         """`panoptic` for several pictures in one batch; the caption of a request is not looked at."""
         names = [category.spoken for category in categories]
         caption = prompts.panoptic_caption(names)
-        requests = [request._replace(caption=caption) for request in requests]
+        requests = [request._replace(caption=caption).typed() for request in requests]
         segmented, patches, questions = self._begin(requests, output_masks)
         by_query = self.pair(self.read(questions, [names] * len(requests), patches), segmented)
         merged = []
@@ -299,6 +308,7 @@ class Gella(Branches):
 
         Captions are not looked at.
         """
+        requests = [request.typed() for request in requests]
         segmented, _ = self._see(requests)
         found = []
         for b, request in enumerate(requests):
@@ -311,8 +321,6 @@ class Gella(Branches):
 
     def _answer(self, requests: Sequence[Request], questions: Sequence[Question], patches: jax.Array) -> list[Written]:
         """Answers with the nouns that are given, or with the model's own."""
-        if any(isinstance(request.nouns, str) for request in requests):
-            raise ValueError("nouns are a list of texts, like ['dog'], not a text")
         given = [request.nouns for request in requests if request.nouns is not None]
         if given and len(given) < len(requests):
             raise ValueError("some requests name their nouns and some do not: ask about them in two batches")
@@ -381,6 +389,8 @@ def as_entities(masks: Entities | np.ndarray) -> Entities:
     if isinstance(masks, Entities):
         return masks
     masks = np.asarray(masks)
+    if masks.dtype.kind not in "biuf":
+        raise TypeError(f"masks must be an array [E, H, W] of truth values or numbers, got {masks.dtype}")
     if masks.ndim != 3:
         raise ValueError(f"masks must be [E, H, W], got {list(masks.shape)}")
     return Entities(
@@ -388,10 +398,13 @@ def as_entities(masks: Entities | np.ndarray) -> Entities:
     )
 
 
-def as_categories(vocabulary: Sequence[Category | str]) -> tuple[Category, ...]:
+def as_categories(vocabulary: Category | str | Sequence[Category | str]) -> tuple[Category, ...]:
     """A vocabulary as categories: a name alone is a thing, and its number its place from 1."""
+    if isinstance(vocabulary, Category | str):
+        vocabulary = [vocabulary]
+    named = (one if isinstance(one, Category) else as_text(one, "a category") for one in vocabulary)
     categories = tuple(
-        name if isinstance(name, Category) else Category(place, name, True) for place, name in enumerate(vocabulary, 1)
+        one if isinstance(one, Category) else Category(place, one, True) for place, one in enumerate(named, 1)
     )
     ids = [category.id for category in categories]
     if len(set(ids)) < len(ids):

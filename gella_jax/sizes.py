@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from grounding_jax.weights.sizes import CLIP, LLAMA, Keys
+from grounding_jax.weights import sizes
+from grounding_jax.weights.sizes import CLIP, LLAMA, Keys, Untold
 
 KEYS: Keys = {
     **LLAMA,
@@ -24,4 +25,16 @@ KEYS: Keys = {
     "conv_type": ("gella", "template"),
     "template": ("gella", "template"),
     "model_max_length": ("gella", "model_max_length"),
+}
+UNTOLD: Untold = {
+    **sizes.UNTOLD,
+    "mask2former": {"heads": ("num_attention_heads",), "queries": ("num_queries",)},
+    "blend": {"width": ()},
+    "gella": {
+        "colours": (),
+        "side": (),
+        "seg_state": (),
+        "vision_layer": ("mm_vision_select_layer", "vision_feature_layer"),
+        "template": ("template",),
+    },
 }

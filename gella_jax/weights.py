@@ -26,7 +26,7 @@ from gella_jax.association import AssociationConfig
 from gella_jax.config import GellaConfig
 from gella_jax.prompts import TEMPLATES
 from gella_jax.resoblend import ResoBlendConfig
-from gella_jax.sizes import KEYS
+from gella_jax.sizes import KEYS, UNTOLD
 from grounding_jax.language import tokenizer as tokenizers
 from grounding_jax.language.tokenizer import Tokenizer
 from grounding_jax.models.mobilenet import MobileNetConfig
@@ -42,7 +42,7 @@ from grounding_jax.weights.checkpoint import (
 from grounding_jax.weights.layouts import open_layout
 from grounding_jax.weights.lora import has_lora, merged
 from grounding_jax.weights.readers import open_weights
-from grounding_jax.weights.sizes import Sizes, read_sizes
+from grounding_jax.weights.sizes import Sizes, assumed, read_sizes
 from grounding_jax.weights.table import Rule, Table
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor
 from grounding_jax.weights.writers import Progress, write_safetensors, write_torch, write_torch_shards
@@ -102,6 +102,7 @@ def open_parts(
         **prefixed("blend/", fresh.drawn(resoblend.init, config.blend, seed, "blend")),
         **prefixed("association/", fresh.drawn(association.init, config.association, seed, "association")),
     }
+    told = {**side.public, "mask2former": branch.public, "gella": {**side.public["gella"], **values}}
     files = filter(None, (language_model, vision_tower, mask2former_file, backbone_file))
     _check(leaves, config, " + ".join(map(str, files)))
     report = [
@@ -109,6 +110,7 @@ def open_parts(
         *branch.report,
         f"fresh: ResoBlend ({preset})",
         f"fresh: the association ({config.association.kind})",
+        *assumed(config, KEYS, UNTOLD, given, told),
         *closing_lines(config, leaves, given),
     ]
     return Checkpoint(config, _ordered(leaves), side.tokenizer, tuple(report))

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from grounding_jax.inference.inputs import Picture, as_pairs, as_picture, as_text, as_texts
 from grounding_jax.language.answers import Answer as ReadAnswer
 from grounding_jax.language.answers import phrases, read_answer
 from grounding_jax.language.batching import TARGETS, bucket, filled
@@ -102,28 +103,32 @@ class Gsva(Loaded):
 
     TEMPLATES = prompts.TEMPLATES
 
-    def segment(self, image: np.ndarray, expressions: Sequence[str], threshold: float = 0.5) -> Answer:
+    def segment(self, image: Picture, expressions: str | Sequence[str], threshold: float = 0.5) -> Answer:
         """Masks for expressions, in the guided protocol.
 
         Args:
-            image: uint8 ``[H, W, 3]`` RGB.
-            expressions: what to look for.
+            image: uint8 ``[H, W, 3]`` RGB, a Pillow picture or the path of a file.
+            expressions: what to look for; a lone text is one expression.
             threshold: an expression is rejected where its score is lower; 0 never rejects.
 
         Returns:
             An `Answer` with one target an expression.
 
         Raises:
-            ValueError: an expression is empty, or all together are longer than the model's context.
+            ValueError: an expression is empty, all together are longer than the model's context, or the picture can't
+                be read.
+            TypeError: the picture or an expression is something else.
         """
         return self.segment_many([(image, expressions)], threshold)[0]
 
     def segment_many(
-        self, requests: Sequence[tuple[np.ndarray, Sequence[str]]], threshold: float = 0.5
+        self, requests: Sequence[tuple[Picture, str | Sequence[str]]], threshold: float = 0.5
     ) -> list[Answer]:
-        """`segment` for several pictures at once, in one batch; see there."""
+        """`segment` for several pictures with their expressions at once, in one batch; see there."""
         if not requests:
             return []
+        pairs = as_pairs(requests, "expressions")
+        requests = [(as_picture(picture), as_texts(texts, "an expression")) for picture, texts in pairs]
         cleaned = [[prompts.clean_expression(text) for text in texts] for _, texts in requests]
         if not all(cleaned):
             raise ValueError("there is no expression: name what to look for, like 'the dog on the left'")
@@ -143,13 +148,11 @@ class Gsva(Loaded):
             answers.append(Answer(text, _targets(texts, rejected, masks, score[b])))
         return answers
 
-    def ask(
-        self, image: np.ndarray, question: str, max_new: int = 256, temperature: float = 0.0, seed: int = 0
-    ) -> Answer:
+    def ask(self, image: Picture, question: str, max_new: int = 256, temperature: float = 0.0, seed: int = 0) -> Answer:
         """A free answer to a free question, with a mask for every [SEG] in it.
 
         Args:
-            image: uint8 ``[H, W, 3]`` RGB.
+            image: uint8 ``[H, W, 3]`` RGB, a Pillow picture or the path of a file.
             question: the user's words.
             max_new: the most tokens to write.
             temperature: 0 for the most likely answer, otherwise how freely tokens are drawn.
@@ -161,8 +164,8 @@ class Gsva(Loaded):
         Raises:
             ValueError: the question is empty or longer than the model's context.
         """
-        asked = prompts.free_question(question)
-        written = self.answer([(image, asked)], max_new=max_new, temperature=temperature, seed=seed)[0]
+        asked = prompts.free_question(as_text(question, "a question"))
+        written = self.answer([(as_picture(image), asked)], max_new=max_new, temperature=temperature, seed=seed)[0]
         names = phrases(written.text)[: len(written.rejected)]
         return Answer(written.text, _targets(names, written.rejected, written.masks > 0, written.scores))
 

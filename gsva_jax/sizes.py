@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from grounding_jax.weights.sizes import CLIP, LLAMA, Keys
+from grounding_jax.weights import sizes
+from grounding_jax.weights.sizes import CLIP, LLAMA, Keys, Untold
 
 KEYS: Keys = {
     **LLAMA,
@@ -25,4 +26,9 @@ KEYS: Keys = {
     "conv_type": ("gsva", "template"),
     "template": ("gsva", "template"),
     "model_max_length": ("gsva", "model_max_length"),
+}
+UNTOLD: Untold = {
+    **sizes.UNTOLD,
+    "sam": {"decoder_heads": (), "eps": ()},
+    "gsva": {"select_layer": ("mm_vision_select_layer",), "template": ("template",), "model_max_length": ()},
 }

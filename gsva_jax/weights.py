@@ -26,14 +26,14 @@ from grounding_jax.weights.llava import VISION_TOWER
 from grounding_jax.weights.lora import has_lora, merged
 from grounding_jax.weights.readers import open_weights, read_json
 from grounding_jax.weights.rules import layer
-from grounding_jax.weights.sizes import Sizes, read_sizes
+from grounding_jax.weights.sizes import Sizes, assumed, read_sizes
 from grounding_jax.weights.table import Table
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor
 from grounding_jax.weights.writers import Progress, write_torch, write_torch_shards
 from gsva_jax import model
 from gsva_jax.config import GsvaConfig
 from gsva_jax.prompts import TEMPLATES
-from gsva_jax.sizes import KEYS
+from gsva_jax.sizes import KEYS, UNTOLD
 
 PEFT_PREFIX = "base_model.model."
 _LAYOUTS = (("official", (PEFT_PREFIX,)), ("lisa", ("model.visual_model.", "model.layers.")), *PUBLIC)
@@ -85,8 +85,9 @@ def open_official(
     leaves = official_table(_has_lora_names(tensors)).to_ours(tensors, str(weights))
     frozen = _fitting_tokenizer(leaves, language_model, weights, tokens=(TOKENS,))
     given = read_sizes(sizes, KEYS)
-    config = _find_config(leaves, language_model, vision_tower, given, template)
-    return _checkpoint(config, leaves, frozen, given, str(weights), report=[])
+    report: list[str] = []
+    config = _find_config(leaves, language_model, vision_tower, given, template, report)
+    return _checkpoint(config, leaves, frozen, given, str(weights), report)
 
 
 def open_lisa(
@@ -105,7 +106,7 @@ def open_lisa(
     leaves = lisa_table().to_ours(tensors, str(weights)) | _open_clip(vision_tower)
     frozen = _fitting_tokenizer(leaves, language_model, weights, tokens=(_LISA_TOKENS, TOKENS))
     given = read_sizes(sizes, KEYS)
-    config = _find_config(leaves, language_model, vision_tower, given, template)
+    config = _find_config(leaves, language_model, vision_tower, given, template, report)
     return _checkpoint(config, leaves, frozen, given, str(weights), report)
 
 
@@ -151,7 +152,7 @@ def open_llava(
         f"fresh: LoRA of rank {rank}",
         "fresh: the MLP from the language model to SAM's prompts",
     ]
-    config = _find_config(leaves, language_model, vision_tower, given, template)
+    config = _find_config(leaves, language_model, vision_tower, given, template, report)
     return _checkpoint(config, leaves, frozen, given, f"{language_model} + {vision_tower} + {sam_file}", report)
 
 
@@ -267,8 +268,12 @@ def _find_config(
     vision_tower: epath.PathLike | None,
     given: Sizes,
     template: str | None,
+    report: list[str],
 ) -> GsvaConfig:
-    """The config of `leaves`: what shapes tell, what public config.json files say, above both `given`."""
+    """The config of `leaves`: what shapes tell, what public config.json files say, above both `given`.
+
+    What none of them tells is added to the report.
+    """
     llava_file = epath.Path(language_model) / folder.CONFIG_FILE
     public = folder.read_public(language_model)
     tower_file = epath.Path(vision_tower or "") / folder.CONFIG_FILE
@@ -282,12 +287,15 @@ def _find_config(
     if template is not None:
         values["template"] = template
     check_template(values.get("template", GsvaConfig.template), TEMPLATES)
-    return GsvaConfig(
+    config = GsvaConfig(
         llama=llama.config(part(leaves, "llama/"), public, str(llava_file), **llama_sizes),
         clip=clip.config(part(leaves, "clip/"), tower, str(tower_file), **given["clip"]),
         sam=sam.config(part(leaves, "sam/"), **given["sam"]),
         **values,
     )
+    told = {"llama": public, "clip": tower.get("vision_config", tower), "gsva": {**public, **values}}
+    report += assumed(config, KEYS, UNTOLD, given, told)
+    return config
 
 
 def _checkpoint(

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 PLACES = {
     "sam_vit_b_01ec64.pth": ROOT / "tests/golden/gsva/tiny_sam_vit_b.pth",
     "clip-vit-large-patch14": ROOT / "tests/golden/gsva/tiny-clip",
-    "picture.jpg": ROOT / "gsva_jax/assets/photo_scene.jpg",
+    "gsva_jax/assets/photo_scene.jpg": ROOT / "gsva_jax/assets/photo_scene.jpg",
 }
 
 
@@ -33,6 +33,10 @@ def test_sam_and_clip_by_themselves():
 
 
 def test_the_first_lines_of_the_readme(capsys):
-    answer = run("README.md")["answer"]
-    assert [target.expression for target in answer.targets] == ["the dog on the left", "a giraffe"]
+    names = run("README.md")
+    answer = names["answer"]
+    decisions = [(target.expression, target.rejected) for target in answer.targets]
+    assert decisions == [("the turtle", False), ("the top penguin", False), ("the giraffe", True)]
     assert answer.text in capsys.readouterr().out
+    lengths = names["lengths"]
+    assert len(lengths) == 2 and all(one["size"] == [400, 600] and len(one["counts"]) > 5 for one in lengths)

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from gella_jax import branches, data, model, prompts
 from gella_jax.data import draw
@@ -196,7 +197,7 @@ def test_free_answers_end(gella):
         ({"entities": np.zeros((0, 50, 70), bool)}, "there are no masks"),
         ({"entities": np.zeros((2, 40, 70), bool)}, "the masks have 40 x 70 pixels, but the picture has 50 x 70"),
         ({"entities": np.zeros((50, 70), bool)}, r"masks must be \[E, H, W\]"),
-        ({"nouns": "dog"}, "nouns are a list of texts"),
+        ({"image": np.zeros((50, 70), np.uint8)}, r"a picture is uint8 \[H, W, 3\] RGB.*, not uint8 \[50, 70\]"),
         ({"caption": " . "}, "the sentence ' . ' is empty"),
         ({"nouns": ["dog", " "]}, "noun 2 of 2 is ' '"),
         ({"caption": "a dog " * 3000}, "takes 4096: it would be cut after '.*a dog"),
@@ -205,7 +206,37 @@ def test_free_answers_end(gella):
 def test_bad_input_gets_one_line(gella, change, message):
     image, masks = small_picture()
     with pytest.raises(ValueError, match=message):
-        gella.ground(image, **{"caption": CAPTION, "entities": masks, "nouns": NOUNS, **change})
+        gella.ground(**{"image": image, "caption": CAPTION, "entities": masks, "nouns": NOUNS, **change})
+
+
+def test_a_path_a_pillow_picture_and_a_lone_text_are_taken_as_arrays_and_lists_are(gella, tmp_path):
+    image, masks = small_picture()
+    path, pillow = tmp_path / "picture.png", Image.fromarray(image)
+    pillow.save(path)
+    array = gella.ground(image, "a dog", masks, ["dog"])
+    for other in (gella.ground(path, "a dog", masks, "dog"), gella.ground(pillow, "a dog", masks, ["dog"])):
+        assert other.text == array.text
+        np.testing.assert_array_equal(other.nouns[0].scores, array.nouns[0].scores)
+    assert gella.describe(str(path), max_new=4) == gella.describe(image, max_new=4)
+    assert gella.nouns(path, "a dog", max_new=4) == gella.nouns(image, "a dog", max_new=4)
+    assert gella.refer(path, "a dog", masks).score == gella.refer(image, "a dog", masks).score
+    segments = [gella.panoptic(picture, masks, words).segments for picture, words in ((path, "dog"), (image, ["dog"]))]
+    assert segments[0] == segments[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image": None}, "a picture is .*, not of type NoneType"),
+        ({"caption": None}, "a caption is a text, not of type NoneType"),
+        ({"nouns": ["dog", 3]}, "a noun is a text, not of type int"),
+        ({"entities": "masks.json"}, "masks must be an array"),
+    ],
+)
+def test_what_is_of_another_type_is_one_line(gella, change, message):
+    image, masks = small_picture()
+    with pytest.raises(TypeError, match=message):
+        gella.ground(**{"image": image, "caption": CAPTION, "entities": masks, "nouns": NOUNS, **change})
 
 
 def test_masks_that_are_not_seen_or_too_many_are_counted(gella):

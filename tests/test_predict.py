@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
+import gella_jax
 import gsva_jax
 from grounding_jax.files.pictures import open_picture
 from grounding_jax.language.generation import write
@@ -158,6 +160,35 @@ def test_lisa_answers_every_expression(gsva, pictures):
     assert not any(target.rejected for target in answer.targets)
     alone = lisa.segment(pictures[0], ["cat"])
     assert (alone.targets[0].mask != answer.targets[1].mask).mean() < 1e-3
+
+
+def test_a_path_a_pillow_picture_and_a_lone_text_are_taken_as_arrays_and_lists_are(gsva, pictures, tmp_path):
+    picture = Image.fromarray(pictures[0])
+    picture.save(tmp_path / "picture.png")
+    array, *others = (
+        answer.targets[0]
+        for answer in gsva.segment_many(
+            [
+                (pictures[0], ["dog"]),
+                (picture, "dog"),
+                (tmp_path / "picture.png", ("dog",)),
+                (str(tmp_path / "picture.png"), "dog"),
+            ]
+        )
+    )
+    for other in (*others, gsva.segment(picture, "dog").targets[0]):
+        assert other.expression == "dog" and abs(other.score - array.score) < 1e-5
+        np.testing.assert_array_equal(other.mask, array.mask)
+    assert gsva.ask(picture, "What is it?", max_new=4).text == gsva.ask(pictures[0], "What is it?", max_new=4).text
+    with pytest.raises(TypeError, match="a question is a text, not of type list"):
+        gsva.ask(picture, ["What is it?"])
+    with pytest.raises(TypeError, match=r"request 0 is not a pair \(picture, expressions\)"):
+        gsva.segment_many([pictures[0]])
+
+
+def test_the_packages_show_what_they_have():
+    for package in (gsva_jax, gella_jax):
+        assert set(package.__all__) <= set(dir(package)) and "load" in dir(package)
 
 
 def test_nothing_asked(gsva, pictures):

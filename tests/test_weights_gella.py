@@ -115,6 +115,7 @@ def test_report(parts):
         "which has 8 channels, depths (1, 2, 1, 1) and windows of 4",
         "fresh: ResoBlend (skip)",
         "fresh: the association (fc)",
+        "assumed, and set by --sizes: lora_alpha 16.0, colours random, seg_state at, template vicuna_v1",
         "template: vicuna_v1",
         "LoRA: rank 8, alpha 16.0",
     )

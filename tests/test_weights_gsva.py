@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -263,11 +264,18 @@ def test_missing_tokenizer_and_language_model(tiny, tmp_path):
             weights.open_official(tiny / "gsva-tiny-a.bin", path)
 
 
-def test_sizes_that_contradict_the_weights(tiny, tmp_path):
-    def sizes(**values):
+@pytest.fixture
+def sizes(tmp_path):
+    """Writes a `--sizes` file."""
+
+    def write(**values) -> Path:
         (tmp_path / "sizes.json").write_text(json.dumps(values))
         return tmp_path / "sizes.json"
 
+    return write
+
+
+def test_sizes_that_contradict_the_weights(tiny, sizes):
     def open_with(**values):
         return weights.open_official(tiny / "gsva-tiny-a.bin", tiny / "tiny-llava", tiny / "tiny-clip", sizes(**values))
 
@@ -282,6 +290,21 @@ def test_sizes_that_contradict_the_weights(tiny, tmp_path):
     opened = open_with(lora_alpha=4, template="llava_llama_2", remark="mine")
     assert (opened.config.llama.lora_scale, opened.config.template) == (0.5, "llava_llama_2")
     assert "sizes that set nothing: remark" in opened.report
+
+
+def test_sizes_that_nobody_told_are_said(tiny, sizes):
+    def assumed(*files, **options) -> list[str]:
+        report = weights.open_official(tiny / "gsva-tiny-a.bin", tiny / "tiny-llava", *files, **options).report
+        return [line.partition(": ")[2] for line in report if line.startswith("assumed, and set by --sizes: ")]
+
+    ours = "dec_heads 8, template llava_v1, model_max_length 1024"
+    assert assumed() == [
+        f"lora_alpha 16.0, clip_heads 1, clip_ln_eps 1e-05, clip_act quick_gelu, sam_ln_eps 1e-06, {ours}"
+    ]
+    assert assumed(tiny / "tiny-clip") == [f"lora_alpha 16.0, sam_ln_eps 1e-06, {ours}"]
+    some = sizes(lora_alpha=16, sam_ln_eps=1e-6, clip_heads=4, clip_ln_eps=1e-5, clip_act="gelu", model_max_length=512)
+    assert assumed(sizes=some, template="llava_v1") == ["dec_heads 8"]
+    assert assumed(sizes=tiny / "config.json") == []
 
 
 def test_outputs_are_never_overwritten(checkpoint, tiny, tmp_path):

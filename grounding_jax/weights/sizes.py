@@ -38,6 +38,18 @@ CLIP: Keys = {
     "clip_act": ("clip", "activation"),
 }
 
+# What shapes can't tell, by part and field of the config, and the names in a public config.json that do.
+Untold = Mapping[str, Mapping[str, tuple[str, ...]]]
+UNTOLD: Untold = {
+    "llama": {
+        "eps": ("rms_norm_eps",),
+        "rope_theta": ("rope_theta", "rope_parameters"),
+        "max_positions": ("max_position_embeddings",),
+        "lora_alpha": (),
+    },
+    "clip": {"heads": ("num_attention_heads",), "eps": ("layer_norm_eps",), "activation": ("hidden_act",)},
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
@@ -70,6 +82,27 @@ def read_sizes(path: epath.PathLike | None, keys: Keys) -> Sizes:
         part, field = keys[key]
         fields[part][field] = tuple(value) if isinstance(value, list) else value
     return Sizes(fields, tuple(unused))
+
+
+def assumed(
+    config: Any, keys: Keys, untold: Untold, given: Sizes, public: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """A line of an import's report about the sizes that nobody told; none where all are known.
+
+    Args:
+        config: of the system, whose own fields are those of the part that it does not have.
+        keys: of the `--sizes` file.
+        untold: what shapes can't tell.
+        given: what that file has.
+        public: the config.json of each part, as far as there is one.
+    """
+    values = {}
+    for key, (part, field) in keys.items():
+        told = field in given[part] or any(name in public.get(part, {}) for name in untold.get(part, {}).get(field, ()))
+        idle = field == "lora_alpha" and not config.llama.lora_rank
+        if field in untold.get(part, {}) and not told and not idle:
+            values[part, field] = f"{key} {getattr(getattr(config, part, config), field)}"
+    return [f"assumed, and set by --sizes: {', '.join(values.values())}"] if values else []
 
 
 def _refuse_typo(key: str, keys: Keys, path: epath.PathLike) -> None:

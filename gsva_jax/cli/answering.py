@@ -68,11 +68,12 @@ class Segment:
         if is_many(source):
             requests = self._requests(source, out)
             _prepare(requests, out)
-            return self._segment_all(load_model(self.checkpoint, self.dtype), requests)
+            asked = [text for request in requests for text in request.expressions]
+            return self._segment_all(load_model(self.checkpoint, self.dtype, asked=asked), requests)
         self._check_expressions()
         request, image = Request(source, self.expressions, out), _open(source)
         _prepare([request], out)
-        gsva = load_model(self.checkpoint, self.dtype)
+        gsva = load_model(self.checkpoint, self.dtype, asked=self.expressions)
         begin = time.perf_counter()
         with working("segmenting (programs are compiled first)"):
             answer = self._segment(gsva, request, image)
@@ -162,7 +163,7 @@ class Ask:
         free_question(self.question)
         out, image = epath.Path(self.out), _open(epath.Path(self.picture))
         _prepare([Request(epath.Path(self.picture), (), out)], out)
-        gsva = load_model(self.checkpoint, self.dtype)
+        gsva = load_model(self.checkpoint, self.dtype, asked=[self.question])
         begin = time.perf_counter()
         with working("writing the answer (programs are compiled first)"):
             answer = gsva.ask(image, self.question, self.max_new, self.temperature, self.seed)

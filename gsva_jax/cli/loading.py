@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from grounding_jax.terminal import loading
+from grounding_jax.terminal import loading, note
 
 if TYPE_CHECKING:
     from grounding_jax.sharding.mesh import MeshShape
     from gsva_jax.predict import Gsva
 
 
-def load_model(checkpoint: str, dtype: str | None = None, mesh: MeshShape | None = None) -> Gsva:
-    """`gsva_jax.load`, shown while it lasts."""
+def load_model(
+    checkpoint: str, dtype: str | None = None, mesh: MeshShape | None = None, asked: Iterable[str] = ()
+) -> Gsva:
+    """`gsva_jax.load`, shown while it lasts; says which of the texts it will be asked about it can't know."""
     with loading(checkpoint):
-        from gsva_jax.predict import load
+        from grounding_jax.language.known_names import unknown_line
+        from grounding_jax.training.run_folder import find_folder
+        from gsva_jax.predict import ASSETS, load
 
-        return load(checkpoint, dtype, mesh)
+        gsva = load(checkpoint, dtype, mesh)
+        unknown = unknown_line(find_folder(checkpoint, ASSETS), checkpoint, asked)
+    if unknown:
+        note(unknown)
+    return gsva

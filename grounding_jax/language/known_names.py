@@ -1,0 +1,39 @@
+"""What a small model knows, as data in its folder: one of a few megabytes can't tell anything else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from etils import epath
+
+from grounding_jax.weights.readers import read_json
+
+FILE = "known_names.json"  # {"what": "drawn things", "names": {"bus": "buses", ...}}, each with its plural
+
+
+def unknown_line(folder: epath.PathLike, model: str, texts: Iterable[str]) -> str | None:
+    """A line about the texts that name nothing which a model knows.
+
+    Args:
+        folder: of the model.
+        model: what to call it.
+        texts: expressions or questions.
+
+    Returns:
+        The line; None where each text has a name that is known, or the folder does not say what is.
+    """
+    path = epath.Path(folder) / FILE
+    if not path.exists():
+        return None
+    known = read_json(path)
+    names = {*known["names"], *known["names"].values()}
+    unknown = [text for text in dict.fromkeys(texts) if not any(_has(text, name) for name in names)]
+    if not unknown:
+        return None
+    listed = ", ".join(f"'{text}'" for text in unknown)
+    return f"{model} knows {len(known['names'])} {known['what']}, not {listed}: {', '.join(known['names'])}"
+
+
+def _has(text: str, name: str) -> bool:
+    return re.search(rf"\b{re.escape(name)}\b", text, re.IGNORECASE) is not None
