@@ -160,7 +160,7 @@ def _open_mask2former(
     path: epath.PathLike, given: Sizes
 ) -> tuple[_Found, tuple[Mask2FormerConfig, dict[str, LazyTensor]]]:
     """The Swin and the decoders of a file of detectron2 or a folder of transformers, with their sizes."""
-    layout, tensors = open_layout(path, ("Mask2Former", "Mask2Former-hf"))
+    layout, tensors = open_layout(path, mask2former.LAYOUTS)
     inside, config, leaves = mask2former.read(layout, tensors, path, **given["mask2former"])
     decoders = {name: leaf for name, leaf in leaves.items() if not name.startswith("backbone/")}
     return _Found(f"the Swin of {path}", inside, part(leaves, "backbone/")), (config, decoders)
@@ -168,18 +168,11 @@ def _open_mask2former(
 
 def _open_backbone(path: epath.PathLike) -> _Found:
     """A Swin or a MobileNetV2, without what only its stand-alone form has."""
-    layout, tensors = open_layout(path, ("Swin", "Swin-hf", "MobileNetV2", "MobileNetV2-hf"))
-    if layout == "MobileNetV2":
-        leaves = mobilenet.torchvision().to_ours(tensors, str(path))
-        return _Found(str(path), mobilenet.config(leaves, MobileNetConfig.torchvision()), leaves)
-    if layout == "MobileNetV2-hf":
-        leaves = mobilenet.transformers(_prefix(tensors, "mobilenet_v2.")).to_ours(tensors, str(path))
-        return _Found(str(path), mobilenet.config(leaves, mobilenet.convention(folder.read_public(path))), leaves)
-    prefix = _prefix(tensors, "swin.")
-    norms = "norm0." if layout == "Swin" else "hidden_states_norms."
-    detection = any(key.startswith(prefix + norms) for key in tensors)
-    table = swin.original if layout == "Swin" else swin.transformers
-    leaves = table(prefix, detection=detection).to_ours(tensors, str(path))
+    layout, tensors = open_layout(path, (*swin.LAYOUTS, *mobilenet.LAYOUTS))
+    if layout in mobilenet.LAYOUTS:
+        _, config, leaves = mobilenet.read(layout, tensors, path)
+        return _Found(str(path), config, leaves)
+    _, leaves = swin.read(layout, tensors, path)
     leaves = {name: leaf for name, leaf in leaves.items() if not name.startswith("norm/")}
     return _Found(str(path), swin.config(leaves), leaves)
 
@@ -210,10 +203,6 @@ def _completed(
     lacking = [path for path in new if path not in leaves]
     report = [f"fresh: {words}" if not leaves else f"fresh: {name}'s {listed(lacking)}"] if lacking else []
     return prefixed(f"{name}/", {**new, **leaves}), report
-
-
-def _prefix(tensors: Mapping[str, LazyTensor], prefix: str) -> str:
-    return prefix if any(key.startswith(prefix) for key in tensors) else ""
 
 
 def _agree(found: SwinConfig, wanted: SwinConfig | MobileNetConfig) -> bool:

@@ -14,17 +14,14 @@ from collections.abc import Callable
 import numpy as np
 from etils import epath
 
-from grounding_jax.models import sam as sam_model
+from grounding_jax import weights
 from grounding_jax.segmenters.mask2former import segment_entities
 from grounding_jax.segmenters.proposals import Proposals
 from grounding_jax.segmenters.sam import segment_everything
 from grounding_jax.sharding.placement import place
 from grounding_jax.weights import folder
-from grounding_jax.weights import mask2former as mask2former_weights
-from grounding_jax.weights import sam as sam_weights
-from grounding_jax.weights.checkpoint import expected_shapes
 from grounding_jax.weights.layouts import open_layout
-from grounding_jax.weights.tensors import CheckpointError, LazyTensor
+from grounding_jax.weights.tensors import CheckpointError
 
 Segmenter = Callable[[np.ndarray], Proposals]
 
@@ -48,10 +45,12 @@ def load(path: epath.PathLike, dtype=None) -> Segmenter:
         FileNotFoundError: there is no such file.
         CheckpointError: it is damaged, or a checkpoint of anything else.
     """
-    layout, tensors = open_layout(path, ("SAM", "Mask2Former", "Mask2Former-hf"))
+    layout, tensors = open_layout(path, ("SAM", *weights.mask2former.LAYOUTS))
     if layout == "SAM":
-        return _load_sam(tensors, path, dtype)
-    backbone, config, leaves = mask2former_weights.read(layout, tensors, path)
+        sam_config, params = weights.sam.load(path)
+        placed = place(params, (), dtype)
+        return functools.partial(segment_everything, sam_config, placed.params, dtype=placed.dtype)
+    backbone, config, leaves = weights.mask2former.read(layout, tensors, path)
     if config.classes != 1:
         raise CheckpointError(
             f"{path}: this Mask2Former tells {config.classes} classes apart; masks of entities need one that knows a "
@@ -59,12 +58,3 @@ def load(path: epath.PathLike, dtype=None) -> Segmenter:
         )
     placed = place(folder.to_params(leaves), (), dtype)
     return functools.partial(segment_entities, backbone, config, placed.params, dtype=placed.dtype)
-
-
-def _load_sam(tensors: dict[str, LazyTensor], path: epath.PathLike, dtype) -> Segmenter:
-    table = sam_weights.table()
-    leaves = table.to_ours(tensors, str(path))
-    config = sam_weights.config(leaves)
-    table.check_shapes(leaves, expected_shapes(sam_model.init, config), str(path))
-    placed = place(folder.to_params(leaves), (), dtype)
-    return functools.partial(segment_everything, config, placed.params, dtype=placed.dtype)

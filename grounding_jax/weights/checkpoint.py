@@ -15,7 +15,7 @@ from grounding_jax.language.tokenizer import Tokenizer
 from grounding_jax.weights import folder
 from grounding_jax.weights.lora import has_lora
 from grounding_jax.weights.sizes import Sizes
-from grounding_jax.weights.table import listed
+from grounding_jax.weights.table import Table, listed
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor
 from grounding_jax.weights.writers import Progress
 
@@ -49,6 +49,26 @@ def part(leaves: Mapping[str, LazyTensor], prefix: str) -> dict[str, LazyTensor]
 def prefixed(prefix: str, leaves: Mapping[str, LazyTensor]) -> dict[str, LazyTensor]:
     """The inverse of `part`."""
     return {f"{prefix}{path}": leaf for path, leaf in leaves.items()}
+
+
+def read_part(
+    table: Table, leaves: Mapping[str, LazyTensor], init: Callable, config: Any, where: epath.PathLike, dtype
+) -> tuple[Any, dict]:
+    """How the `load` of every architecture ends: holds the leaves against the config, and reads them.
+
+    Args:
+        table: names them in errors as the file does.
+        leaves: our leaves by path.
+        init: of the architecture, `init(config, key)`.
+        config: its sizes.
+        where: names the file in errors.
+        dtype: see `folder.load`.
+
+    Raises:
+        CheckpointError: a leaf is missing, unknown or of another shape.
+    """
+    table.check_shapes(leaves, expected_shapes(init, config), str(where))
+    return config, folder.to_params(leaves, dtype)
 
 
 @functools.cache

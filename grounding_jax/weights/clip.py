@@ -7,8 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from etils import epath
 
+from grounding_jax.models import clip as clip_model
 from grounding_jax.models.clip import ClipConfig
+from grounding_jax.weights import folder
+from grounding_jax.weights.checkpoint import read_part
+from grounding_jax.weights.layouts import open_layout
 from grounding_jax.weights.readers import check_public
 from grounding_jax.weights.rules import layer, norm
 from grounding_jax.weights.table import Rule, Table
@@ -17,6 +22,23 @@ from grounding_jax.weights.transforms import PATCH
 
 # Head width of every CLIP vision tower by OpenAI and LAION, for weights that come without a config.json.
 _HEAD_WIDTH = 64
+
+
+def load(path: epath.PathLike, dtype: np.dtype | None = None, **sizes: Any) -> tuple[ClipConfig, dict]:
+    """A published vision tower: its sizes, and the parameters for `models.clip`. A text tower is left out.
+
+    Args:
+        path: a folder in Hugging Face's layout, or a file of weights, whose heads are then taken to be 64 wide.
+        dtype: of the parameters; None: as in the file.
+        **sizes: fields of `ClipConfig` that win over shapes and config.json.
+
+    Raises:
+        FileNotFoundError, CheckpointError: in one line, what is missing, damaged or no CLIP.
+    """
+    _, tensors = open_layout(path, ("CLIP",))
+    leaves = table().to_ours(tensors, str(path))
+    found = config(leaves, folder.read_public(path), str(epath.Path(path) / folder.CONFIG_FILE), **sizes)
+    return read_part(table(), leaves, clip_model.init, found, path, dtype)
 
 
 def table() -> Table:

@@ -6,15 +6,37 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from grounding_jax.language.tokenizer import Tokenizer
+from grounding_jax.models import llama as llama_model
 from grounding_jax.models.llama import LlamaConfig
+from grounding_jax.weights import folder
+from grounding_jax.weights.checkpoint import read_part
+from grounding_jax.weights.layouts import open_layout
 from grounding_jax.weights.readers import check_public
 from grounding_jax.weights.table import Rule, Table
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor
 from grounding_jax.weights.transforms import LINEAR
 
 _LORA_PROJECTIONS = ("q", "v")
+
+
+def load(path: epath.PathLike, dtype: np.dtype | None = None, **sizes: Any) -> tuple[LlamaConfig, dict]:
+    """A published LLaMA: its sizes, and the parameters for `models.llama`.
+
+    Args:
+        path: a folder in Hugging Face's layout; or a file of weights, if `heads` is given.
+        dtype: of the parameters; None: as in the file.
+        **sizes: fields of `LlamaConfig` that win over shapes and config.json.
+
+    Raises:
+        FileNotFoundError, CheckpointError: in one line, what is missing, damaged or no LLaMA.
+    """
+    _, tensors = open_layout(path, ("LLaMA",))
+    leaves = table(lora=False).to_ours(tensors, str(path))
+    found = config(leaves, folder.read_public(path), str(epath.Path(path) / folder.CONFIG_FILE), **sizes)
+    return read_part(table(lora=False), leaves, llama_model.init, found, path, dtype)
 
 
 def table(lora: bool) -> Table:

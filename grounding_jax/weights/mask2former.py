@@ -17,13 +17,34 @@ from grounding_jax.models.mask2former import Mask2FormerConfig
 from grounding_jax.models.swin import SwinConfig
 from grounding_jax.weights import folder, swin
 from grounding_jax.weights.checkpoint import expected_shapes, part, prefixed
+from grounding_jax.weights.layouts import open_layout
 from grounding_jax.weights.rules import layer, norm
 from grounding_jax.weights.table import Rule, Table, packed
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor
 from grounding_jax.weights.transforms import CONV, CONV_1X1, LINEAR
 
+LAYOUTS = ("Mask2Former", "Mask2Former-hf")
 _LEVELS = 3
 _LOSS = Table((), ignored=("criterion.empty_weight",))  # weights of the classes in the loss, a buffer
+
+
+def load(path: epath.PathLike, dtype: np.dtype | None = None, **sizes: Any) -> tuple[Mask2FormerConfig, dict]:
+    """The decoders of a published Mask2Former: their sizes, and the parameters for `models.mask2former`.
+
+    Its Swin is what `weights.swin.load` gives for the same path.
+
+    Args:
+        path: a file of detectron2, or a folder in Hugging Face's layout, whose config.json tells the heads.
+        dtype: of the parameters; None: as in the file.
+        **sizes: fields of `Mask2FormerConfig` that win.
+
+    Raises:
+        FileNotFoundError, CheckpointError: in one line, what is missing, damaged or no Mask2Former with a Swin.
+    """
+    layout, tensors = open_layout(path, LAYOUTS)
+    _, decoders, leaves = read(layout, tensors, path, **sizes)
+    inside = {name: leaf for name, leaf in leaves.items() if not name.startswith("backbone/")}
+    return decoders, folder.to_params(inside, dtype)
 
 
 def original() -> Table:

@@ -3,20 +3,66 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from etils import epath
 
+from grounding_jax.models import mobilenet as mobilenet_model
 from grounding_jax.models.mobilenet import REPEATS, MobileNetConfig
+from grounding_jax.weights import folder
+from grounding_jax.weights.checkpoint import read_part
+from grounding_jax.weights.layouts import open_layout
 from grounding_jax.weights.rules import norm
 from grounding_jax.weights.table import Rule, Table
 from grounding_jax.weights.tensors import LazyTensor
 from grounding_jax.weights.transforms import CONV, CONV_1X1, Transform
 
+LAYOUTS = ("MobileNetV2", "MobileNetV2-hf")
 _BLOCKS = sum(REPEATS)
 _COUNTERS = "*.num_batches_tracked"
+
+
+def load(
+    path: epath.PathLike, dtype: np.dtype | None = None, *, detection: bool = True
+) -> tuple[MobileNetConfig, dict]:
+    """A published MobileNetV2: its sizes and convention, and the parameters for `models.mobilenet`.
+
+    Args:
+        path: a file of torchvision, or a folder in Hugging Face's layout.
+        dtype: of the parameters; None: as in the file.
+        detection: for `mobilenet.pyramid`; False keeps the last convolution, for `mobilenet.encode`.
+
+    Raises:
+        FileNotFoundError, CheckpointError: in one line, what is missing, damaged or no MobileNetV2.
+    """
+    layout, tensors = open_layout(path, LAYOUTS)
+    table, found, leaves = read(layout, tensors, path, detection=detection)
+    init = functools.partial(mobilenet_model.init, detection=detection)
+    return read_part(table, leaves, init, found, path, dtype)
+
+
+def read(
+    layout: str, tensors: Mapping[str, LazyTensor], path: epath.PathLike, *, detection: bool = True
+) -> tuple[Table, MobileNetConfig, dict[str, LazyTensor]]:
+    """The table of a published MobileNetV2, its sizes and its leaves.
+
+    Args:
+        layout: see `layouts.open_layout`.
+        tensors: of the checkpoint.
+        path: of the file or folder; a config.json in it tells the convention.
+        detection: leave out the last convolution, which only the stand-alone form has.
+    """
+    if layout == "MobileNetV2":
+        table, usual = torchvision(detection=detection), MobileNetConfig.torchvision()
+    else:
+        prefix = "mobilenet_v2." if any(key.startswith("mobilenet_v2.") for key in tensors) else ""
+        table, usual = transformers(prefix, detection=detection), convention(folder.read_public(path))
+    leaves = table.to_ours(tensors, str(path))
+    return table, config(leaves, usual), leaves
 
 
 def torchvision(*, detection: bool = True) -> Table:

@@ -6,7 +6,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from etils import epath
+
+from grounding_jax.models import sam as sam_model
 from grounding_jax.models.sam import SamConfig
+from grounding_jax.weights.checkpoint import read_part
+from grounding_jax.weights.layouts import open_layout
 from grounding_jax.weights.rules import layer, norm
 from grounding_jax.weights.table import Rule, Table
 from grounding_jax.weights.tensors import LazyTensor
@@ -24,6 +30,22 @@ _ATTENTIONS = {
     "cross_attn_token_to_image": "cross_token_to_image",
     "cross_attn_image_to_token": "cross_image_to_token",
 }
+
+
+def load(path: epath.PathLike, dtype: np.dtype | None = None, **sizes: Any) -> tuple[SamConfig, dict]:
+    """A published SAM: its sizes, and the parameters for `models.sam`.
+
+    Args:
+        path: `sam_vit_{b,l,h}.pth`, or any file or folder with the same names.
+        dtype: of the parameters; None: as in the file.
+        **sizes: fields of `SamConfig` that win over what the shapes tell.
+
+    Raises:
+        FileNotFoundError, CheckpointError: in one line, what is missing, damaged or no SAM.
+    """
+    _, tensors = open_layout(path, ("SAM",))
+    leaves = table().to_ours(tensors, str(path))
+    return read_part(table(), leaves, sam_model.init, config(leaves, **sizes), path, dtype)
 
 
 def table() -> Table:

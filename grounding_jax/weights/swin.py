@@ -7,17 +7,64 @@ leaves of a stand-alone model without its norm, and fresh norms, are where the t
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from etils import epath
+
+from grounding_jax.models import swin as swin_model
 from grounding_jax.models.swin import SwinConfig
+from grounding_jax.weights.checkpoint import read_part
+from grounding_jax.weights.layouts import open_layout
 from grounding_jax.weights.rules import layer, norm, packed_layers
 from grounding_jax.weights.table import Rule, Table
 from grounding_jax.weights.tensors import LazyTensor
 from grounding_jax.weights.transforms import LINEAR, PATCH
 
+LAYOUTS = ("Swin", "Swin-hf")
+# Where a Mask2Former has its Swin.
+_INSIDE = {"Mask2Former": "backbone.", "Mask2Former-hf": "model.pixel_level_module.encoder."}
 _BUFFERS = ("*.relative_position_index", "*.attn_mask")
+
+
+def load(path: epath.PathLike, dtype: np.dtype | None = None) -> tuple[SwinConfig, dict]:
+    """A published Swin, by itself or inside a Mask2Former: its sizes, and the parameters for `models.swin`.
+
+    Those are for `swin.pyramid` where the file has a norm for every stage, as detectors do, and for `swin.encode` where
+    it has the one at the end.
+
+    Args:
+        path: a file of the release or of detectron2, or a folder in Hugging Face's layout.
+        dtype: of the parameters; None: as in the file.
+
+    Raises:
+        FileNotFoundError, CheckpointError: in one line, what is missing, damaged or no Swin.
+    """
+    layout, tensors = open_layout(path, (*LAYOUTS, *_INSIDE))
+    if layout in _INSIDE:
+        tensors = {key: tensor for key, tensor in tensors.items() if key.startswith(_INSIDE[layout])}
+    names, leaves = read(layout, tensors, path)
+    init = functools.partial(swin_model.init, detection="norm0/scale" in leaves)
+    return read_part(names, leaves, init, config(leaves), path, dtype)
+
+
+def read(layout: str, tensors: Mapping[str, LazyTensor], path: epath.PathLike) -> tuple[Table, dict[str, LazyTensor]]:
+    """The leaves of a published Swin and the table that they came by.
+
+    Args:
+        layout: see `layouts.open_layout`.
+        tensors: of the Swin.
+        path: names the file in errors.
+    """
+    of_hub = layout.endswith("-hf")
+    prefix = _INSIDE.get(layout) or ("swin." if any(key.startswith("swin.") for key in tensors) else "")
+    norms = "hidden_states_norms." if of_hub else "norm0."
+    detection = any(key.startswith(prefix + norms) for key in tensors)
+    table = (transformers if of_hub else original)(prefix, detection=detection)
+    return table, table.to_ours(tensors, str(path))
 
 
 def original(prefix: str = "", *, detection: bool = True, stages: int = 4) -> Table:
