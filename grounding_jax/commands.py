@@ -69,8 +69,8 @@ class Packing:
     Attributes:
         root: the folder of all datasets (docs/data.md).
         out: the packed folder, local; copy it to gs:// when it is complete.
-        datasets: what is packed; by default all that is there.
-        workers: how many datasets at the same time.
+        datasets: names of the datasets to pack; by default all that are there.
+        workers: number of datasets packed at the same time.
     """
 
     root: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ROOT")]
@@ -137,7 +137,7 @@ def check_format(program: str, formats: Mapping[str, Format], command: Command) 
 
     Args:
         program: its name.
-        formats: what each takes.
+        formats: the sources and options of each format.
         command: has ``format``, ``weights``, the files and folders, and options that are None unless they are given.
 
     Raises:
