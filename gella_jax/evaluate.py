@@ -49,7 +49,7 @@ def evaluate(
         gella: the model.
         root: the folder that holds coco/, refer_seg/ or entityseg/.
         dataset, protocol: see `check_dataset`.
-        out_json: where the result is written, too. Until then, FILE.partial.jsonl beside it has what is done, and
+        out_json: file for the result, too. Until it is there, FILE.partial.jsonl beside it has what is done, and
             another call with the same arguments goes on from there.
         masks: whose masks the model gets: "truth" for those of the dataset (of expressions, those that any expression
             about the picture means), or a file or folder of `mask_file`.
@@ -91,8 +91,8 @@ def check_dataset(dataset: str, protocol: str) -> None:
     """Tells whether there is such an evaluation, before anything is loaded.
 
     Args:
-        dataset: of `protocols.TASKS`, such as "png|val2017" or "refcoco|unc|val".
-        protocol: of `protocols.PROTOCOLS`; categories and entities have the official one only.
+        dataset: one of `protocols.TASKS`, such as "png|val2017" or "refcoco|unc|val".
+        protocol: one of `protocols.PROTOCOLS`; categories and entities have the official one only.
 
     Raises:
         ValueError: there is not.

@@ -41,10 +41,10 @@ class Request(NamedTuple):
 
     Attributes:
         image: uint8 ``[H, W, 3]`` RGB.
-        caption: what is said about it.
+        caption: text about the picture.
         entities: the masks, E of them.
-        nouns: of the caption; None lets the model name them.
-        image_id: what the picture is called; random colours depend on it.
+        nouns: nouns of the caption; None lets the model name them.
+        image_id: name of the picture; random colours depend on it.
     """
 
     image: np.ndarray
@@ -86,7 +86,7 @@ class Nouns:
     Attributes:
         text: as the model wrote it.
         nouns: in it.
-        spans: where the caption has them, see `Noun`.
+        spans: their places in the caption, see `Noun`.
         finished: see `Grounding`.
     """
 
@@ -107,7 +107,7 @@ class Grounding:
         entities: those that were put in, with the masks that were asked for.
         left_out: places of those that no noun can mean: "hidden", of which nothing is seen, and "surplus", beyond the
             model's queries, the smallest.
-        finished: whether the answer ends by itself, not at the limit on tokens.
+        finished: True if the answer ends by itself, not at the limit on tokens.
     """
 
     text: str
@@ -125,9 +125,9 @@ class Reference:
     Attributes:
         expression: as it was asked.
         text: the answer that the model wrote.
-        nouns: of the expression; where the model wrote none, the expression itself.
-        place: of the mask among the entities; None where none is seen.
-        score: how probable it is that the mask is meant, the best of the nouns.
+        nouns: nouns of the expression; where the model wrote none, the expression itself.
+        place: index of the mask among the entities; None where none is seen.
+        score: probability that the mask is meant, the best of the nouns.
         mask: bool ``[H, W]``.
         left_out, finished: see `Grounding`.
     """
@@ -155,7 +155,7 @@ class Gella(Branches):
 
         Args:
             image: uint8 ``[H, W, 3]``.
-            caption: what is said about it.
+            caption: text about the picture.
             max_new: the most tokens to write.
 
         Raises:
@@ -179,9 +179,9 @@ class Gella(Branches):
 
         Args:
             image: uint8 ``[H, W, 3]``.
-            caption: what is said about it.
+            caption: text about the picture.
             entities: masks, bool ``[E, H, W]``, or what `read_masks` gives; they may overlap.
-            nouns: of the caption; None lets the model name them.
+            nouns: nouns of the caption; None lets the model name them.
             threshold: a noun means all masks with a higher score, or the best one where none has.
             output_masks: "input" answers with the masks that were put in, "decoded" with those the model makes of them.
 
@@ -204,8 +204,8 @@ class Gella(Branches):
         Args:
             requests: all with nouns, or none.
             threshold, output_masks: see `ground`.
-            plurals: whether each given noun means several masks; then it is chosen as by the baseline of the benchmark,
-                which knows that (spec gella D3, ``png_protocol``).
+            plurals: True for each given noun that means several masks; it is then chosen as by the baseline of the
+                benchmark, which knows that (spec gella D3, ``png_protocol``).
         """
         segmented, patches, questions = self._begin(requests, output_masks)
         answers = self._answer(requests, questions, patches)
@@ -361,7 +361,7 @@ def meant(logits: np.ndarray, threshold: float, plural: bool | None = None) -> t
     Args:
         logits: ``[E]``, -inf for masks that can't be meant. Probabilities would not do: the largest are all 1.
         threshold: all of a higher probability are meant, or the best one where none is.
-        plural: whether several are meant, where that is known: then the best one, or all above 0.1, as the baseline of
+        plural: True if several are meant, where that is known: then the best one, or all above 0.1, as the baseline of
             panoptic narrative grounding does.
     """
     order = np.argsort(-logits, kind="stable")
@@ -402,8 +402,9 @@ def load(checkpoint: epath.PathLike, dtype=None, mesh: MeshShape | None = None) 
 
     Args:
         checkpoint: a model folder, or a finished run.
-        dtype: of the parameters and the computation, or its name; by default float32 on CPU and bfloat16 elsewhere.
-        mesh: how the devices of this process are laid out, such as ``MeshShape(data=-1, fsdp=1)`` for a copy of the
+        dtype: dtype of the parameters and the computation, or its name; by default float32 on CPU and bfloat16
+            elsewhere.
+        mesh: layout of this process's devices, such as ``MeshShape(data=-1, fsdp=1)`` for a copy of the
             model on each, or ``MeshShape(fsdp=1, tensor=-1)`` for one that is too large for a device; None takes one.
 
     Raises:

@@ -56,7 +56,7 @@ class Setting(NamedTuple):
     Attributes:
         protocol: one of `PROTOCOLS`.
         output_masks: see `Gella.ground`.
-        categories: of the dataset, where it has any.
+        categories: categories of the dataset, where it has any.
     """
 
     protocol: str
