@@ -38,20 +38,20 @@ class Answering:
         model: sizes.
         tokenizer: the vocabulary.
         trainable: regular expressions on parameter paths of what is trained.
-        weights: of the loss terms.
+        weights: weights of the loss terms.
         conversations: about a scene, each with expressions of its own; branches of one row.
         length: T, slots of a row.
         max_masks: M, targets of a scene whose masks are learned; all its expressions are in the text. With 0, SAM is
             not computed.
         size: side of the scenes in pixels.
-        split: of the scenes.
+        split: split of the scenes.
         decision_weight: weight of [SEG] and [REJ] among the tokens of an answer.
         imitation: weight of the distance between the prompts for the targets and those `MaskPretraining` taught SAM.
         alignment: weight of telling the kind of each patch, and whether it shows the leftmost, largest, ... of its
             kind, by its likeness to the embeddings of the words. The published CLIP knows words; ours does not, and
             so learns early which patches a word means.
-        answers: which of `prompts.LIST_ANSWERS` are used.
-        official_share: of the conversations in the words of the official evaluation.
+        answers: indices of the `prompts.LIST_ANSWERS` in use.
+        official_share: share of the conversations in the words of the official evaluation.
         kept: see `loop.Task`.
     """
 

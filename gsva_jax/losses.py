@@ -22,9 +22,9 @@ class LossWeights:
     """Weights of the terms (spec gsva d) and the size of a loss group.
 
     Attributes:
-        ce: of the cross entropy.
-        bce: of the masks' binary cross entropy.
-        dice: of the masks' dice loss.
+        ce: weight of the cross entropy.
+        bce: weight of the masks' binary cross entropy.
+        dice: weight of the masks' dice loss.
         loss_group: consecutive examples whose tokens and masks are pooled; must divide the batch.
         count_rejected: rejected targets count as masks, as in the release, where they thin out the others (quirk 3).
     """
@@ -42,7 +42,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, weight: jax.Array | floa
     Args:
         logits: float32 ``[B, T, V]``.
         labels: int32 ``[B, T]``: the token that each slot must predict, or `IGNORED`.
-        weight: of the tokens, float32 ``[B, T]``; the release has none.
+        weight: weights of the tokens, float32 ``[B, T]``; the release has none.
 
     Returns:
         ``[B]``.
@@ -183,7 +183,7 @@ def total(
         weights: see `LossWeights`.
         ce: `cross_entropy`, ``[B]``.
         bce, dice: ``[B, M]``.
-        batch: what `prepare` gave.
+        batch: the batch that `prepare` gave.
 
     Returns:
         ``(loss, {"ce", "bce", "dice", "mask"})``, the terms already weighted.

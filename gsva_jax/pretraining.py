@@ -145,7 +145,7 @@ class MaskPretraining:
     Attributes:
         model: sizes; only ``model.sam`` is trained.
         prompts: prompts a scene.
-        split: of the scenes.
+        split: split of the scenes.
         trainable, kept: see `loop.Task`.
     """
 
@@ -232,7 +232,7 @@ class EyePretraining:
     Attributes:
         model: sizes; only ``model.clip`` is trained.
         size: side of the scenes in pixels, before they are scaled to the tower's.
-        split: of the scenes.
+        split: split of the scenes.
         trainable, kept: see `loop.Task`.
     """
 

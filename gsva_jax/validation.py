@@ -33,7 +33,7 @@ def measure(
         config: sizes.
         tokenizer: the vocabulary.
         params: the whole tree.
-        outputs: of `model.forward`.
+        outputs: outputs of `model.forward`.
         batch: see `train.batch_loss`.
 
     Returns:
@@ -67,7 +67,8 @@ def draw(config: GsvaConfig, tokenizer: Tokenizer, batch: dict, shown: dict) -> 
         config: sizes.
         tokenizer: the vocabulary.
         batch: rows of examples that have ``sam_images``, as NumPy arrays.
-        shown: what `measure` gave for them. A target that is absent has no predicted mask, even if it was accepted.
+        shown: the results of `measure` for them. A target that is absent has no predicted mask, even if it was
+            accepted.
 
     Returns:
         Pictures, uint8 ``[H, W, 3]``.
