@@ -37,8 +37,8 @@ class Unfinished:
 
     Attributes:
         own: the numbers of this process's pictures.
-        done: what it has of them, each a dict with its ``index``.
-        is_first: whether this process writes the results.
+        done: its results, each a dict with its ``index``.
+        is_first: True if this process writes the results.
     """
 
     def __init__(self, report: epath.PathLike | None, identity: dict, num_images: int, process: tuple[int, int]):
@@ -48,7 +48,7 @@ class Unfinished:
             report: the file beside which FILE.partial.jsonl is kept, or FILE.I-of-N.partial.jsonl of each of several
                 processes; None keeps nothing.
             identity: tells evaluations apart.
-            num_images: of the dataset.
+            num_images: number of images in the dataset.
             process: (I, N).
 
         Raises:
@@ -80,9 +80,9 @@ class Unfinished:
 
         Args:
             model: has ``config``, ``dtype`` and ``params``.
-            root: of the datasets.
-            options: what else tells evaluations apart.
-            num_images: of the dataset.
+            root: root of the datasets.
+            options: everything else that tells evaluations apart.
+            num_images: number of images in the dataset.
             files: to be written in the end; None are not.
             process: (which, of how many) share the pictures, by default those of JAX.
         """

@@ -37,7 +37,7 @@ class Packed:
 
     Attributes:
         name: the dataset.
-        num_shards: how many shards it has.
+        num_shards: number of its shards.
         problem: why it is not packed; None if it is.
     """
 
@@ -54,8 +54,8 @@ def prepare(
     Args:
         root: the folder of all datasets, see `datasets.open_dataset`.
         out: the packed folder, local; once written, it may be copied to gs:// and read there.
-        names: of `datasets.KNOWN_DATASETS` and `ENTITY_DATASETS`.
-        workers: how many datasets are packed at the same time.
+        names: names from `datasets.KNOWN_DATASETS` and `ENTITY_DATASETS`.
+        workers: number of datasets packed at the same time.
         progress: is told of each dataset's records.
 
     Returns:

@@ -39,7 +39,8 @@ def make_validation(task: Task, options: TrainOptions, mesh: Mesh) -> Validate |
 
     Args:
         task: see `loop.Task`.
-        options: how many examples, in batches as large as the micro-batches of the training, and how many pictures.
+        options: options with the number of examples, in batches as large as the training's micro-batches, and of
+            pictures.
         mesh: the devices.
     """
     examples = task.validation() if hasattr(task, "validation") else None
