@@ -31,6 +31,18 @@ class Command(Protocol):
         """Does what was asked; returns the exit code."""
 
 
+class ImportCommand(Command, Protocol):
+    """A command that imports weights in one of several formats."""
+
+    @property
+    def format(self) -> str:
+        """Name of the format."""
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Files and folders of weights."""
+
+
 class Format(NamedTuple):
     """What an import of a format takes: files and folders before the options, and options that it needs or may have."""
 
@@ -132,7 +144,7 @@ def parse_command(program: str, commands: Mapping[str, type[Command]], descripti
     return dataclasses.replace(known, overrides=tuple(others))
 
 
-def check_format(program: str, formats: Mapping[str, Format], command: Command) -> None:
+def check_format(program: str, formats: Mapping[str, Format], command: ImportCommand) -> None:
     """Checks what is given to an import.
 
     Args:
