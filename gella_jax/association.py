@@ -26,10 +26,10 @@ class AssociationConfig:
     """Sizes of the association.
 
     Attributes:
-        text_width: of the language model's states.
-        query_width: of the decoder's queries.
+        text_width: width of the language model's states.
+        query_width: width of the decoder's queries.
         width: D of the space in which the two are compared.
-        kind: what leads there on both sides: "fc", a linear layer, or "fc_relu_fc", two with a ReLU between them
+        kind: projection on both sides: "fc", a linear layer, or "fc_relu_fc", two with a ReLU between them
             (Table 10).
     """
 
@@ -72,7 +72,7 @@ def associate(config: AssociationConfig, params: dict, nouns: jax.Array, queries
         config: sizes.
         params: as made by `init`.
         nouns: states of the language model at [SEG], ``[B, M, text_width]``.
-        queries: of the decoder behind its last norm, ``[B, Q, query_width]``.
+        queries: states of the decoder's queries behind its last norm, ``[B, Q, query_width]``.
 
     Returns:
         Logits, float32 ``[B, M, Q]``.

@@ -43,7 +43,7 @@ class Written(NamedTuple):
         text: as it was written.
         nouns: in it.
         states: ``[M, D]``, for each noun the one that stands for it.
-        finished: whether it ends by itself, not at the limit on tokens.
+        finished: True if it ends by itself, not at the limit on tokens.
     """
 
     text: str
@@ -56,8 +56,8 @@ class Segmented(NamedTuple):
     """What the mask branch makes of a batch of pictures.
 
     Attributes:
-        drawn: what was drawn of each.
-        prediction: what the decoder says of them.
+        drawn: the arrays drawn of each.
+        prediction: the decoder's answer about them.
         queries: int32 ``[B, E]``, the query that stands for each mask; -1 where there is none.
     """
 
@@ -102,8 +102,8 @@ class Branches(Loaded):
 
         Args:
             features: see `see`.
-            entities: of each picture.
-            image_ids: what the pictures are called; random colours depend on it.
+            entities: the entities of each picture.
+            image_ids: names of the pictures; random colours depend on them.
         """
         drawn = [draw(self.config, masks, name) for masks, name in zip(entities, image_ids, strict=True)]
         E = doubling(max(len(masks.masks) for masks in entities), _MASKS)
@@ -122,7 +122,7 @@ class Branches(Loaded):
 
         Args:
             questions: about the pictures.
-            nouns: of each answer.
+            nouns: the nouns of each answer.
             patches: see `see`.
 
         Raises:

@@ -39,11 +39,11 @@ class GellaConfig:
     Attributes:
         llama, clip, backbone, blend, mask2former, association: sizes of the parts.
         projector: from CLIP's patches to the language model, see `llava.projector`.
-        vision_layer: which of CLIP's hidden states the language model and ResoBlend see; the projector and the language
-            model of LLaVA-1.5 fit -2 only.
-        seg_state: which state of the language model stands for a noun: that "at" its [SEG], or the one "predicting" it.
+        vision_layer: index of the CLIP hidden state that the language model and ResoBlend see; the projector and the
+            language model of LLaVA-1.5 fit -2 only.
+        seg_state: state of the language model that stands for a noun: that "at" its [SEG], or the one "predicting" it.
         side: S, of the square colormap in pixels; the paper does not tell it.
-        colours: of the colormap, see `colormap.choose_colours` (Table 5b).
+        colours: choice of the colormap's colours, see `colormap.choose_colours` (Table 5b).
         template: conversation template, one of `prompts.TEMPLATES`.
         model_max_length: context length in tokens, image patches included.
     """

@@ -16,7 +16,7 @@ class Drawn(NamedTuple):
     """Masks as the mask branch gets them.
 
     Attributes:
-        map: which mask is seen where.
+        map: index of the mask seen at every pixel.
         colormap: uint8 ``[S, S, 3]``.
         surplus: bool ``[E]``, masks that are seen but have no query because there are more of them than queries.
     """
@@ -40,7 +40,7 @@ def draw(config: GellaConfig, entities: Entities, image_id: str) -> Drawn:
     Args:
         config: sizes.
         entities: E masks.
-        image_id: what the picture is called.
+        image_id: name of the picture.
     """
     scores = np.zeros(len(entities.masks)) if entities.scores is None else entities.scores
     drawn = draw_entities(entities.masks, scores, config.side)

@@ -97,7 +97,7 @@ def segmentation_sums(
 
     Args:
         weights: see `SegmentationWeights`.
-        predictions: of the L layers, the last one last.
+        predictions: one prediction for each of the L layers, the last one last.
         targets: M masks, padding included.
         points: for each of the layers, as `layer_points` draws them.
 
@@ -149,7 +149,7 @@ def segmentation_loss(
     """L_seg of a batch, or of a part of it: the mean over equal parts is that of the whole.
 
     Args:
-        weights: of the terms.
+        weights: weights of the terms.
         sums: see `segmentation_sums`.
         class_weight, mask_weight: `row_weights` of the two `segmentation_counts`, ``[B]``.
 

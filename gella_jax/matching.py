@@ -28,10 +28,10 @@ class SegmentationWeights:
     """Weights of the terms, in the costs of a match and in the loss, and the number of points.
 
     Attributes:
-        classes: of the cross entropy of the classes; in a cost, of the probability.
-        mask: of the masks' binary cross entropy.
-        dice: of the masks' dice loss.
-        no_object: of a query without a mask, beside the 1 of every other, in the cross entropy of the classes.
+        classes: weight of the classes' cross entropy; in a cost, of the probability.
+        mask: weight of the masks' binary cross entropy.
+        dice: weight of the masks' dice loss.
+        no_object: weight of a query without a mask, beside the 1 of every other, in the cross entropy of the classes.
         points: P, at which masks are compared.
     """
 
@@ -117,7 +117,7 @@ def uncertain_points(logits: jax.Array, points: Points) -> jax.Array:
     """The P points of the mask losses: the candidates with logits closest to 0, and the others (section 3.3).
 
     Args:
-        logits: of the masks, ``[B, M, h, w]``; no gradient passes.
+        logits: mask logits, ``[B, M, h, w]``; no gradient passes.
         points: see `Points`.
 
     Returns:
@@ -134,8 +134,8 @@ def costs(weights: SegmentationWeights, prediction: Prediction, targets: Targets
     """What it costs to have a query stand for a mask; no gradient passes.
 
     Args:
-        weights: of the terms.
-        prediction: of one layer.
+        weights: weights of the terms.
+        prediction: the prediction of one layer.
         targets: M masks, padding included.
         points: ``[B, P, 2]``.
 
@@ -186,8 +186,8 @@ def match(weights: SegmentationWeights, prediction: Prediction, targets: Targets
     """The query of each mask in prediction: as in training, but by all places of the mask logits (spec gella D0).
 
     Args:
-        weights: of the terms.
-        prediction: of the last layer.
+        weights: weights of the terms.
+        prediction: the prediction of the last layer.
         targets: M masks, padding included.
 
     Returns:

@@ -57,7 +57,7 @@ def see(config: GellaConfig, params: dict, images: jax.Array, resized: jax.Array
         params: the whole tree.
         images: uint8 ``[B, H, W, 3]``, padded.
         resized: int32 ``[B, 2]``, what a picture takes up of it.
-        dtype: of the computation.
+        dtype: dtype of the computation.
 
     Returns:
         ``[B, P, C]``.
@@ -93,7 +93,7 @@ def noun_states(config: GellaConfig, hidden: jax.Array, seg_positions: jax.Array
 
     Args:
         config: says which.
-        hidden: of the language model, ``[B, T, D]``.
+        hidden: hidden states of the language model, ``[B, T, D]``.
         seg_positions: int32 ``[B, M]``, the slots that predict [SEG]; those below 0 read slot 0.
 
     Returns:
@@ -124,7 +124,7 @@ def forward(
         batch: the row arrays ``ids, positions, branch`` int32 ``[B, T]`` and ``seg_positions`` ``[B, M]``, and the
             pictures ``clip_images`` uint8 ``[B, H, W, 3]``, ``clip_resized`` int32 ``[B, 2]`` and ``colormaps`` uint8
             ``[B, S, S, 3]``.
-        dtype: of the computation.
+        dtype: dtype of the computation.
         dropout_keys: see `llama.Decoder`.
 
     Returns:

@@ -31,7 +31,7 @@ def make_page(
     """Makes the page.
 
     Args:
-        title: what the picture is called.
+        title: name of the picture.
         image: uint8 ``[H, W, 3]``.
         painted: the same with its targets, see `draw_targets`.
         targets: the nouns, with masks bool ``[H, W]``.

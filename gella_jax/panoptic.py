@@ -52,7 +52,7 @@ def merge(
 
     Args:
         scores: ``[E]``, in [0, 1].
-        categories: of each entity.
+        categories: the category of each entity.
         probability: float ``[H, W]`` of an entity; asked for one after the other, as all together may be large.
         size: (H, W).
     """

@@ -95,7 +95,7 @@ class Nouns:
     Attributes:
         text: as the model wrote it.
         nouns: in it.
-        spans: where the caption has them, see `Noun`.
+        spans: their places in the caption, see `Noun`.
         finished: see `Grounding`.
     """
 
@@ -116,7 +116,7 @@ class Grounding:
         entities: those that were put in, with the masks that were asked for.
         left_out: places of those that no noun can mean: "hidden", of which nothing is seen, and "surplus", beyond the
             model's queries, the smallest.
-        finished: whether the answer ends by itself, not at the limit on tokens.
+        finished: True if the answer ends by itself, not at the limit on tokens.
     """
 
     text: str
@@ -134,9 +134,9 @@ class Reference:
     Attributes:
         expression: as it was asked.
         text: the answer that the model wrote.
-        nouns: of the expression; where the model wrote none, the expression itself.
-        place: of the mask among the entities; None where none is seen.
-        score: how probable it is that the mask is meant, the best of the nouns.
+        nouns: nouns of the expression; where the model wrote none, the expression itself.
+        place: index of the mask among the entities; None where none is seen.
+        score: probability that the mask is meant, the best of the nouns.
         mask: bool ``[H, W]``.
         left_out, finished: see `Grounding`.
     """
@@ -214,8 +214,8 @@ class Gella(Branches):
         Args:
             requests: all with nouns, or none.
             threshold, output_masks: see `ground`.
-            plurals: whether each given noun means several masks; then it is chosen as by the baseline of the benchmark,
-                which knows that (spec gella D3, ``png_protocol``).
+            plurals: True for each given noun that means several masks; it is then chosen as by the baseline of the
+                benchmark, which knows that (spec gella D3, ``png_protocol``).
         """
         requests = [request.typed() for request in requests]
         segmented, patches, questions = self._begin(requests, output_masks)
@@ -371,7 +371,7 @@ def meant(logits: np.ndarray, threshold: float, plural: bool | None = None) -> t
     Args:
         logits: ``[E]``, -inf for masks that can't be meant. Probabilities would not do: the largest are all 1.
         threshold: all of a higher probability are meant, or the best one where none is.
-        plural: whether several are meant, where that is known: then the best one, or all above 0.1, as the baseline of
+        plural: True if several are meant, where that is known: then the best one, or all above 0.1, as the baseline of
             panoptic narrative grounding does.
     """
     order = np.argsort(-logits, kind="stable")
@@ -417,8 +417,9 @@ def load(checkpoint: epath.PathLike, dtype=None, mesh: MeshShape | None = None) 
 
     Args:
         checkpoint: a model folder, or a finished run.
-        dtype: of the parameters and the computation, or its name; by default float32 on CPU and bfloat16 elsewhere.
-        mesh: how the devices of this process are laid out, such as ``MeshShape(data=-1, fsdp=1)`` for a copy of the
+        dtype: dtype of the parameters and the computation, or its name; by default float32 on CPU and bfloat16
+            elsewhere.
+        mesh: layout of this process's devices, such as ``MeshShape(data=-1, fsdp=1)`` for a copy of the
             model on each, or ``MeshShape(fsdp=1, tensor=-1)`` for one that is too large for a device; None takes one.
 
     Raises:

@@ -86,7 +86,7 @@ def nouns_question(sentence: str, index: int = 0) -> str:
     Args:
         sentence: a caption, the expression of a referring task, or `panoptic_caption`. Whether or not it ends in a dot,
             it has one in the question.
-        index: of the wording.
+        index: index of the wording.
 
     Raises:
         ValueError: the sentence is empty.

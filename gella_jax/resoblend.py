@@ -30,7 +30,7 @@ class ResoBlendConfig:
 
     Attributes:
         channels: C of the colormap's maps, one scale after the other.
-        image_width: of the picture's features.
+        image_width: width of the picture's features.
         width: D.
         hidden: F of the MLPs.
         heads: N of all attentions.
@@ -191,8 +191,9 @@ def blend(
     Args:
         config: sizes and switches.
         params: as made by `init`.
-        image_features: of the picture's patches, row by row of a square grid, ``[B, P, image_width]``.
-        maps: of the colormap's backbone, each ``[B, h, w, C]`` with C of ``config.channels``, of the same dtype.
+        image_features: features of the picture's patches, row by row of a square grid, ``[B, P, image_width]``.
+        maps: feature maps of the colormap's backbone, each ``[B, h, w, C]``, C of ``config.channels``, of the same
+            dtype.
 
     Returns:
         As many maps of the same shapes.

@@ -63,10 +63,10 @@ def save_grounding(folder: epath.PathLike, picture: str, image: np.ndarray, grou
     """Writes grounding.png, grounding.html and grounding.json into a folder that exists.
 
     Args:
-        folder: where to.
+        folder: folder for the results.
         picture: its file.
         image: uint8 ``[H, W, 3]``.
-        grounding: of this picture.
+        grounding: the grounding of this picture.
     """
     png, page, record = (epath.Path(folder) / name for name in GROUNDING_FILES)
     targets, paragraphs = noun_targets(grounding), caption_pieces(grounding)
@@ -82,9 +82,9 @@ def save_reference(folder: epath.PathLike, image: np.ndarray, reference: Referen
     """Writes overlay.png and masks.json, with one record, into a folder that exists.
 
     Args:
-        folder: where to.
+        folder: folder for the results.
         image: uint8 ``[H, W, 3]``.
-        reference: of this picture.
+        reference: the reference in this picture.
         entities: the masks that were put in.
     """
     overlay, masks = (epath.Path(folder) / name for name in REFERENCE_FILES)
@@ -109,10 +109,10 @@ def save_panoptic(
     `read_masks` reads the first two.
 
     Args:
-        folder: where to.
+        folder: folder for the results.
         picture: the name of the picture's file.
         image: uint8 ``[H, W, 3]``.
-        panoptic: of this picture.
+        panoptic: the panoptic segmentation of this picture.
         categories: the vocabulary.
     """
     overlay, png, record = (epath.Path(folder) / name for name in PANOPTIC_FILES)

@@ -80,10 +80,10 @@ def open_parts(
         backbone_file: a Swin, of its release or of transformers, or a MobileNetV2, of torchvision or of transformers.
         backbone_name: "swin_t", "swin_l" or "mobilenet_v2": takes the Swin of `mask2former_file` only if it is that
             one, and makes a fresh one otherwise. None: takes any; a fresh one is a Swin-T.
-        preset: of ResoBlend, "paper", "skip" or "mask_query".
+        preset: variant of ResoBlend, "paper", "skip" or "mask_query".
         sizes: a JSON file, see `gella_jax.sizes`.
         template: conversation template; `vicuna_v1` when neither this nor `sizes` names one.
-        seed: of everything fresh.
+        seed: random seed of the weights that are new.
 
     Raises:
         FileNotFoundError, CheckpointError: in one line, what is missing, damaged or does not fit.

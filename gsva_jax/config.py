@@ -20,7 +20,7 @@ class GsvaConfig:
 
     Attributes:
         llama, clip, sam: sizes of the parts.
-        select_layer: which of CLIP's hidden states the language model sees.
+        select_layer: index of the CLIP hidden state that the language model sees.
         template: conversation template, one of `prompts.TEMPLATES`.
         model_max_length: context length in tokens, image patches included.
     """

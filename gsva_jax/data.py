@@ -17,7 +17,7 @@ def picture_arrays(config: GsvaConfig, image: np.ndarray, features: np.ndarray |
     Args:
         config: sizes.
         image: uint8 ``[H, W, 3]``.
-        features: of SAM's encoder ``[h, w, C]``, where they are known; the picture is then not rendered for it.
+        features: output of SAM's encoder ``[h, w, C]``, where it is known; the picture is then not rendered for it.
 
     Returns:
         ``sam_images`` uint8 ``[S, S, 3]`` (padded), or ``image_features`` in its place; ``resized`` int32 ``[2]``,

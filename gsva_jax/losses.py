@@ -146,7 +146,7 @@ def total(
         weights: see `LossWeights`.
         ce: `training.losses.cross_entropy`, ``[B]``.
         bce, dice: ``[B, M]``.
-        batch: what `prepare` gave.
+        batch: the batch that `prepare` gave.
 
     Returns:
         ``(loss, {"ce", "bce", "dice", "mask"})``, the terms already weighted.

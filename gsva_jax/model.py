@@ -44,7 +44,7 @@ def encode_for_masks(config: GsvaConfig, params: dict, images: jax.Array, resize
         params: the whole tree.
         images: uint8 ``[B, S, S, 3]``, resized to SAM's side and padded on the right and bottom.
         resized: int32 ``[B, 2]``, height and width of the picture inside.
-        dtype: of the computation.
+        dtype: dtype of the computation.
 
     Returns:
         ``[B, h, w, C]``.
@@ -111,7 +111,7 @@ def forward(
         batch: the row arrays ``ids, positions, branch [B, T]``, ``seg_positions, target_rejected [B, M]`` and the
             pictures ``sam_images [B, S, S, 3]``, ``resized [B, 2]``, ``clip_images [B, H, W, 3]``; in place of
             ``sam_images``, ``image_features [B, h, w, C]`` may be there, which `encode_for_masks` gave before.
-        dtype: of the computation.
+        dtype: dtype of the computation.
         dropout_keys: see `llama.Decoder`.
 
     Returns:

@@ -90,7 +90,7 @@ class Prompt(NamedTuple):
     Attributes:
         text: its ids.
         max_new: the most tokens to write.
-        num_expressions: how many it asks for; None: every decision in the answer counts.
+        num_expressions: number of expressions it asks for; None: every decision in the answer counts.
     """
 
     text: Conversation
@@ -156,7 +156,7 @@ class Gsva(Loaded):
             question: the user's words.
             max_new: the most tokens to write.
             temperature: 0 for the most likely answer, otherwise how freely tokens are drawn.
-            seed: of the drawing.
+            seed: random seed of the drawing.
 
         Returns:
             An `Answer`; the expression of a target is the stretch of the answer before its token.
@@ -181,7 +181,7 @@ class Gsva(Loaded):
 
         Args:
             requests: uint8 pictures ``[H, W, 3]`` and questions that begin with "<image>" and a newline.
-            num_expressions: how many expressions each question names; None: every decision counts.
+            num_expressions: number of expressions that each question names; None: every decision counts.
             max_new, temperature, seed: see `ask`.
 
         Returns:
@@ -326,8 +326,9 @@ def load(checkpoint: epath.PathLike, dtype=None, mesh: MeshShape | None = None) 
     Args:
         checkpoint: a model folder, a finished run, a step of a run (``run@step`` or ``run@best``), or the name of a
             shipped model ("tiny").
-        dtype: of the parameters and the computation, or its name; by default float32 on CPU and bfloat16 elsewhere.
-        mesh: how the devices of this process are laid out, such as ``MeshShape(data=-1, fsdp=1)`` for a copy of the
+        dtype: dtype of the parameters and the computation, or its name; by default float32 on CPU and bfloat16
+            elsewhere.
+        mesh: layout of this process's devices, such as ``MeshShape(data=-1, fsdp=1)`` for a copy of the
             model on each, or ``MeshShape(fsdp=1, tensor=-1)`` for one that is too large for a device; None takes one.
 
     Raises:

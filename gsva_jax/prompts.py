@@ -117,8 +117,8 @@ def list_answer(targets: Sequence[str], rejected: Sequence[bool], index: int, jo
 
     Args:
         targets: expressions, in their own case.
-        rejected: which of them are not in the picture.
-        index: of the wording.
+        rejected: True for each that is not in the picture.
+        index: index of the wording.
         joiner: `RES_JOINER` or `SEMSEG_JOINER`.
     """
     start, part = LIST_ANSWERS[index]
@@ -130,8 +130,8 @@ def single_question(text: str, is_sentence: bool, index: int) -> str:
 
     Args:
         text: a whole instruction or a short phrase, `defuse`d.
-        is_sentence: which of the two; chooses between `LONG_QUESTIONS` and `SHORT_QUESTIONS`.
-        index: of the wording.
+        is_sentence: True for a sentence, asked with `LONG_QUESTIONS`; a name is asked for with `SHORT_QUESTIONS`.
+        index: index of the wording.
     """
     if is_sentence:
         return PICTURE_LINE + LONG_QUESTIONS[index].format(text)
@@ -178,7 +178,7 @@ def official_list(sentences: Sequence[str], rejected: Sequence[bool], question: 
 
     Args:
         sentences: all expressions of a picture, as in the dataset.
-        rejected: which of them have an empty ground truth.
+        rejected: True for each with an empty ground truth.
         question: one of `OFFICIAL_QUESTIONS`.
     """
     sentences = [clean_sentence(sentence.lower()) for sentence in sentences]

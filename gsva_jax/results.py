@@ -23,7 +23,7 @@ def save_results(
     """Writes overlay.png and masks.json into a folder that exists.
 
     Args:
-        folder: where to.
+        folder: folder for the results.
         image: uint8 ``[H, W, 3]``.
         targets: masks bool ``[H, W]``.
         caption: see `draw_overlay`.

@@ -130,7 +130,7 @@ def open_llava(
         sam_file: `sam_vit_*.pth`.
         sizes, template: as for `open_official`.
         base: the LLaMA folder to which the delta is added, or None.
-        seed: of everything fresh.
+        seed: random seed of the weights that are new.
     """
     tensors = _open(language_model, "llava")
     if base is not None:

@@ -42,8 +42,9 @@ def needs_torch(path: Path) -> bool:
         text = path.read_text(encoding="utf-8")
         if re.search(r"^(import|from) torch\b", text, re.MULTILINE):
             return True
-        names = re.findall(r"^from (tests\.[\w.]+) import", text, re.MULTILINE)
-        waiting += {ROOT / f"{name.replace('.', '/')}.py" for name in names} - seen
+        imports = re.findall(r"^from (tests[\w.]*) import (\w+)", text, re.MULTILINE)
+        names = {name.replace(".", "/") for module, first in imports for name in (module, f"{module}.{first}")}
+        waiting += {file for name in names if (file := ROOT / f"{name}.py").exists()} - seen
     return False
 
 

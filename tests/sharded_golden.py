@@ -1,4 +1,4 @@
-"""One golden training step on meshes; run by tests/test_sharding.py as a program, since it needs several devices.
+"""One golden training step on meshes; run by tests/test_sharding.py as a program: it needs devices.
 
     python -m tests.sharded_golden WEIGHTS_AND_NUMBERS OUT.json CASE...
 

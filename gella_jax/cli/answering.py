@@ -28,7 +28,7 @@ class _Told:
         out: folder for the answer as json, too; made if missing. An earlier result is replaced.
         masks: not looked at; taken so that all five commands may be called alike.
         max_new: the most tokens to write.
-        dtype: of the weights and the computation; by default float32 on CPU and bfloat16 elsewhere.
+        dtype: floating-point type of the weights and the computation; by default float32 on CPU and bfloat16 elsewhere.
     """
 
     checkpoint: Annotated[str, arg(metavar="CKPT")]
@@ -56,7 +56,7 @@ class Describe(_Told):
       gella ground picture.jpg "$(gella describe picture.jpg --checkpoint CKPT)" --masks M.png --checkpoint CKPT --out X
 
     Attributes:
-        picture: what to describe.
+        picture: the picture to describe.
     """
 
     picture: Annotated[Positional[str], arg(metavar="IMAGE")]
@@ -85,7 +85,7 @@ class Nouns(_Told):
       gella nouns picture.jpg "A dog lies on the couch." --checkpoint CKPT
 
     Attributes:
-        picture: what the caption is about.
+        picture: the picture that the caption is about.
         caption: one or more sentences.
     """
 
@@ -125,7 +125,7 @@ class _Masked:
             run lengths or polygons, or what SAM's automatic mask generator writes.
         segmenter: makes them instead: a SAM, or a Mask2Former of entities, as published.
         output_masks: give back the masks as they are put in, or what the model makes of them.
-        dtype: of the weights and the computation; by default float32 on CPU and bfloat16 elsewhere.
+        dtype: floating-point type of the weights and the computation; by default float32 on CPU and bfloat16 elsewhere.
     """
 
     checkpoint: Annotated[str, arg(metavar="CKPT")]
@@ -167,9 +167,9 @@ class Ground(_Masked):
       gella ground picture.jpg "A dog on a couch." --nouns dog couch --segmenter sam.pth --checkpoint CKPT --out results
 
     Attributes:
-        picture: what the caption is about.
+        picture: the picture that the caption is about.
         caption: one or more sentences.
-        nouns: of the caption; without them, the model finds them.
+        nouns: nouns of the caption; without them, the model finds them.
         threshold: a noun means all masks with a score, from 0 to 1, above it, or the best one where none has.
     """
 
@@ -213,8 +213,8 @@ class Refer(_Masked):
       gella refer picture.jpg "the dog on the left" --masks masks.json --checkpoint CKPT --out results
 
     Attributes:
-        picture: where to look.
-        expression: what to look for.
+        picture: the picture to look in.
+        expression: a phrase for the thing to look for.
     """
 
     picture: Annotated[Positional[str], arg(metavar="IMAGE")]
@@ -253,7 +253,7 @@ class Panoptic(_Masked):
       gella panoptic picture.jpg --masks masks.json --vocabulary categories.json --checkpoint CKPT --out results
 
     Attributes:
-        picture: what to segment.
+        picture: the picture to segment.
         vocabulary: names of things; or a file: a text with a name a line, or a json with COCO's categories, which tell
             things from stuff. Without it, the 133 categories of COCO.
     """

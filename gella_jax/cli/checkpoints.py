@@ -29,7 +29,7 @@ class Import:
 
     Attributes:
         weights: for exported, the folder that was exported.
-        format: what it is read from.
+        format: kind of the files that it is read from.
         out: the new model folder.
         language_model: a LLaVA or LLaVA-1.5 folder, of the original layout or Hugging Face's.
         vision_tower: CLIP's folder; only needed where the language model's has no tower.
@@ -37,10 +37,10 @@ class Import:
         backbone: a Swin or a MobileNetV2, instead of the Swin in there.
         backbone_name: swin_t, swin_l or mobilenet_v2: takes the Swin of --mask2former only if it is that one, else
             makes it fresh; without any Swin, a Swin-T.
-        preset: of ResoBlend: skip (the default), paper or mask_query.
+        preset: variant of ResoBlend: skip (the default), paper or mask_query.
         sizes: a JSON file with what shapes can't tell: heads, image sizes, LoRA, colours, template ...
         template: conversation template: vicuna_v1 (the default) or plain.
-        seed: of everything that is new; 0 by default.
+        seed: random seed of the weights that are new; 0 by default.
     """
 
     weights: Annotated[Positional[tuple[str, ...]], optional("EXPORTED")] = ()

@@ -30,7 +30,7 @@ class Evaluate(OnMesh):
     Attributes:
         data: the folder that holds coco/, refer_seg/ or entityseg/.
         dataset: such as "png|val2017", "refcoco|unc|val", "panoptic|val2017", "entityseg|val", "coco_entity|val2017".
-        protocol: how the model is asked; never compare numbers of different ones.
+        protocol: way to ask the model; never compare numbers of different ones.
         checkpoint: a model folder.
         masks: whose masks the model gets: a folder with STEM.png, STEM.json or a folder STEM for the picture STEM.jpg,
             or a json about all pictures; "truth" for those of the dataset.
@@ -40,7 +40,7 @@ class Evaluate(OnMesh):
         json: file for the numbers, all fractions.
         markdown: file for a table with published numbers beside ours, in percent.
         batch_size: pictures at once; the numbers do not depend on it.
-        dtype: of the weights and the computation; by default float32 on CPU and bfloat16 elsewhere.
+        dtype: floating-point type of the weights and the computation; by default float32 on CPU and bfloat16 elsewhere.
     """
 
     data: Annotated[str, arg(metavar="ROOT")]

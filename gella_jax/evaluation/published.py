@@ -64,7 +64,7 @@ def markdown_table(report: Report) -> str:
     """Our metrics, and beside them what was published on that dataset with masks from such a source.
 
     Args:
-        report: what `evaluate` returns.
+        report: the report that `evaluate` returns.
 
     Returns:
         A heading and a table in Markdown, see `comparison`. A line below says what makes the numbers ours: whose the

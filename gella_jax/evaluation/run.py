@@ -49,7 +49,7 @@ def evaluate(
         gella: the model.
         root: the folder that holds coco/, refer_seg/ or entityseg/.
         dataset, protocol: see `check_dataset`.
-        out_json: where the result is written, too. Until then, FILE.partial.jsonl beside it has what is done, and
+        out_json: file for the result, too. Until it is there, FILE.partial.jsonl beside it has what is done, and
             another call with the same arguments goes on from there.
         masks: whose masks the model gets: "truth" for those of the dataset (of expressions, those that any expression
             about the picture means), or a file or folder of `mask_file`.

@@ -31,6 +31,18 @@ class Command(Protocol):
         """Does what was asked; returns the exit code."""
 
 
+class ImportCommand(Command, Protocol):
+    """A command that imports weights in one of several formats."""
+
+    @property
+    def format(self) -> str:
+        """Name of the format."""
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Files and folders of weights."""
+
+
 class Format(NamedTuple):
     """What an import of a format takes: files and folders before the options, and options that it needs or may have."""
 
@@ -69,8 +81,8 @@ class Packing:
     Attributes:
         root: the folder of all datasets (docs/data.md).
         out: the packed folder, local; copy it to gs:// when it is complete.
-        datasets: what is packed; by default all that is there.
-        workers: how many datasets at the same time.
+        datasets: names of the datasets to pack; by default all that are there.
+        workers: number of datasets packed at the same time.
     """
 
     root: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ROOT")]
@@ -143,12 +155,12 @@ def parse_command(program: str, commands: Mapping[str, type[Command]], descripti
     return dataclasses.replace(known, overrides=(*others, *helps))
 
 
-def check_format(program: str, formats: Mapping[str, Format], command: Command) -> None:
+def check_format(program: str, formats: Mapping[str, Format], command: ImportCommand) -> None:
     """Checks what is given to an import.
 
     Args:
         program: its name.
-        formats: what each takes.
+        formats: the sources and options of each format.
         command: has ``format``, ``weights``, the files and folders, and options that are None unless they are given.
 
     Raises:

@@ -18,10 +18,10 @@ class Checked:
 
     Attributes:
         name: the dataset.
-        pictures: how many there are.
-        expressions: how many there are: parts, in datasets of parts, or conversations; None in label maps, whose
-            classes are not counted.
-        problem: what is missing or damaged; None if nothing is.
+        pictures: number of pictures.
+        expressions: number of expressions, of parts in datasets of parts, or of conversations; None in label maps,
+            whose classes are not counted.
+        problem: the thing that is missing or damaged; None if nothing is.
     """
 
     name: str

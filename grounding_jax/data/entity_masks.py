@@ -106,7 +106,7 @@ def read_masks(
     Args:
         source: the file or folder.
         size: (H, W) of the picture, which the masks must have. Only polygons can't do without it.
-        image_id: which picture is meant, where a json is about several.
+        image_id: id of the picture, where a json is about several.
         name: the same by the name of the picture's file; where both are given, the name counts if the json has names.
 
     Raises:
@@ -140,8 +140,8 @@ def label_entities(found: np.ndarray, entries: Sequence[Mapping], names: Mapping
     Args:
         found: bool [M, H, W].
         entries: for each, a dict that may have "id", "score" or "predicted_iou", and "category_id".
-        names: of the categories.
-        where: what the entries are from, for errors.
+        names: names of the categories.
+        where: source of the entries, for errors.
 
     Raises ValueError if some entries have one of these and others don't, or two have the same id.
     """

@@ -136,7 +136,7 @@ def pack_record(record: AnyRecord, root: epath.PathLike) -> dict[str, bytes | st
 
     Args:
         record: from a source over folders.
-        root: of these folders.
+        root: root of these folders.
 
     Raises:
         FileNotFoundError: a file of the record is missing.

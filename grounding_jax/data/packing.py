@@ -39,7 +39,7 @@ class Packed:
 
     Attributes:
         name: the dataset.
-        num_shards: how many shards it has.
+        num_shards: number of its shards.
         problem: why it is not packed; None if it is.
     """
 

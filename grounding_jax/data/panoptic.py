@@ -51,7 +51,7 @@ class SegmentedPicture:
         image_id: the dataset's number of the image.
         size: (H, W), from the annotations.
         label_file: the PNG with the number of a segment for each pixel.
-        segments: what the annotation tells of each segment, crowds included: "id", "category_id", "iscrowd", "area",
+        segments: the annotation's entry for each segment, crowds included: "id", "category_id", "iscrowd", "area",
             "bbox"; and of its category, "name" and "isthing".
     """
 
@@ -219,7 +219,7 @@ class Panoptic(NamedTuple):
 
     Attributes:
         image_id: the number of the picture.
-        file_name: of the picture.
+        file_name: file name of the picture.
         ids: int [H, W]: the number of each pixel's segment, 0 where it is void.
         category_ids: for each segment, the number of its category.
     """
@@ -238,10 +238,10 @@ def write_panoptic(
     With the name "panoptic_val2017" in the folder coco/annotations, `PanopticSource` reads it as "panoptic|val2017".
 
     Args:
-        folder: where to.
-        name: of the json and of the folder of PNGs.
+        folder: folder for the results.
+        name: name of the json and of the folder of PNGs.
         pictures: taken one after the other.
-        categories: of the segments.
+        categories: categories of the segments.
 
     Raises ValueError if a segment has no category, or a category no segment, or if two pictures are called the same.
     """
@@ -272,7 +272,7 @@ def coco_entries(
     Args:
         picture: with its segments.
         label_file: the name of its PNG.
-        categories: of the segments.
+        categories: categories of the segments.
     """
     height, width = picture.ids.shape
     image = {"id": picture.image_id, "file_name": picture.file_name, "height": height, "width": width}

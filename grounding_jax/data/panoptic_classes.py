@@ -9,7 +9,7 @@ class Category(NamedTuple):
     Attributes:
         id: its number; COCO's have gaps.
         name: as the dataset has it.
-        isthing: whether things are counted one by one; stuff of a kind is one segment.
+        isthing: True if things are counted one by one; stuff of a kind is one segment.
     """
 
     id: int

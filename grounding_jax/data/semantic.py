@@ -62,7 +62,7 @@ class LabelMapRecord(ClassRecord):
 
     Attributes:
         label_file: the label map.
-        meanings: what its values mean: the name of a class, or None for pixels that are ignored.
+        meanings: meaning of each value: the name of a class, or None for pixels that are ignored.
     """
 
     image: regular.File

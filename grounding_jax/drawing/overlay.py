@@ -44,7 +44,7 @@ def draw_captioned(painted: Image.Image, paragraphs: Sequence[Sequence[Piece]]) 
     """A picture with a text beneath, in which the targets are named.
 
     Args:
-        painted: what `draw_targets` returns.
+        painted: the picture that `draw_targets` returns.
         paragraphs: see `draw_paragraphs`; their indices are those of the targets.
 
     Returns:
@@ -70,7 +70,7 @@ def draw_spotlight(mask: np.ndarray, size: tuple[int, int], index: int) -> Image
     Args:
         mask: bool ``[H, W]``.
         size: (width, height) of the picture as it is drawn.
-        index: of the target.
+        index: index of the target.
 
     Returns:
         RGBA, of that size.
@@ -134,7 +134,7 @@ class _Layer:
 
     Attributes:
         at: the cut, as slices of rows and columns.
-        cover: how much of each pixel it covers, float32 ``[h, w]`` in [0, 1].
+        cover: share of each pixel that it covers, float32 ``[h, w]`` in [0, 1].
         colour: float32 ``[3]``.
     """
 

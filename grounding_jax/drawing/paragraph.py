@@ -21,7 +21,7 @@ class Piece(NamedTuple):
 
     Attributes:
         text: any, of any length.
-        index: of the target that it names, from 0; None if it names none.
+        index: index of the target that it names, from 0; None if it names none.
         quiet: grey, and the number in a ring: for what is not drawn, or only said beside the text.
     """
 

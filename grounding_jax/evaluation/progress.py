@@ -23,8 +23,8 @@ class PartialResults:
 
     Attributes:
         own: the numbers of this process's pictures.
-        done: what it has of them, each a dict with its ``index``.
-        is_first: whether this process writes the results.
+        done: its results, each a dict with its ``index``.
+        is_first: True if this process writes the results.
     """
 
     def __init__(self, report: epath.PathLike | None, identity: dict, num_images: int, process: tuple[int, int]):
@@ -34,7 +34,7 @@ class PartialResults:
             report: the file beside which FILE.partial.jsonl is kept, or FILE.I-of-N.partial.jsonl of each of several
                 processes; None keeps nothing.
             identity: tells evaluations apart.
-            num_images: of the dataset.
+            num_images: number of images in the dataset.
             process: (I, N).
 
         Raises:

@@ -15,7 +15,7 @@ class Published(NamedTuple):
         model: the checkpoint, or the row of the paper's table.
         dataset: as `datasets.open_dataset` takes it.
         metrics: fractions, called as in our reports.
-        asked: how, where there are several ways: GSVA's questions, or whose masks a GELLA got.
+        asked: wording of GSVA's questions, or the source of the masks that a GELLA got, where there are several.
     """
 
     model: str
@@ -34,10 +34,10 @@ def comparison(title: str, ours: str, report: Report, rows: Sequence[Published])
     """A heading and a table in Markdown, in percent; a cell is blank where there is no number.
 
     Args:
-        title: of the heading.
-        ours: what our column is called.
-        report: what an evaluation returns.
-        rows: what was published, a column each.
+        title: text of the heading.
+        ours: name of our column.
+        report: the report that an evaluation returns.
+        rows: published results, a column each.
     """
     header = ["%", ours, *(row.model for row in rows)]
     lines = [header, ["---", *["---:"] * (1 + len(rows))]]

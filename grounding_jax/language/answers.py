@@ -14,9 +14,9 @@ class Decision(NamedTuple):
     """A [SEG] or [REJ] that the model wrote.
 
     Attributes:
-        index: where it stands among the generated ids. Its mask is made of the state that predicted it, one
+        index: its place among the generated ids. Its mask is made of the state that predicted it, one
             slot earlier (spec gsva a.8).
-        rejected: whether it is [REJ].
+        rejected: True if it is [REJ].
     """
 
     index: int
@@ -32,7 +32,7 @@ class Answer:
         decisions: the j-th belongs to the j-th expression; None where the answer has too few.
         missing: number of expressions without a decision.
         surplus: number of decisions beyond the last expression; they are left out above.
-        finished: whether the model ended its answer; if not, it ran into the limit on new tokens.
+        finished: True if the model ended its answer; if not, it ran into the limit on new tokens.
     """
 
     text: str
@@ -48,7 +48,7 @@ def read_answer(tokenizer: Tokenizer, ids: Sequence[int], num_expressions: int |
     Args:
         tokenizer: the model's.
         ids: generated ids; what follows the first "</s>" does not count.
-        num_expressions: how many were asked for; by default every decision counts, as in a free question.
+        num_expressions: number of expressions asked for; by default every decision counts, as in a free question.
     """
     ids = [int(i) for i in ids]
     finished = tokenizer.eos in ids

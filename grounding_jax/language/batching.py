@@ -50,7 +50,7 @@ class Batcher:
         tokenizer: the model's.
         template: its conversation template.
         num_patches: slots of a picture.
-        max_length: of its context in tokens, picture included.
+        max_length: length of its context in tokens, picture included.
         multiple: a batch has a multiple of so many rows.
     """
 

@@ -24,7 +24,7 @@ class Template:
         later: text before every later question.
         separator: text between a question and its answer; what follows it is learned.
         end: text after an answer.
-        picture: what stands for "<image>", for models that read marks around it.
+        picture: text in the place of "<image>", for models that read marks around it.
     """
 
     first: str

@@ -38,9 +38,9 @@ class _Writing(NamedTuple):
     Attributes:
         n: the number of the next token.
         state: ``[B, 1, D]``, from which it will be chosen.
-        written: what is written so far.
+        written: ids written so far.
         done: bool ``[B]``: has written `eos`.
-        cache, cache_branch: of the prompts and of what is written, see `llama.Decoder`.
+        cache, cache_branch: keys, values and branches of the prompts and of what is written, see `llama.Decoder`.
     """
 
     n: jax.Array | int
@@ -87,7 +87,7 @@ def generate(
 
     Args:
         config: sizes of the decoder.
-        params: of the decoder, see `llama.init`.
+        params: parameters of the decoder, see `llama.init`.
         x: embedded prompts ``[B, T, D]``, padded on the right.
         positions, branch: int32 ``[B, T]``; padding has branch -1.
         max_new: N, the most tokens to write.
@@ -95,7 +95,7 @@ def generate(
         suppressed: tokens that may not be written.
         temperature: 0 takes the most likely token; otherwise tokens are drawn from softmax(logits / temperature).
         keys: a random key for each row ``[B]``, needed for sampling.
-        mesh: of the parameters, for the cache; None where all is on one device.
+        mesh: mesh of the parameters, for the cache; None where all is on one device.
 
     Returns:
         A `Generation`.

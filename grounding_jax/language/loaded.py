@@ -36,7 +36,7 @@ class Loaded:
         config: sizes, among them ``clip``, ``template`` and ``model_max_length``.
         params: nested dict of arrays.
         tokenizer: the vocabulary.
-        dtype: of the computation.
+        dtype: dtype of the computation.
         mesh: the devices that the parameters are spread over; None where all is on one. Batches are then split over
             ``data`` and ``fsdp``, and filled up with their first row where they don't divide.
         batcher: makes rows of conversations.

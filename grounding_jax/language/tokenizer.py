@@ -107,7 +107,7 @@ class Tokenizer:
         """A conversation in the model's own tokens: "[SEG]" for target j is token j mod n of `seg` (spec gsva i).
 
         Args:
-            text: which says "[SEG]" or "[REJ]" for each target in turn. The same comes back where there is one token.
+            text: text with "[SEG]" or "[REJ]" for each target in turn. The same comes back where there is one token.
         """
         if len(self.seg) < 2:
             return text
@@ -199,7 +199,7 @@ def with_targets(tokenizer: Tokenizer, tokens: Sequence[str]) -> tuple[Tokenizer
 
     Args:
         tokenizer: the vocabulary; where it has no tokens for targets, they come at its end.
-        tokens: what it is to have, such as "[SEG]" alone (LISA), or "[SEG000]", "[SEG001]" and "[REJ]".
+        tokens: tokens that it is to have, such as "[SEG]" alone (LISA), or "[SEG000]", "[SEG001]" and "[REJ]".
 
     Returns:
         The new vocabulary, and for each of its ids the one that it had before, -1 where it had none.
@@ -240,7 +240,7 @@ def train(texts: Iterable[str], added: Sequence[str] = TOKENS) -> Tokenizer:
     result depends on the set of words only, not on their order.
 
     Args:
-        texts: what the model is going to read and write, added tokens and "<image>" included.
+        texts: texts that the model is going to read and write, added tokens and "<image>" included.
         added: tokens to append after the vocabulary, in this order.
     """
     texts = list(texts)

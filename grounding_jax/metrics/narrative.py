@@ -20,7 +20,7 @@ class Phrase:
     Attributes:
         intersection, union: pixels in both masks, and in either; each mask is the union of the phrase's segments.
         num_segments: true segments of the phrase. More than one make it plural, none leave it out.
-        is_thing: whether the phrase means things, as opposed to stuff.
+        is_thing: True if the phrase means things, as opposed to stuff.
     """
 
     intersection: int
@@ -40,7 +40,7 @@ def compare_phrase(predicted: np.ndarray, target: np.ndarray, are_things: Sequen
     Args:
         predicted: bool [M, H, W], any number of masks, none for a phrase that was not found.
         target: bool [S, H, W], the phrase's segments, at the size of the picture.
-        are_things: of each segment; the last one decides, as in the benchmark.
+        are_things: True for each segment that is a thing; the last one decides, as in the benchmark.
 
     Raises ValueError if the shapes do not agree.
     """

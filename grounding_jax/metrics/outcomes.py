@@ -21,8 +21,8 @@ class Outcome:
         union: pixels in either mask.
         predicted: pixels in the predicted mask.
         target: pixels in the true mask; 0 if the target is not in the picture.
-        rejected: whether the model answered [REJ].
-        missing: whether a generated answer has neither [SEG] nor [REJ] for this target; then the predicted
+        rejected: True if the model answered [REJ].
+        missing: True if a generated answer has neither [SEG] nor [REJ] for this target; then the predicted
             mask is empty and the decision counts as wrong.
     """
 

@@ -51,9 +51,10 @@ def compare_panoptic(
     """Matches the predicted segments of one picture with the true ones (spec gella e).
 
     Args:
-        predicted, target: of the same [H, W]. A true segment counts with the ``area`` that it is listed with.
+        predicted, target: segmentations of the same [H, W]. A true segment counts with the ``area`` that it is listed
+            with.
         categories: COCO's: {"id", ...}.
-        picture: what errors call the picture, such as its ``image_id``.
+        picture: name of the picture for errors, such as its ``image_id``.
 
     Raises ValueError, naming the picture and the id, if the shapes do not agree; if a segment is listed twice, is
     listed but has no pixel, or has pixels but is not listed; or if its category is not among `categories`.

@@ -26,7 +26,7 @@ class ClipConfig:
         hidden: F, width inside the MLPs.
         layers: L.
         heads: N.
-        eps: of the layer norms.
+        eps: epsilon of the layer norms.
         activation: "quick_gelu" (OpenAI's weights) or "gelu".
     """
 

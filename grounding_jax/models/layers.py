@@ -27,7 +27,7 @@ class Linear(nn.Module):
 
     Attributes:
         features: output width.
-        use_bias: whether there is a bias.
+        use_bias: True if there is a bias.
         lora_rank: rank R of the update; 0 for none.
         lora_scale: factor alpha / R of the update.
         lora_dropout: share of the update's inputs that are dropped in training.

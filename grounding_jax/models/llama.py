@@ -28,7 +28,7 @@ class LlamaConfig:
         layers: L.
         heads: N query heads of width K = D / N.
         kv_heads: N_kv key/value heads, a divisor of N.
-        eps: of the RMS norms.
+        eps: epsilon of the RMS norms.
         rope_theta: base of the rotary angles.
         max_positions: context length the weights were trained for.
         lora_rank: rank of the updates of q and v; 0 for none.

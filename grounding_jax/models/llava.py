@@ -45,7 +45,7 @@ def embed(params: dict, ids: jax.Array, patches: jax.Array) -> jax.Array:
     """Embeds rows, the picture's patches in their slots (spec gsva a.7).
 
     Args:
-        params: of the language model.
+        params: parameters of the language model.
         ids: int32 ``[B, T]``.
         patches: projected patches ``[B, P, D]``; their dtype is that of the result.
 
@@ -68,7 +68,7 @@ def read(
 
     Args:
         config: sizes of the language model.
-        params: of the language model.
+        params: parameters of the language model.
         ids, positions, branch: int32 ``[B, T]``.
         patches: projected patches ``[B, P, D]``.
         **options: cache and dropout, see `llama.Decoder`.

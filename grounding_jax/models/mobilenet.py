@@ -31,9 +31,9 @@ class MobileNetConfig:
     """Sizes and convention of a MobileNetV2; the sizes default to those of width 1.0.
 
     Attributes:
-        same_padding: where strided convolutions pad: TensorFlow's SAME (an even side: only at the end), or one place
-            on both sides.
-        eps: of the batch norms.
+        same_padding: padding of strided convolutions: True is TensorFlow's SAME (an even side: only at the end), False
+            one place on both sides.
+        eps: epsilon of the batch norms.
         stem: C of the first convolution.
         widths: C of each group of blocks.
         head: C of the last convolution, which only the stand-alone form has.
@@ -87,7 +87,7 @@ class ConvNorm(nn.Module):
         size: side of the kernel, 1 or 3.
         stride: in both directions.
         depthwise: every channel by itself.
-        activate: whether there is the ReLU6.
+        activate: True if the ReLU6 follows.
     """
 
     config: MobileNetConfig

@@ -13,7 +13,7 @@ class MultiHeadAttention(nn.Module):
     """Queries of one set look at keys and values of another.
 
     Attributes:
-        width: of queries, keys and values, all heads together.
+        width: width of queries, keys and values, all heads together.
         heads: N.
     """
 

@@ -98,7 +98,7 @@ def relative_rows(window: int, side: int) -> np.ndarray:
 
     Args:
         window: the side that the table was made for: it has a row for each distance, (2 window - 1)^2.
-        side: of the window in use, at most ``window``.
+        side: side of the window in use, at most ``window``.
 
     Returns:
         int ``[T, T]`` with T = side * side: the row for a query and a key.
@@ -162,7 +162,7 @@ class Block(nn.Module):
     Attributes:
         config: sizes.
         heads: N of the stage.
-        side: of the windows: ``config.window`` or that of a smaller map.
+        side: side of the windows: ``config.window`` or that of a smaller map.
     """
 
     config: SwinConfig

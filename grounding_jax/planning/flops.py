@@ -33,8 +33,8 @@ def attention_macs(queries: int, keys: int, width: int, inner: int | None = None
 
     Args:
         queries, keys: numbers of tokens.
-        width: of the tokens.
-        inner: of all heads together, that of the tokens unless given.
+        width: width of the tokens.
+        inner: width of all heads together, that of the tokens unless given.
     """
     inner = inner or width
     return 2 * (queries + keys) * width * inner + 2 * queries * keys * inner
@@ -125,7 +125,7 @@ def transformer_decoder_flops(config: Mask2FormerConfig, side: int, every_layer:
 
     Args:
         config: sizes.
-        side: of the picture in pixels.
+        side: side of the picture in pixels.
         every_layer: masks at stride 4 before the first layer and after every one, as training needs them; the release
             makes them for an answer too and resizes them, to know where the queries may look. Otherwise the last
             alone, and those before at the size of the map that is looked at.
@@ -148,7 +148,7 @@ def counted_by_xla(function: Callable, *shapes: Any) -> float:
     sizes take seconds. The program is that of an accelerator: on a CPU our attention has loops of its own.
 
     Args:
-        function: of arrays, not jitted.
+        function: a function of arrays, not jitted.
         shapes: its arguments as `jax.ShapeDtypeStruct`, or trees of those.
     """
     leaves, tree = jax.tree.flatten(shapes)

@@ -34,8 +34,8 @@ class PointGrid:
         batch: points that are answered at a time, three masks each.
         min_iou: the predicted IoU must be above it.
         min_stability: the stability must be at least that.
-        offset: how far the threshold of logits, 0, is moved up and down to see how stable a mask is.
-        max_box_iou: of masks whose boxes overlap by more than that, only the best one is kept.
+        offset: distance by which the threshold of logits, 0, is moved up and down to see how stable a mask is.
+        max_box_iou: IoU of boxes above which only the best of two masks is kept.
     """
 
     side: int = 32
@@ -55,10 +55,10 @@ def segment_everything(
 
     Args:
         config: sizes.
-        params: of the SAM, whole.
+        params: all parameters of the SAM.
         image: uint8 [H, W, 3].
-        grid: where it is asked and what is kept.
-        dtype: of the computation.
+        grid: points to ask at, and limits of what is kept.
+        dtype: dtype of the computation.
 
     Returns:
         Proposals whose scores are predicted IoUs; left out are masks that are "poor", "unstable" or "repeated".

@@ -102,7 +102,7 @@ def global_batch(
     """The rows that this process loaded, as arrays of the whole batch that span all processes.
 
     Args:
-        mesh: where to.
+        mesh: mesh that the arrays go to.
         batch_size: B.
         rows: their numbers, from `local_rows`.
         local: arrays ``[len(rows), ...]``.

@@ -29,8 +29,8 @@ def place(params: dict, rules: Sequence[Rule], dtype=None, mesh: MeshShape | Non
     Args:
         params: nested dicts of arrays; the vocabulary grows until it divides over the mesh.
         rules: its sharding table.
-        dtype: of the result, or its name; by default float32 on CPU and bfloat16 elsewhere.
-        mesh: how the devices of this process are laid out; None takes one.
+        dtype: dtype of the result, or its name; by default float32 on CPU and bfloat16 elsewhere.
+        mesh: layout of this process's devices; None takes one.
 
     Raises:
         ValueError: the mesh does not fit the devices or the model.

@@ -27,8 +27,8 @@ def batches(
     Args:
         examples: for instance those of a task.
         batch_size: B.
-        numbers: of the batches, one after the other.
-        mesh: where to.
+        numbers: numbers of the batches, one after the other.
+        mesh: mesh that the arrays go to.
         options: threads, and the share of damaged records that is allowed.
 
     Raises:

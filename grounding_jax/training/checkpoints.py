@@ -107,10 +107,10 @@ def restore(manager: ocp.CheckpointManager, run: epath.Path, like: State, step: 
     A damaged checkpoint is reported, put aside, and the one before is taken.
 
     Args:
-        manager: of the run.
+        manager: checkpoint manager of the run.
         run: the run folder.
         like: shapes, dtypes and shardings that the state is to have: the mesh may differ from the one that saved it.
-        step: which one; the newest by default.
+        step: step of the checkpoint; the newest by default.
 
     Raises:
         ValueError: there are checkpoints, but all are damaged, or that of the step is.

@@ -41,7 +41,7 @@ class Log:
         steps: updates in all.
         start: updates made before.
         batch_size: examples an update.
-        work: of an example.
+        work: the work of an example.
     """
 
     def __init__(self, run: epath.Path, steps: int, start: int, batch_size: int, work: Work):

@@ -53,7 +53,7 @@ class Run(NamedTuple):
     Attributes:
         mesh: the devices.
         optimizer: made of the options.
-        shardings: of the state.
+        shardings: shardings of the state.
         state: the newest saved one, or a fresh one.
         frozen: parameters that are not trained.
         manager: of the checkpoints.
@@ -101,11 +101,11 @@ def train(
     """Trains a task, continuing from the newest checkpoint of its run folder if there is one.
 
     Args:
-        task: what is trained.
+        task: the task to train.
         options: how.
         run: folder of the run: ``checkpoints``, ``log.jsonl``, ``tensorboard``, ``bad_steps.jsonl``, ``run.json``.
         init: parameters, as nested dicts of arrays, laid over those of ``task.init``: where the run starts from.
-        origin: what tells this run from others besides the options, such as where ``init`` comes from.
+        origin: facts that tell this run from others besides the options, such as where ``init`` comes from.
 
     Returns:
         The whole parameter tree after the last step, trained and frozen, as sharded arrays.

@@ -20,7 +20,7 @@ class State(NamedTuple):
         params: trained parameters, float32.
         opt_state: the optimizer's.
         skipped: updates skipped because the loss or the gradient was not finite.
-        bad_in_a_row: how many of the last updates were.
+        bad_in_a_row: length of the run of such updates up to now.
     """
 
     step: jax.Array

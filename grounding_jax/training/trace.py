@@ -16,9 +16,9 @@ def tracing(folder: epath.Path, start: int, updates: int) -> Iterator[Callable[[
     """Gives the function that is told before each update which one it is, and traces some of them.
 
     Args:
-        folder: where to.
+        folder: folder for the results.
         start: updates made before this call.
-        updates: how many are traced; 0 for none.
+        updates: number of updates to trace; 0 for none.
     """
     running = False
 

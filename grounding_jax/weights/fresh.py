@@ -33,7 +33,7 @@ def resized_vocabulary(
     """Embedding and head for another vocabulary, and what was done, in words.
 
     Args:
-        leaves: of the whole model, or at least of its language model.
+        leaves: leaves of the whole model, or at least of its language model.
         rows: for each token the old id; -1, or one that the leaves have no row for, makes a new row.
         draw: makes new rows; they get the dtype of the old ones.
         how: says that in words.

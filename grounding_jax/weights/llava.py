@@ -36,7 +36,7 @@ def original(projector: str, lora: bool = False) -> Table:
 
     Args:
         projector: kind, see `models.llava.projector`.
-        lora: whether there are adapters beside q and v.
+        lora: True if there are adapters beside q and v.
     """
     if projector == "linear":
         rules = layer(PROJECTOR, "projector")

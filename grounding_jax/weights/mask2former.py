@@ -85,8 +85,8 @@ def read(
 
     Args:
         layout: "Mask2Former" or "Mask2Former-hf", see `layouts.open_layout`.
-        tensors: of the checkpoint.
-        path: of the file or folder; a config.json in it tells the heads.
+        tensors: tensors of the checkpoint.
+        path: file or folder; a config.json in it tells the heads.
         **sizes: fields of `Mask2FormerConfig` that win.
 
     Raises:

@@ -86,7 +86,8 @@ def transformers(prefix: str = "", *, detection: bool = True) -> Table:
     """Hugging Face's names against our `mobilenet` tree.
 
     Args:
-        prefix: of the torch names: "mobilenet_v2." in files of classifiers and segmenters, whose heads are ignored.
+        prefix: prefix of the torch names: "mobilenet_v2." in files of classifiers and segmenters, whose heads are
+            ignored.
         detection: leave out the last convolution, which only the stand-alone form has.
     """
     rules = _named_unit("conv_stem.first_conv", "stem", CONV)

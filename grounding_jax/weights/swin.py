@@ -71,9 +71,9 @@ def original(prefix: str = "", *, detection: bool = True, stages: int = 4) -> Ta
     """The names of the releases against our `swin` tree.
 
     Args:
-        prefix: of the torch names: "backbone." in Mask2Former's files; none in files of a backbone alone.
+        prefix: prefix of the torch names: "backbone." in Mask2Former's files; none in files of a backbone alone.
         detection: a norm for every stage (detectron2) or one at the end (`swin_tiny_patch4_window7_224.pth`).
-        stages: how many there are.
+        stages: number of stages.
     """
     rules = [*layer("patch_embed.proj", "patch_embed", PATCH), *norm("patch_embed.norm", "patch_norm")]
     for i in range(stages):
@@ -99,10 +99,10 @@ def transformers(prefix: str = "", *, detection: bool = True, stages: int = 4) -
     """The names of Hugging Face's files (which are not those in memory) against our `swin` tree.
 
     Args:
-        prefix: of the torch names: "model.pixel_level_module.encoder." in Mask2Former's files, "swin." in those of
-            classifiers, whose heads are ignored.
+        prefix: prefix of the torch names: "model.pixel_level_module.encoder." in Mask2Former's files, "swin." in those
+            of classifiers, whose heads are ignored.
         detection: a norm for every stage (SwinBackbone) or one at the end (SwinModel).
-        stages: how many there are.
+        stages: number of stages.
     """
     rules = [
         *layer("embeddings.patch_embeddings.projection", "patch_embed", PATCH),

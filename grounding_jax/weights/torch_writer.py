@@ -30,8 +30,8 @@ def write_torch_archive(
     """Writes `tensors` to an open binary file.
 
     Args:
-        file: where to.
-        name: of the folder inside the zip.
+        file: file to write.
+        name: name of the folder inside the zip.
         tensors: by name.
         bytes_of: gives the bytes of a tensor in C order, in parts.
     """

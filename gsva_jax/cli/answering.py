@@ -45,11 +45,11 @@ class Segment:
 
     Attributes:
         source: a picture, a folder of pictures, or a jsonl file.
-        expressions: what to look for; none for a jsonl file, which has its own.
+        expressions: phrases for the things to look for; none for a jsonl file, which has its own.
         out: folder for the results; made if missing. Earlier results of the same names are replaced.
         checkpoint: a model folder, or the name of a shipped model.
         threshold: reject expressions whose score, from 0 to 1, is lower; 0 never rejects.
-        dtype: of the weights and the computation; by default float32 on CPU and bfloat16 elsewhere.
+        dtype: floating-point type of the weights and the computation; by default float32 on CPU and bfloat16 elsewhere.
     """
 
     source: Annotated[Positional[str], arg(metavar="IMAGE|FOLDER|JSONL")]
@@ -134,14 +134,14 @@ class Ask:
       gsva ask picture.jpg "Which of these can fly? Please output segmentation masks." --checkpoint CKPT --out results
 
     Attributes:
-        picture: what the question is about.
+        picture: the picture that the question is about.
         question: in your own words.
         out: folder for the results; made if missing. Earlier results are replaced.
         checkpoint: a model folder, or the name of a shipped model.
         max_new: the most tokens to write.
         temperature: 0 for the most likely answer; the higher, the freer.
-        seed: of an answer at a temperature above 0.
-        dtype: of the weights and the computation; by default float32 on CPU and bfloat16 elsewhere.
+        seed: random seed of an answer at a temperature above 0.
+        dtype: floating-point type of the weights and the computation; by default float32 on CPU and bfloat16 elsewhere.
     """
 
     picture: Annotated[Positional[str], arg(metavar="IMAGE")]

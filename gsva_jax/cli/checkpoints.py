@@ -38,14 +38,14 @@ class Import:
 
     Attributes:
         weights: for official and lisa, the checkpoint; for llava-delta, BASE and DELTA.
-        format: what it is read from.
+        format: kind of the files that it is read from.
         out: the new model folder.
         language_model: LLaVA's folder: tokenizer and config.json; for llava, also the weights.
         vision_tower: CLIP's folder; for official, which has these weights itself, only its config.json is read.
         sam: SAM's sam_vit_*.pth.
         sizes: a JSON file with what shapes can't tell: heads, window, eps, image sizes, LoRA alpha ...
         template: conversation template: llava_v1 (the default), llava_llama_2 or plain.
-        seed: of everything that is new in a new GSVA; 0 by default.
+        seed: random seed of the weights that are new in a new GSVA; 0 by default.
     """
 
     weights: Annotated[Positional[tuple[str, ...]], optional("WEIGHTS|BASE DELTA")] = ()

@@ -23,7 +23,7 @@ class Scenes:
 
     Attributes:
         out: folder for the data; other splits that are there stay.
-        num: how many scenes.
+        num: number of scenes.
         seed: a seed gives the same scenes everywhere.
         split: splits differ in backgrounds and cut-outs.
         size: side of the pictures in pixels.

@@ -31,17 +31,17 @@ class Evaluate(OnMesh):
     Attributes:
         data: the folder that holds refer_seg/, reason_seg/ or ade20k/.
         dataset: dataset, whose division into splits, and split; ReasonSeg and ade20k have only dataset and split.
-        protocol: how the model is asked; never compare numbers of different ones.
+        protocol: way to ask the model; never compare numbers of different ones.
         checkpoint: a model folder, or the name of a shipped model.
         json: file for the numbers, all fractions.
         predictions: file for every single prediction, one line of JSON each.
         markdown: file for a table with published numbers beside ours, in percent.
         gallery: file for a page (HTML) that shows the best, the worst and some other pictures.
-        question: how the official protocol asks for several expressions: with "What are", the published numbers' form,
-            "Where are", "Show me" or "Outline".
+        question: wording of the official protocol's question about several expressions: "What are", as for the
+            published numbers, "Where are", "Show me" or "Outline".
         batch_size: pictures at once; the numbers do not depend on it.
         blind: show a grey picture instead: what the text alone gives away.
-        dtype: of the weights and the computation; by default float32 on CPU and bfloat16 elsewhere.
+        dtype: floating-point type of the weights and the computation; by default float32 on CPU and bfloat16 elsewhere.
     """
 
     data: Annotated[str, arg(metavar="ROOT")]

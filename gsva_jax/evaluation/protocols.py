@@ -96,7 +96,7 @@ class Request(NamedTuple):
         record: the picture.
         texts: its conversations, or what begins them if the model is to write.
         num_targets: n.
-        too_long: whether a text is longer than what the model was trained for.
+        too_long: True if a text is longer than what the model was trained for.
         shape: pictures of one shape can be answered in one batch without much padding.
     """
 
@@ -117,7 +117,7 @@ class Prediction:
         missing: bool ``[n]``: the answer ended before this expression.
         scores: float ``[n]``, probability of [SEG] against [REJ].
         surplus: number of [SEG] and [REJ] beyond the last expression.
-        text: what the model wrote, if it did.
+        text: text that the model wrote, if it did.
     """
 
     masks: np.ndarray
@@ -170,7 +170,7 @@ def predict(
         protocol: that of the requests.
         requests: of `prepare`.
         pictures: uint8 ``[H, W, 3]``, of the sizes in the requests' records.
-        with_absent: whether the dataset has absent targets; the release evaluates those datasets in another way
+        with_absent: True if the dataset has absent targets; the release evaluates those datasets in another way
             (spec gsva a.11, f).
     """
     image, patches = gsva.see(pictures)
@@ -184,7 +184,7 @@ def teacher_force(gsva: Gsva, row: Row, patches: jax.Array, second_pass: bool) -
         gsva: the model.
         row: a batch of rows whose answers have the right tokens.
         patches: see `Gsva.see`.
-        second_pass: whether the states come from reading again with [SEG] in the place of every [REJ]. Only what
+        second_pass: True if the states come from reading again with [SEG] in the place of every [REJ]. Only what
             stands behind the first of these is read again, and nothing where there is none.
     """
     reading = gsva.read(row, patches)

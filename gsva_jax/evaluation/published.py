@@ -45,7 +45,7 @@ def markdown_table(report: Report) -> str:
     """Our metrics, and beside them what was published on that dataset, asked in the same way.
 
     Args:
-        report: what `evaluate` returns.
+        report: the report that `evaluate` returns.
 
     Returns:
         A heading and a table in Markdown, see `comparison`.

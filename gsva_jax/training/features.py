@@ -40,8 +40,8 @@ class FeatureFiles:
     """Where the features of pictures are.
 
     Attributes:
-        folder: of all of them, local or shared by all hosts.
-        digest: of the model whose SAM they are from.
+        folder: folder of all of them, local or shared by all hosts.
+        digest: digest of the model whose SAM they are from.
         dtype: "bfloat16" or "float32".
     """
 
@@ -79,7 +79,7 @@ def fill(files: FeatureFiles, config: GsvaConfig, params: dict, mesh: Mesh, pict
     """Computes what is missing, on all devices of all hosts.
 
     Args:
-        files: where to.
+        files: files to fill.
         config: sizes.
         params: the tree of the model, on the mesh.
         mesh: the devices.

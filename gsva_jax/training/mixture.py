@@ -54,12 +54,12 @@ class Mixture:
         root: the folder of all datasets, see docs/data.md.
         model: sizes.
         tokenizer: the vocabulary; one without [REJ] (LISA) has a conversation for each target.
-        families: what is mixed. With a single dataset, an epoch walks over all its images once.
+        families: kinds of datasets to mix. With a single dataset, an epoch walks over all its images once.
         max_targets: M, the most targets of a picture; the paper has 5.
         length: T, slots of a row.
         canvas: side of the masks; those of a picture that is larger are made to fit.
         negative_share: see `samplers.sample_classes`.
-        features: where SAM's features of the pictures are, if they are not computed in every step.
+        features: files of SAM's features of the pictures, if they are not computed in every step.
     """
 
     root: str

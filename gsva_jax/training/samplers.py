@@ -90,7 +90,7 @@ def sample_classes(
 
     Args:
         record: the image.
-        rng: of the example.
+        rng: random generator of the example.
         max_targets: the most that are drawn.
         classes: names that are not in the picture unless it has them; none, and nothing is replaced.
         negative_share: the probability; the release has 0, where [REJ] is learned from gRefCOCO alone.

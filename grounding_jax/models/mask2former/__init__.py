@@ -37,7 +37,8 @@ def decode_pixels(
     Args:
         config: sizes.
         params: as made by `init`.
-        maps: of a backbone at strides 4, 8, 16, 32, each ``[B, h, w, channels]``. The release computes in float32 here.
+        maps: a backbone's maps at strides 4, 8, 16, 32, each ``[B, h, w, channels]``. The release computes in float32
+            here.
 
     Returns:
         ``(mask_features, scales)``: features of pixels ``[B, h, w, D]`` at stride 4, and three maps ``[B, h, w, D]``

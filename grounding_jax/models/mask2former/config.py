@@ -13,12 +13,12 @@ class Mask2FormerConfig:
 
     Attributes:
         classes: C, without the one for "no object" that comes last.
-        channels: of the backbone's maps at strides 4, 8, 16, 32.
+        channels: channels of the backbone's maps at strides 4, 8, 16, 32.
         queries: Q.
         width: D of both decoders.
         heads: N of all attentions.
         points: that a head of the deformable attention samples on each of the three coarser maps.
-        encoder_layers: of the encoder inside the pixel decoder.
+        encoder_layers: number of layers of the encoder inside the pixel decoder.
         encoder_hidden: F of its MLPs.
         decoder_layers: L of the transformer decoder.
         decoder_hidden: F of its MLPs.

@@ -21,7 +21,7 @@ def sample(values: jax.Array, locations: jax.Array, weights: jax.Array, sizes: S
         values: ``[B, S, N, K]``, the maps one after the other.
         locations: ``[B, T, N, levels, points, 2]``, x and y in pixels of the level; 0 is the middle of the first pixel.
         weights: ``[B, T, N, levels, points]``.
-        sizes: of the maps.
+        sizes: sizes of the maps.
 
     Returns:
         ``[B, T, N, K]``.

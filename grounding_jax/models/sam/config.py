@@ -18,7 +18,7 @@ class SamConfig:
         patch_size: side of a patch in pixels.
         hidden: F of the encoder's MLPs, 4 D unless given.
         window: side of an attention window in patches.
-        eps: of the encoder's layer norms and every LayerNorm2d; the decoder's transformer uses 1e-5.
+        eps: epsilon of the encoder's layer norms and every LayerNorm2d; the decoder's transformer uses 1e-5.
         prompt_width: C, width of prompts and image embedding.
         mask_channels: hidden channels of the prompt encoder's mask branch are mask_channels / 4 and mask_channels.
         decoder_layers: blocks of the two-way transformer.
