@@ -13,7 +13,6 @@ from gella_jax import prompts
 from gella_jax.data import Drawn, draw, picture_arrays
 from gella_jax.passes import find, match, pair, read_nouns, see
 from grounding_jax.data.entity_masks import Entities
-from grounding_jax.inference.finite import finite
 from grounding_jax.language.answers import read_answer
 from grounding_jax.language.batching import SLOTS, TARGETS, bucket, doubling, filled
 from grounding_jax.language.conversation import defuse
@@ -179,12 +178,12 @@ class Branches(Loaded):
         M = bucket(max(len(answer.nouns) for answer in answers), TARGETS)
         states = [jnp.pad(answer.states, ((0, M - len(answer.nouns)), (0, 0))) for answer in answers]
         states = self.split(jnp.stack(filled(states, self.batcher.multiple)))
-        by_query = finite(np.asarray(pair(self.config, self.params, states, segmented.prediction.queries)))
+        by_query = np.asarray(pair(self.config, self.params, states, segmented.prediction.queries))
         return [one[: len(answer.nouns)] for one, answer in zip(by_query, answers, strict=False)]
 
     def full_size(self, segmented: Segmented, b: int, size: tuple[int, int]) -> Callable[[int], np.ndarray]:
         """A function from a query to its mask logits at the size of the picture, float32 ``[H, W]``."""
-        low = finite(np.asarray(segmented.prediction.mask_logits[b]))
+        low = np.asarray(segmented.prediction.mask_logits[b])
         matrices = self.matrices(segmented, size)
         return lambda query: resize_masks(low[query], *matrices)
 

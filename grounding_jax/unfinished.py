@@ -18,6 +18,9 @@ from etils import epath
 from rich.console import Console
 from rich.progress import Progress
 
+from grounding_jax.files import records
+from grounding_jax.files.text import read_text
+from grounding_jax.files.writing import write_text
 from grounding_jax.sharding.hosts import wait_for_all
 from grounding_jax.terminal import COUNTED
 
@@ -135,14 +138,14 @@ class Unfinished:
         """Writes the files that are asked for, on the first process, and deletes its own when all have read them."""
         for place, text in texts.items():
             if place and self.is_first:
-                epath.Path(place).write_text(text())
+                write_text(place, text())
         wait_for_all("every process has read the parts of the evaluation")
         if self.is_first:
             for file in self._files:
                 file.unlink()
 
     def _resume(self) -> dict[int, dict]:
-        text = self._own_file.read_text() if self._own_file.exists() else ""
+        text = read_text(self._own_file) if self._own_file.exists() else ""
         complete = text[: text.rfind("\n") + 1]  # it may have been interrupted in the middle of a line
         if not complete:
             self._own_file.parent.mkdir(parents=True, exist_ok=True)
@@ -153,14 +156,14 @@ class Unfinished:
 
     def _read(self, file: epath.Path) -> dict[int, dict]:
         """What a file has, by the numbers of the pictures."""
-        before, *lines = map(json.loads, file.read_text().splitlines())
+        (_, before), *lines = records.read_lines(file, dict[str, Any], '{"index": 0}')
         for key, value in self._identity.items():
             if before.get(key) != value:
                 raise ValueError(
                     f"{file} is from an unfinished evaluation with {key} {before.get(key)!r}, this one has {value!r}: "
                     "finish that one first, or delete the file"
                 )
-        return {line["index"]: line for line in lines}
+        return {line["index"]: line for _, line in lines}
 
 
 def fingerprint(sizes: str, dtype, params: dict) -> str:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import json
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -14,6 +13,8 @@ import tyro
 from etils import epath
 
 import grounding_jax
+from grounding_jax.files import records
+from grounding_jax.files.text import read_text
 from grounding_jax.language import tokenizer as tokenizers
 from grounding_jax.sharding import hosts
 from grounding_jax.sharding.mesh import MeshShape
@@ -128,8 +129,8 @@ def run(
         "recipe": checkpoints.identity_of(experiment.task, MAY_CHANGE) if isinstance(experiment.task, Recipe) else {},
     }
     place.mkdir(parents=True, exist_ok=True)
-    (place / CONFIG_COPY).write_text(find_config(config).read_text())
-    params = train(task, experiment.options, place, before, json.loads(json.dumps(origin)))
+    (place / CONFIG_COPY).write_text(read_text(find_config(config)))
+    params = train(task, experiment.options, place, before, records.decode(records.to_json(origin), Any, "origin"))
     save_model(task, params, result, experiment.result_dtype)
     return result
 
@@ -174,7 +175,7 @@ def task_of(experiment: Experiment, starts: Sequence[epath.Path]) -> Task:
         return experiment.task
     if not starts:
         raise ValueError(f"{experiment.name} starts from a model: make one with `gsva import` and give it with --init")
-    model = GsvaConfig.from_json((starts[-1] / folder.CONFIG_FILE).read_text())
+    model = GsvaConfig.from_json(read_text(starts[-1] / folder.CONFIG_FILE))
     return experiment.task.task(model, tokenizers.load(starts[-1]), folder.digest(starts[-1]))
 
 

@@ -19,8 +19,9 @@ from etils import epath
 from jax.sharding import Mesh
 from rich.progress import Progress
 
+from grounding_jax.files.arrays import read_array, write_array
 from grounding_jax.files.pictures import open_picture
-from grounding_jax.files.regular import File, PackedFile, read_bytes
+from grounding_jax.files.regular import File, read_bytes
 from grounding_jax.models.picture_resize import sam_input
 from grounding_jax.sharding.hosts import is_first, wait_for_all
 from grounding_jax.sharding.mesh import global_batch, local_rows
@@ -48,8 +49,7 @@ class FeatureFiles:
 
     def place(self, picture: File) -> epath.Path:
         """The file of a picture; there need not be one."""
-        data = picture.data if isinstance(picture, PackedFile) else read_bytes(picture)
-        name = hashlib.sha256(data).hexdigest()
+        name = hashlib.sha256(read_bytes(picture)).hexdigest()
         return epath.Path(self.folder) / f"{self.digest}-{self.dtype}" / name[:2] / f"{name}.npy"
 
     def read(self, picture: File) -> np.ndarray:
@@ -61,16 +61,12 @@ class FeatureFiles:
         file = self.place(picture)
         if not file.exists():
             raise FileNotFoundError(f"{picture} has no features in {file.parent.parent}")
-        with file.open("rb") as data:
-            return np.load(data).view(np.dtype(getattr(ml_dtypes, self.dtype, np.float32)))
+        return read_array(file).view(np.dtype(getattr(ml_dtypes, self.dtype, np.float32)))
 
     def write(self, file: epath.Path, features: np.ndarray) -> None:
         """Writes a file at once: readers see none or all of it."""
         file.parent.mkdir(parents=True, exist_ok=True)
-        scratch = file.parent / f"{file.name}.{jax.process_index()}"
-        with scratch.open("wb") as data:
-            np.save(data, features.view(_BITS[self.dtype]))
-        scratch.replace(file)
+        write_array(file, features.view(_BITS[self.dtype]))
 
 
 def fill(files: FeatureFiles, config: GsvaConfig, params: dict, mesh: Mesh, pictures: Sequence[File]) -> int:

@@ -18,7 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from grounding_jax.inference.finite import finite
 from grounding_jax.language.answers import Answer as ReadAnswer
 from grounding_jax.language.answers import phrases, read_answer
 from grounding_jax.language.batching import TARGETS, bucket, filled
@@ -300,14 +299,12 @@ class Gsva(Loaded):
 
     def score(self, logits: jax.Array) -> np.ndarray:
         """`model.seg_probability` on the host."""
-        return finite(np.asarray(model.seg_probability(self.tokenizer, logits)))
+        return np.asarray(model.seg_probability(self.tokenizer, logits))
 
     def full_size(self, low: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """Mask logits at the size of the picture: ``[..., l, l] -> float32 [..., H, W]``."""
         sam = self.config.sam
-        return resize_masks(
-            finite(low), *mask_matrices(sam.low_res, sam.image_size, resized_size(size, sam.image_size), size)
-        )
+        return resize_masks(low, *mask_matrices(sam.low_res, sam.image_size, resized_size(size, sam.image_size), size))
 
 
 def _targets(

@@ -10,11 +10,13 @@ import dataclasses
 import json
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from grounding_jax.files import records
 from grounding_jax.sharding.hosts import is_first, wait_for_all
 from grounding_jax.training.options import TrainOptions
 from grounding_jax.training.run_folder import BROKEN, CHECKPOINTS, IDENTITY_FILE
@@ -176,10 +178,12 @@ def read_identity(run: epath.Path) -> dict:
     file = run / IDENTITY_FILE
     if not file.exists():
         raise FileNotFoundError(f"{run}: is no run folder: it has no {IDENTITY_FILE}")
-    return json.loads(file.read_text())
+    return records.read(file, dict[str, Any])
 
 
 def identity_of(options: object, exempt: tuple[str, ...]) -> dict:
     """The fields of a dataclass as a flat dict for `claim`, without those that two calls may change."""
     fields = dataclasses.asdict(options)
-    return {name: json.loads(json.dumps(value)) for name, value in fields.items() if name not in exempt}
+    return {
+        name: records.decode(records.to_json(value), Any, name) for name, value in fields.items() if name not in exempt
+    }

@@ -11,6 +11,7 @@ import numpy as np
 from etils import epath
 from flax import traverse_util
 
+from grounding_jax.files.regular import open_regular
 from grounding_jax.weights.readers import open_weights, read_json
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor, from_array
 from grounding_jax.weights.writers import Progress, write_safetensors
@@ -92,7 +93,7 @@ def digest(folder: epath.PathLike) -> str:
     files = sorted(file for file in folder.iterdir() if file.suffix in (".json", ".safetensors"))
     for file in files:
         result.update(f"{file.name} {file.stat().length}".encode())
-        with file.open("rb") as data:
+        with open_regular(file) as data:
             result.update(data.read(_DIGESTED))
             data.seek(-min(_DIGESTED, file.stat().length), os.SEEK_END)
             result.update(data.read())

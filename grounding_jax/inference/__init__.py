@@ -1,1 +1,0 @@
-"""A model in memory that is asked about pictures."""
