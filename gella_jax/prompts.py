@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from etils import epath
 
 from grounding_jax.data.narratives import Span
+from grounding_jax.files.text import read_lines
 from grounding_jax.language.conversation import PICTURE_LINE, Template, defuse, one_line
 from grounding_jax.language.tokenizer import EOS_TEXT, SEG_TEXT
 
@@ -38,7 +39,7 @@ TEMPLATES = {
 
 def _paraphrases(task: str) -> tuple[str, ...]:
     """Our own wordings of a task's question, one a line."""
-    return tuple((ASSETS / f"{task}.txt").read_text().splitlines())
+    return tuple(line for _, line in read_lines(ASSETS / f"{task}.txt"))
 
 
 # All are for training. The first of each is asked in evaluation, and the paper's come before ours.

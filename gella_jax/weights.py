@@ -27,6 +27,7 @@ from gella_jax.config import GellaConfig
 from gella_jax.prompts import TEMPLATES
 from gella_jax.resoblend import ResoBlendConfig
 from gella_jax.sizes import KEYS, UNTOLD
+from grounding_jax.files.text import read_text
 from grounding_jax.language import tokenizer as tokenizers
 from grounding_jax.language.tokenizer import Tokenizer
 from grounding_jax.models.mobilenet import MobileNetConfig
@@ -316,4 +317,4 @@ def _new_config(
 
 
 def _read_config(checkpoint: epath.PathLike) -> GellaConfig:
-    return GellaConfig.from_json((epath.Path(checkpoint) / folder.CONFIG_FILE).read_text())
+    return GellaConfig.from_json(read_text(epath.Path(checkpoint) / folder.CONFIG_FILE))

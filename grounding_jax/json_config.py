@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import typing
 from typing import Any, TypeVar
+
+from grounding_jax.files import records
 
 T = TypeVar("T")
 
 
 def to_json(config: Any) -> str:
     """A dataclass as text."""
-    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+    return records.to_json(dataclasses.asdict(config), indent=2) + "\n"
 
 
 def from_json(cls: type[T], text: str) -> T:
@@ -21,7 +22,7 @@ def from_json(cls: type[T], text: str) -> T:
     Raises:
         ValueError: names the keys that are unknown or missing.
     """
-    return _build(cls, json.loads(text), "config.json")
+    return _build(cls, records.decode(text, dict[str, Any], "config.json"), "config.json")
 
 
 def _build(cls: type[T], values: dict, where: str) -> T:

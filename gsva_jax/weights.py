@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from grounding_jax.files.text import read_text
 from grounding_jax.language import tokenizer as tokenizers
 from grounding_jax.language.tokenizer import REJ_TEXT, TOKENS, Tokenizer
 from grounding_jax.weights import clip, folder, fresh, llama, llava, sam
@@ -312,7 +313,7 @@ def _checkpoint(
 
 
 def _read_config(checkpoint: epath.PathLike) -> GsvaConfig:
-    return GsvaConfig.from_json((epath.Path(checkpoint) / folder.CONFIG_FILE).read_text())
+    return GsvaConfig.from_json(read_text(epath.Path(checkpoint) / folder.CONFIG_FILE))
 
 
 def _public_config(config: GsvaConfig, frozen: Tokenizer, dtype: np.dtype) -> dict[str, Any]:

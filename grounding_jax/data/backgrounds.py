@@ -10,6 +10,7 @@ from etils import epath
 from PIL import Image
 
 from grounding_jax.data import cutouts
+from grounding_jax.files.pictures import opened
 
 SPLITS = ("train", "val", "test")
 
@@ -66,8 +67,8 @@ def load_photograph(file: str) -> Image.Image:
         scratch = kept.parent / f"{os.getpid()}-{file}"
         installed.copy(scratch, overwrite=True)
         scratch.replace(kept)  # at once: other workers may be reading
-    picture = Image.open(kept)
-    return picture if picture.mode == "L" else picture.convert("RGB")
+    with opened(kept, "photograph") as picture:
+        return picture.convert("L" if picture.mode == "L" else "RGB")
 
 
 @functools.cache

@@ -11,6 +11,8 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
+from grounding_jax.files.pictures import opened
+
 PACKAGE = "@lobehub/fluent-emoji-3d"
 VERSION = "1.1.0"
 CACHE_VARIABLE = "GROUNDING_JAX_CACHE"
@@ -139,7 +141,8 @@ def _npm_pack(scratch: str) -> epath.Path:
 @functools.cache
 def _rungs(kind: int) -> tuple[Image.Image, ...]:
     """One kind at every side of `_LADDER`, premultiplied by its alpha, each with a transparent border."""
-    picture = Image.open(fetch_cutouts() / f"{KINDS[kind].code_point}.webp").convert("RGBA")
+    with opened(fetch_cutouts() / f"{KINDS[kind].code_point}.webp", "cut-out") as file:
+        picture = file.convert("RGBA")
     picture = picture.crop(picture.getchannel("A").getbbox()).convert("RGBa")
     rungs = []
     for side in _LADDER:

@@ -111,7 +111,9 @@ class _Reference(msgspec.Struct, frozen=True):
         return [number for number in (self.ann_id if isinstance(self.ann_id, list) else [self.ann_id]) if number != -1]
 
 
-class _Instances(msgspec.Struct, frozen=True):
+class InstancesFile(msgspec.Struct, frozen=True):
+    """What is read of instances.json."""
+
     images: list[coco.Image]
     annotations: list[coco.Instance]
 
@@ -174,7 +176,7 @@ class ReferSource:
 
     def _read_instances(self, ann_ids: set[int]) -> None:
         """Keeps what the split needs of instances.json, which may be hundreds of megabytes."""
-        instances = records.read(self._instances_file, _Instances)
+        instances = records.read(self._instances_file, InstancesFile)
         images = records.unique(instances.images, "image", self._instances_file)
         annotations = records.unique(instances.annotations, "annotation", self._instances_file)
         missing = [f"image {image_id}" for image_id in self._image_ids if image_id not in images]

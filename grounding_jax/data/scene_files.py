@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +13,8 @@ from PIL import Image
 from grounding_jax.data.backgrounds import SPLITS
 from grounding_jax.data.cutouts import KINDS
 from grounding_jax.data.scenes import MAX_OBJECTS, Scene, photo_scene, scene
+from grounding_jax.files import records
+from grounding_jax.files.writing import write_json
 from grounding_jax.terminal import tracked
 
 ANNOTATIONS = "refer_seg/grefcoco"
@@ -71,8 +72,8 @@ def write_scenes(out: str | os.PathLike, num: int, seed: int, split: str, size: 
     instances["images"].sort(key=lambda image: image["id"])
     instances["annotations"].sort(key=lambda annotation: annotation["id"])
     with _clear_errors(root):
-        _write_json(root / ANNOTATIONS / INSTANCES_FILE, instances)
-        _write_json(root / ANNOTATIONS / REFS_FILE, refs)
+        write_json(root / ANNOTATIONS / INSTANCES_FILE, instances)
+        write_json(root / ANNOTATIONS / REFS_FILE, refs)
         _remove_pictures(root / PICTURES, range(first_id + num, first_id + MAX_SCENES))
 
 
@@ -96,7 +97,7 @@ def write_photo_scene(out: str | os.PathLike, photograph: str, seed: int) -> Non
         root.mkdir(parents=True, exist_ok=True)
         (root / "photo_scene.jpg").write_bytes(_jpeg(composed.image))
         content = {"file_name": "photo_scene.jpg", "height": height, "width": width, "expressions": described}
-        _write_json(root / "photo_scene.json", content)
+        write_json(root / "photo_scene.json", content)
 
 
 def run_lengths(mask: np.ndarray) -> dict[str, list[int]]:
@@ -121,7 +122,8 @@ def _read_others(root: epath.Path, split: str) -> tuple[list[dict], dict[str, li
     if not refs_file.exists() and not instances_file.exists():
         return [], {"images": [], "annotations": [], "categories": _CATEGORIES}
     try:
-        refs, instances = json.loads(refs_file.read_text()), json.loads(instances_file.read_text())
+        refs = records.read(refs_file, list[dict[str, Any]])
+        instances = records.read(instances_file, dict[str, list[dict[str, Any]]])
         if instances["categories"] != _CATEGORIES:
             raise ValueError("other categories")
         others = [ref for ref in refs if ref["split"] != SPLIT_NAMES[split]]
@@ -203,10 +205,3 @@ def _references(composed: Scene, image: dict[str, Any], split: str) -> list[dict
         }
         references.append(reference)
     return references
-
-
-def _write_json(path: epath.Path, content: Any) -> None:
-    """Writes a file at once: a reader sees the old one or the new one."""
-    scratch = path.parent / (path.name + ".part")
-    scratch.write_text(json.dumps(content, separators=(",", ":")))
-    scratch.replace(path)

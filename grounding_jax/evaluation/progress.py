@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from etils import epath
 
+from grounding_jax.files import records
+from grounding_jax.files.text import read_text
+from grounding_jax.files.writing import write_text
 from grounding_jax.sharding.hosts import wait_for_all
 from grounding_jax.terminal import counting
 
@@ -95,14 +99,14 @@ class PartialResults:
     def finish(self, texts: Mapping[epath.PathLike, str]) -> None:
         """Writes files, and deletes those of what was under way once all processes have read them."""
         for place, text in texts.items():
-            epath.Path(place).write_text(text)
+            write_text(place, text)
         wait_for_all("every process has read the parts of the evaluation")
         if self.is_first:
             for file in self._files:
                 file.unlink()
 
     def _resume(self) -> dict[int, dict]:
-        text = self._own_file.read_text() if self._own_file.exists() else ""
+        text = read_text(self._own_file) if self._own_file.exists() else ""
         complete = text[: text.rfind("\n") + 1]  # it may have been interrupted in the middle of a line
         if not complete:
             self._own_file.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +117,7 @@ class PartialResults:
 
     def _read(self, file: epath.Path) -> dict[int, dict]:
         """What a file has, by the numbers of the pictures."""
-        before, *lines = map(json.loads, file.read_text().splitlines())
+        (_, before), *lines = records.read_lines(file, dict[str, Any], '{"index": 0}')
         for key, value in self._identity.items():
             if before.get(key) != value:
                 raise ValueError(

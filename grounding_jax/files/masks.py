@@ -1,6 +1,5 @@
 """Masks in every encoding that the public datasets use, to boolean arrays and back to COCO run lengths."""
 
-import math
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
@@ -130,12 +129,11 @@ def _check_polygon(polygon: list[float], size: tuple[int, int], where: str) -> N
     """Raises ValueError unless pycocotools can draw a polygon in little time and memory."""
     reach = _REACH * max(size)
     for place, number in enumerate(polygon):
-        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+        if isinstance(number, bool) or not isinstance(number, int | float) or number - number != 0:
             raise ValueError(f"number {place} of {where} must be finite, got {number!r}")
         if abs(number) > reach:
-            raise ValueError(
-                f"number {place} of {where} is {number:g}, far out of the picture of {size[1]} x {size[0]}"
-            )
+            shown = f"{min(max(number, -1e300), 1e300):g}"  # a whole number may be too long for a text
+            raise ValueError(f"number {place} of {where} is {shown}, far out of the picture of {size[1]} x {size[0]}")
     corners = np.reshape(polygon, (-1, 2))
     outline = np.abs(corners - np.roll(corners, 1, axis=0)).max(1).sum()
     if outline > _LONGEST_OUTLINE:
@@ -146,7 +144,7 @@ def _check_polygon(polygon: list[float], size: tuple[int, int], where: str) -> N
 
 def _compress(rle: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
     """One run-length dict, counts a list, a string or bytes -> the same with bytes; checks that they fit."""
-    if rle.get("size") is None or list(rle["size"]) != list(size):
+    if not isinstance(rle.get("size"), list | tuple) or list(rle["size"]) != list(size):
         raise ValueError(f"run lengths of size {rle.get('size')} do not fit a picture of {list(size)}")
     counts = rle.get("counts")
     if isinstance(counts, str):

@@ -14,11 +14,14 @@ import json
 import re
 import tempfile
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import tokenizers
 from etils import epath
 from tokenizers import Regex, normalizers, pre_tokenizers
 
+from grounding_jax.files import records, regular
+from grounding_jax.files.text import read_text
 from grounding_jax.models.llava import IMAGE_TOKEN
 
 IMAGE_TEXT = "<image>"
@@ -152,7 +155,7 @@ def load(folder: epath.PathLike) -> Tokenizer:
     path = epath.Path(folder) / FILE_NAME
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: a model folder holds the tokenizer that `import` froze")
-    return _from_json(path.read_text(), str(path))
+    return _from_json(read_text(path), str(path))
 
 
 def freeze(language_model: epath.PathLike, tokens: Sequence[str] = TOKENS) -> Tokenizer:
@@ -174,18 +177,18 @@ def freeze(language_model: epath.PathLike, tokens: Sequence[str] = TOKENS) -> To
     with tempfile.TemporaryDirectory() as copy:
         for name in _SENTENCEPIECE_FILES:
             if (folder / name).exists():
-                (epath.Path(copy) / name).write_bytes((folder / name).read_bytes())
+                (epath.Path(copy) / name).write_bytes(regular.read_bytes(folder / name))
         slow = LlamaTokenizer.from_pretrained(copy, legacy=True)
     # transformers does not always read this file itself.
     added_file = folder / "added_tokens.json"
-    declared = json.loads(added_file.read_text()) if added_file.exists() else {}
+    declared = records.read(added_file, dict[str, int]) if added_file.exists() else {}
     slow.add_tokens(sorted(declared, key=declared.get), special_tokens=True)
     for token, i in declared.items():
         if (actual := slow.convert_tokens_to_ids(token)) != i:
             raise ValueError(f"{added_file} gives {token} the id {i}, but with {folder}/tokenizer.model it is {actual}")
     for token in tokens:
         slow.add_tokens([token], special_tokens=token in (IM_START_TEXT, IM_END_TEXT))
-    state = json.loads(slow.backend_tokenizer.to_str())
+    state = records.decode(slow.backend_tokenizer.to_str(), dict[str, Any], str(folder))
     # transformers leaves the dummy space out before a stretch that starts with a space. Sentencepiece, and so
     # the release, does not: "[SEG] </s>" of the Llama-2 template has two spaces between its tokens.
     state["normalizer"], state["pre_tokenizer"] = _NORMALIZER, None
@@ -204,7 +207,7 @@ def with_targets(tokenizer: Tokenizer, tokens: Sequence[str]) -> tuple[Tokenizer
     Returns:
         The new vocabulary, and for each of its ids the one that it had before, -1 where it had none.
     """
-    state = json.loads(tokenizer.backend.to_str())
+    state = records.decode(tokenizer.backend.to_str(), dict[str, Any], "the tokenizer")
     first = tokenizer.seg[0] if tokenizer.seg else tokenizer.vocab_size
     added = {token["id"]: token for token in state["added_tokens"]}
     flags = added.get(first, {**_FLAGS, "special": False})
@@ -223,7 +226,7 @@ def _check_sentencepiece(path: epath.Path) -> None:
 
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: it is the sentencepiece vocabulary of the language model")
-    content = path.read_bytes()
+    content = regular.read_bytes(path)
     try:
         broken = not content or not sentencepiece.SentencePieceProcessor(model_proto=content).get_piece_size()
     except RuntimeError:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import msgspec
 from etils import epath
 
+from grounding_jax.files import records
+from grounding_jax.files.writing import write_json
 from grounding_jax.sharding.hosts import is_first
 from grounding_jax.weights.folder import CONFIG_FILE
 
@@ -73,7 +73,7 @@ def claim(run: epath.Path, identity: Mapping) -> None:
     Raises:
         ValueError: the folder holds another run; names what differs.
     """
-    identity = json.loads(json.dumps(identity))
+    identity = records.decode(records.to_json(identity), dict[str, Any], str(run))
     there = (run / IDENTITY_FILE).exists()
     before, now = _fields(read_identity(run)) if there else {}, _fields(identity)
     for key in sorted(before):
@@ -83,14 +83,7 @@ def claim(run: epath.Path, identity: Mapping) -> None:
                 "its own options, or give this one another folder"
             )
     if is_first() and before.keys() != now.keys():
-        write_whole(run / IDENTITY_FILE, json.dumps(identity, indent=2, allow_nan=False) + "\n")
-
-
-def write_whole(file: epath.Path, text: str) -> None:
-    """Writes a file that others may read meanwhile, or that a kill may interrupt: they find all of it or none."""
-    scratch = file.parent / f"{file.name}.new"
-    scratch.write_text(text)
-    scratch.replace(file)
+        write_json(run / IDENTITY_FILE, identity, indent=2)
 
 
 def _fields(identity: Mapping) -> dict:
@@ -110,10 +103,7 @@ def read_identity(run: epath.Path) -> dict:
     file = run / IDENTITY_FILE
     if not file.exists():
         raise FileNotFoundError(f"{run}: is no run folder: it has no {IDENTITY_FILE}")
-    try:
-        return msgspec.json.decode(file.read_bytes(), type=dict)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise ValueError(f"{file}: no description of a run: {error}") from error
+    return records.read(file, dict[str, Any])
 
 
 def decode(cls: type[T], values: object, where: str) -> T:
@@ -127,10 +117,7 @@ def decode(cls: type[T], values: object, where: str) -> T:
     Raises:
         ValueError: names a field that is unknown or missing, or whose value has another type.
     """
-    try:
-        made = msgspec.convert(values, cls)
-    except (msgspec.ValidationError, RecursionError) as error:
-        raise ValueError(f"{where}: {error}") from error
+    made = records.convert(values, cls, where)
     unknown = _unknown(made, values, "$")
     if unknown:
         raise ValueError(f"{where}: unknown fields {', '.join(unknown)}; a newer version may have written it")

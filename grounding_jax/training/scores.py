@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
-import json
 from collections.abc import Iterable, Sequence
 
-import msgspec
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import PolicyCheckpointInfo, PreservationContext
 
+from grounding_jax.files import records
+from grounding_jax.files.writing import write_text
 from grounding_jax.sharding.hosts import is_first
-from grounding_jax.training.run_folder import VALIDATION_FILE, write_whole
+from grounding_jax.training.run_folder import VALIDATION_FILE
 
 _LINE = dict[str, float]  # "step", and the scores
+_EXAMPLE = '{"step": 100, "gIoU": 0.5}'
 
 
 class Scores:
@@ -29,13 +30,10 @@ class Scores:
 
     def __init__(self, run: epath.Path):
         self._file, self._by_step = run / VALIDATION_FILE, {}
-        text = self._file.read_bytes() if self._file.exists() else b""
-        for number, line in enumerate(text.split(b"\n")[:-1], 1):  # behind the last end of line nothing is whole
-            try:
-                scores = msgspec.json.decode(line, type=_LINE)
-                self._by_step[int(scores.pop("step"))] = scores
-            except (msgspec.MsgspecError, KeyError, RecursionError) as error:
-                raise ValueError(f"{self._file}, line {number}: no scores of a step: {error}") from error
+        for number, scores in records.read_lines(self._file, _LINE, _EXAMPLE) if self._file.exists() else ():
+            if "step" not in scores:
+                raise ValueError(f"{self._file}, line {number}: no scores of a step, such as {_EXAMPLE}")
+            self._by_step[int(scores.pop("step"))] = scores
 
     def of(self, step: int) -> dict[str, float]:
         """The scores of a step; empty where it was not validated."""
@@ -46,8 +44,8 @@ class Scores:
         self._by_step.pop(step, None)
         self._by_step[step] = scores
         if is_first():
-            lines = (json.dumps({"step": step, **found}, allow_nan=False) for step, found in self._by_step.items())
-            write_whole(self._file, "".join(line + "\n" for line in lines))
+            lines = (records.to_json({"step": step, **found}) for step, found in self._by_step.items())
+            write_text(self._file, "".join(line + "\n" for line in lines))
 
 
 @dataclasses.dataclass(frozen=True)

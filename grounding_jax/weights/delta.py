@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from etils import epath
 
+from grounding_jax.files import regular
+from grounding_jax.files.text import read_text
 from grounding_jax.weights import folder, llama
 from grounding_jax.weights.readers import open_weights
 from grounding_jax.weights.table import check_floats
@@ -49,12 +51,12 @@ def write_delta(
     base, delta, out = epath.Path(base), epath.Path(delta), epath.Path(out)
     folder.check_free(out)
     tensors = add_delta(open_weights(base), open_weights(delta), f"{base} + {delta}")
-    config = (delta / folder.CONFIG_FILE).read_text()
+    config = read_text(delta / folder.CONFIG_FILE)
     out.mkdir(parents=True, exist_ok=True)
     write_torch_shards(out, tensors, progress)
     for name in _COPIED:
         if (delta / name).is_file():
-            (out / name).write_bytes((delta / name).read_bytes())
+            (out / name).write_bytes(regular.read_bytes(delta / name))
     (out / folder.CONFIG_FILE).write_text(config)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from etils import epath
 
+from grounding_jax.files.regular import open_regular
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor
 
 
@@ -39,7 +40,7 @@ class FileBytes:
             )
         if self._map is not None:
             return self._map[offset : offset + length]
-        with self.path.open("rb") as file:
+        with open_regular(self.path) as file:
             file.seek(offset)
             return np.frombuffer(file.read(length), np.uint8)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +10,7 @@ import ml_dtypes
 import numpy as np
 from etils import epath
 
+from grounding_jax.files import records
 from grounding_jax.weights.files import FileBytes, file_tensor
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor
 from grounding_jax.weights.torch_reader import read_torch
@@ -62,12 +62,9 @@ def read_json(path: epath.PathLike) -> dict:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        content = json.loads(path.read_text())
+        return records.read(path, dict[str, Any])
     except ValueError as error:
-        raise CheckpointError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: holds a JSON {type(content).__name__}, expected an object")
-    return content
+        raise CheckpointError(str(error)) from error
 
 
 def check_public(public: Mapping[str, Any], seen: Mapping[str, int], where: str) -> None:
@@ -117,7 +114,7 @@ def _open_safetensors(path: epath.Path) -> dict[str, LazyTensor]:
             f"the file has {source.size:,}"
         )
     try:
-        header = json.loads(bytes(source.read(8, length)))
+        header = records.decode(bytes(source.read(8, length)), dict[str, Any], str(path))
         header.pop("__metadata__", None)
         end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
     except (ValueError, AttributeError, KeyError, TypeError) as error:

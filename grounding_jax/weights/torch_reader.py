@@ -21,6 +21,7 @@ import ml_dtypes
 import numpy as np
 from etils import epath
 
+from grounding_jax.files.regular import open_regular
 from grounding_jax.weights.files import FileBytes, file_tensor
 from grounding_jax.weights.pickled_arrays import STAND_INS, PickledArray
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor
@@ -74,7 +75,7 @@ def read_torch(path: epath.PathLike) -> dict[str, LazyTensor]:
 
 def _read_zip(source: FileBytes) -> Any:
     try:
-        with source.path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        with open_regular(source.path) as file, zipfile.ZipFile(file) as archive:
             records = {info.filename.partition("/")[2]: info for info in archive.infolist()}
     except zipfile.BadZipFile:
         raise CheckpointError(
@@ -118,7 +119,7 @@ def _read_legacy(source: FileBytes) -> Any:
     The pickles only name the storages; where each one starts is known after the key list behind them. The
     tensors are therefore built in a second pass over the same pickle.
     """
-    with source.path.open("rb") as file:
+    with open_regular(source.path) as file:
         reader = _CountingReader(file)
         numels: dict[str, tuple[np.dtype, int]] = {}
 

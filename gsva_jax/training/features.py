@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 
 from grounding_jax.files import digests
 from grounding_jax.files import pictures as decoding
+from grounding_jax.files.arrays import read_array, write_array
 from grounding_jax.files.pictures import open_picture
 from grounding_jax.files.regular import File
 from grounding_jax.models import sam
@@ -63,16 +64,12 @@ class FeatureFiles:
         file = self.place(picture)
         if not file.exists():
             raise FileNotFoundError(f"{picture} has no features in {file.parent.parent}")
-        with file.open("rb") as data:
-            return np.load(data).view(np.dtype(getattr(ml_dtypes, self.dtype, np.float32)))
+        return read_array(file).view(np.dtype(getattr(ml_dtypes, self.dtype, np.float32)))
 
     def write(self, file: epath.Path, features: np.ndarray) -> None:
         """Writes a file at once: readers see none or all of it."""
         file.parent.mkdir(parents=True, exist_ok=True)
-        scratch = file.parent / f"{file.name}.{jax.process_index()}"
-        with scratch.open("wb") as data:
-            np.save(data, features.view(_BITS[self.dtype]))
-        scratch.replace(file)
+        write_array(file, features.view(_BITS[self.dtype]))
 
 
 def fill(files: FeatureFiles, config: GsvaConfig, params: dict, mesh: Mesh, pictures: Sequence[File]) -> int:

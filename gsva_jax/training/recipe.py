@@ -9,6 +9,7 @@ from etils import epath
 from tyro.conf import Suppress
 
 from grounding_jax.data.datasets import open_dataset
+from grounding_jax.files.text import read_text
 from grounding_jax.language import tokenizer as tokenizers
 from grounding_jax.language.tokenizer import Tokenizer, with_targets
 from grounding_jax.training.options import TrainOptions
@@ -104,7 +105,7 @@ class GsvaRecipe(Recipe):
         """
         if start is None:
             raise ValueError("this config starts from a model: make one with `gsva import` and give it with --init")
-        model = GsvaConfig.from_json((start / folder.CONFIG_FILE).read_text())
+        model = GsvaConfig.from_json(read_text(start / folder.CONFIG_FILE))
         return self.task_for(model, tokenizers.load(start), folder.digest(start))
 
     def task_for(self, model: GsvaConfig, tokenizer: Tokenizer, digest: str = "") -> GsvaTask:
