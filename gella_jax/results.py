@@ -19,7 +19,7 @@ from grounding_jax.drawing.overlay import draw_captioned, draw_overlay, draw_tar
 from grounding_jax.drawing.paragraph import Piece
 
 if TYPE_CHECKING:
-    from gella_jax.branches import LeftOut
+    from gella_jax.engine import LeftOut
     from gella_jax.panoptic import Panoptic
     from gella_jax.predict import Grounding, Nouns, Reference
     from grounding_jax.data.entity_masks import Entities

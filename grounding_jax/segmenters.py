@@ -17,12 +17,12 @@ import numpy as np
 from etils import epath
 
 from grounding_jax.data.pictures import normalize_sam, resize_longest
+from grounding_jax.inference.placement import place
 from grounding_jax.models import mask2former, sam, swin
 from grounding_jax.models.mask2former import Mask2FormerConfig
 from grounding_jax.models.mask_resize import resize_matrix
 from grounding_jax.models.swin import SwinConfig
 from grounding_jax.proposals import Proposals, non_overlapping, segment_everything
-from grounding_jax.sharding.placement import place
 from grounding_jax.weights import folder
 from grounding_jax.weights import mask2former as mask2former_weights
 from grounding_jax.weights import sam as sam_weights

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from grounding_jax.training.loop import train
+from gsva_jax import engine
 from gsva_jax.experiment import changed, debugged, load_config, model_at, task_of
 from gsva_jax.experiment import run as run_config
 from gsva_jax.predict import find_checkpoint, load
@@ -75,12 +76,12 @@ def test_the_scores_of_gsva_are_those_of_its_masks(short):
     examples = task.validation()
     batch = jax.tree.map(lambda *rows: np.stack(rows), *(examples[i] for i in range(4)))
     gsva = load(short / "model")
-    _, shown = jax.jit(task.measure)(gsva.params, batch)
+    _, shown = jax.jit(task.measure)(gsva.engine.params, batch)
     ious, refusals = [], []
     for b, j in np.argwhere(batch["target_valid"]):
         (H, W), low = batch["original"][b], np.asarray(shown["masks"][b, j])
         true = np.unpackbits(batch["masks"][b, j], axis=-1)[:H, :W].astype(bool)
-        guess = gsva.full_size(low, (H, W)) > 0
+        guess = engine.full_size(gsva.engine, low, (H, W)) > 0
         refused = shown["scores"][b, j] < 0.5
         if batch["target_rejected"][b, j]:
             ious.append(float(refused))

@@ -1,0 +1,1 @@
+"""A model in memory and what people hand to it."""
