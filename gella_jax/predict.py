@@ -18,19 +18,34 @@ import numpy as np
 from etils import epath
 
 from gella_jax import prompts, weights
-from gella_jax.branches import MOST_NEW, Branches, LeftOut, Question, Segmented, Written
+from gella_jax.engine import (
+    MOST_NEW,
+    LeftOut,
+    Question,
+    Segmented,
+    Written,
+    associate,
+    encode_image,
+    fits,
+    full_size,
+    generate,
+    make_engine,
+    matrices_of,
+    prefill,
+    segment_entities,
+)
 from gella_jax.panoptic import Panoptic, merge
 from gella_jax.sharding import table
 from grounding_jax.data.entity_masks import Entities
 from grounding_jax.data.narratives import Span
 from grounding_jax.data.panoptic_classes import COCO_PANOPTIC, Category
+from grounding_jax.inference.engine import Engine, fetch
 from grounding_jax.inference.inputs import Picture, as_picture, as_text, as_texts
-from grounding_jax.language.batching import filled
-from grounding_jax.language.loaded import fetch
+from grounding_jax.inference.placement import place
+from grounding_jax.language.batching import pad_batch
 from grounding_jax.segmenters.mask2former import non_overlapping
 from grounding_jax.segmenters.proposals import sigmoid
 from grounding_jax.sharding.mesh import MeshShape
-from grounding_jax.sharding.placement import place
 from grounding_jax.training.run_folder import find_folder
 
 ASSETS = epath.Path(__file__).parent / "assets"
@@ -151,13 +166,20 @@ class Reference:
     finished: bool = True
 
 
-class Gella(Branches):
-    """A model in memory that describes, names, grounds, refers and segments."""
+class Gella:
+    """A model that describes, names, grounds, refers and segments.
+
+    Attributes:
+        engine: the model in memory.
+    """
+
+    def __init__(self, engine: Engine):
+        self.engine = engine
 
     def describe(self, image: Picture, max_new: int = MOST_NEW) -> str:
         """Describes a picture, see `Request`, in at most ``max_new`` tokens (spec gella D1)."""
-        _, patches = self.see([as_picture(image)])
-        return self.write([Question(prompts.describe_question(), "")], patches, max_new)[0].text
+        _, patches = encode_image(self.engine, [as_picture(image)])
+        return generate(self.engine, [Question(prompts.describe_question(), "")], patches, max_new)[0].text
 
     def nouns(self, image: Picture, caption: str, max_new: int = MOST_NEW) -> Nouns:
         """The nouns of a caption (spec gella D2).
@@ -171,8 +193,8 @@ class Gella(Branches):
             ValueError: the caption is empty or longer than the model's context.
         """
         caption = as_text(caption, "a caption")
-        _, patches = self.see([as_picture(image)])
-        written = self.write([Question(prompts.nouns_question(caption), caption)], patches, max_new)[0]
+        _, patches = encode_image(self.engine, [as_picture(image)])
+        written = generate(self.engine, [Question(prompts.nouns_question(caption), caption)], patches, max_new)[0]
         spans = tuple(prompts.find_spans(written.nouns, caption))
         return Nouns(written.text, written.nouns, spans, written.finished)
 
@@ -220,7 +242,7 @@ class Gella(Branches):
         requests = [request.typed() for request in requests]
         segmented, patches, questions = self._begin(requests, output_masks)
         answers = self._answer(requests, questions, patches)
-        by_query = self.pair(answers, segmented)
+        by_query = associate(self.engine, answers, segmented)
         groundings = []
         for b, (request, answer) in enumerate(zip(requests, answers, strict=True)):
             logits, entities = segmented.by_mask(b, by_query[b]), self._output(segmented, b, request, output_masks)
@@ -245,13 +267,15 @@ class Gella(Branches):
         requests = [request.typed() for request in requests]
         segmented, patches, questions = self._begin(requests, output_masks)
         answers = self._answer(requests, questions, patches)
-        silent = [b for b, answer in enumerate(answers) if not answer.nouns]
-        if silent:
-            expressions = [[prompts.clean_noun(requests[b].caption)] for b in silent]
-            own = self.split(patches[np.array(filled(silent, self.batcher.multiple))])
-            for b, answer in zip(silent, self.read([questions[b] for b in silent], expressions, own), strict=True):
+        nounless = [b for b, answer in enumerate(answers) if not answer.nouns]
+        if nounless:
+            expressions = [[prompts.clean_noun(requests[b].caption)] for b in nounless]
+            own = self.engine.split(patches[np.array(pad_batch(nounless, self.engine.batcher.multiple))])
+            for b, answer in zip(
+                nounless, prefill(self.engine, [questions[b] for b in nounless], expressions, own), strict=True
+            ):
                 answers[b] = answer._replace(text=answers[b].text)
-        by_query = self.pair(answers, segmented)
+        by_query = associate(self.engine, answers, segmented)
         references = []
         for b, (request, answer) in enumerate(zip(requests, answers, strict=True)):
             logits = segmented.by_mask(b, by_query[b]).max(0)
@@ -292,7 +316,7 @@ class Gella(Branches):
         caption = prompts.panoptic_caption(names)
         requests = [request._replace(caption=caption).typed() for request in requests]
         segmented, patches, questions = self._begin(requests, output_masks)
-        by_query = self.pair(self.read(questions, [names] * len(requests), patches), segmented)
+        by_query = associate(self.engine, prefill(self.engine, questions, [names] * len(requests), patches), segmented)
         merged = []
         for b, request in enumerate(requests):
             places, queries, probability = self._candidates(segmented, b, request, output_masks)
@@ -309,36 +333,41 @@ class Gella(Branches):
         Captions are not looked at.
         """
         requests = [request.typed() for request in requests]
-        segmented, _ = self._see(requests)
+        segmented, _ = self._segment(requests)
         found = []
         for b, request in enumerate(requests):
             logits = (
                 fetch(array[b]) for array in (segmented.prediction.class_logits, segmented.prediction.mask_logits)
             )
-            entities = non_overlapping(*logits, self.matrices(segmented, request.image.shape[:2])).entities
+            entities = non_overlapping(*logits, matrices_of(self.engine, segmented, request.image.shape[:2])).entities
             found.append((entities, segmented.left_out(b)))
         return found
+
+    def fits(self, caption: str, nouns: Sequence[str] | None = None) -> bool:
+        """Whether the question about a caption, and the answer where nouns are given, fit into the context."""
+        return fits(self.engine, caption, nouns)
 
     def _answer(self, requests: Sequence[Request], questions: Sequence[Question], patches: jax.Array) -> list[Written]:
         """Answers with the nouns that are given, or with the model's own."""
         given = [request.nouns for request in requests if request.nouns is not None]
         if given and len(given) < len(requests):
             raise ValueError("some requests name their nouns and some do not: ask about them in two batches")
-        return self.read(questions, given, patches) if given else self.write(questions, patches)
+        return prefill(self.engine, questions, given, patches) if given else generate(self.engine, questions, patches)
 
     def _begin(self, requests: Sequence[Request], output_masks: str) -> tuple[Segmented, jax.Array, list[Question]]:
         """What the mask branch makes of requests, the patches, and the questions for their nouns."""
         if output_masks not in OUTPUTS:
             raise ValueError(f"output_masks is {output_masks!r}, should be {' or '.join(OUTPUTS)}")
         questions = [Question(prompts.nouns_question(request.caption), request.caption) for request in requests]
-        return (*self._see(requests), questions)
+        return (*self._segment(requests), questions)
 
-    def _see(self, requests: Sequence[Request]) -> tuple[Segmented, jax.Array]:
+    def _segment(self, requests: Sequence[Request]) -> tuple[Segmented, jax.Array]:
         """What the mask branch makes of requests, and the patches."""
         for request in requests:
             _check_masks(request.image, request.entities)
-        features, patches = self.see([request.image for request in requests])
-        return self.find(features, [one.entities for one in requests], [one.image_id for one in requests]), patches
+        features, patches = encode_image(self.engine, [request.image for request in requests])
+        entities, image_ids = zip(*((request.entities, request.image_id) for request in requests), strict=True)
+        return segment_entities(self.engine, features, entities, image_ids), patches
 
     def _candidates(
         self, segmented: Segmented, b: int, request: Request, output_masks: str
@@ -346,8 +375,8 @@ class Gella(Branches):
         """What may become a segment: places of masks (or queries) and their queries, int ``[n]``, and from 0 ... n the
         probability of each pixel."""
         if output_masks == "decoded":
-            logits = self.full_size(segmented, b, request.image.shape[:2])
-            queries = np.arange(self.config.mask2former.queries)
+            logits = full_size(self.engine, segmented, b, request.image.shape[:2])
+            queries = np.arange(self.engine.config.mask2former.queries)
             return queries, queries, lambda n: sigmoid(logits(n))
         query_of_mask = segmented.query_of_mask(b)
         seen = np.flatnonzero(query_of_mask >= 0)
@@ -357,7 +386,7 @@ class Gella(Branches):
         """The entities of a picture with the masks that were asked for; a decoded one without a query is empty."""
         if output_masks == "input":
             return request.entities
-        logits = self.full_size(segmented, b, request.image.shape[:2])
+        logits = full_size(self.engine, segmented, b, request.image.shape[:2])
         masks = np.zeros_like(request.entities.masks)
         for k, query in enumerate(segmented.query_of_mask(b)):
             if query >= 0:
@@ -427,7 +456,7 @@ def load(checkpoint: epath.PathLike, dtype=None, mesh: MeshShape | None = None) 
     """
     config, params, tokenizer = weights.load(find_folder(checkpoint, ASSETS))  # mapped files, nothing is read
     placed = place(params, table(config), dtype, mesh)
-    return Gella(config, placed.params, tokenizer, placed.dtype, placed.mesh)
+    return Gella(make_engine(config, placed.params, tokenizer, placed.dtype, placed.mesh))
 
 
 def _check_masks(image: np.ndarray, entities: Entities) -> None:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from gella_jax import assemble, association, model, resoblend
+from gella_jax import association, import_parts, model, resoblend
 from gella_jax.association import AssociationConfig
 from gella_jax.config import GellaConfig
 from gella_jax.prompts import TEMPLATES
@@ -94,8 +94,8 @@ def open_parts(
     given = read_sizes(sizes, KEYS)
     values = given["gella"] | ({} if template is None else {"template": template})
     check_template(values.get("template", GellaConfig.template), TEMPLATES)
-    side = assemble.language_side(language_model, vision_tower, given, seed)
-    branch = assemble.mask_branch(mask2former_file, backbone_file, backbone_name, given, seed)
+    side = import_parts.language_side(language_model, vision_tower, given, seed)
+    branch = import_parts.mask_branch(mask2former_file, backbone_file, backbone_name, given, seed)
     config = _new_config(side, branch, preset, given, values)
     leaves = {
         **side.leaves,
@@ -297,7 +297,7 @@ def _ordered(leaves: Mapping[str, LazyTensor]) -> dict[str, LazyTensor]:
 
 
 def _new_config(
-    side: assemble.LanguageSide, branch: assemble.MaskBranch, preset: str, given: Sizes, values: dict[str, Any]
+    side: import_parts.LanguageSide, branch: import_parts.MaskBranch, preset: str, given: Sizes, values: dict[str, Any]
 ) -> GellaConfig:
     """Config of a new model; `values` are fields that the user gave."""
     usual = {"model_max_length": side.llama.max_positions}

@@ -3,6 +3,7 @@
 python -m tests.gella_mesh OUT.npz
 """
 
+import dataclasses
 import functools
 import operator
 import sys
@@ -12,8 +13,8 @@ import numpy as np
 
 from gella_jax.predict import Gella, Request, as_entities
 from gella_jax.sharding import table
+from grounding_jax.inference.placement import place
 from grounding_jax.sharding.mesh import MeshShape
-from grounding_jax.sharding.placement import place
 from tests.small_gella import CAPTION, small_gella, small_picture
 
 NOUNS = ("A dog", "two cats", "the couch")
@@ -32,8 +33,10 @@ def main(out: str) -> None:
     for seed in range(3):
         image, masks = small_picture(seed, (50 + seed, 70))
         requests.append(Request(image, CAPTION, as_entities(masks), NOUNS))
-    placed = place(jax.device_get(one.params), table(one.config), None, MeshShape(data=2, fsdp=2, tensor=2))
-    mesh = Gella(one.config, placed.params, one.tokenizer, placed.dtype, placed.mesh)
+    placed = place(
+        jax.device_get(one.engine.params), table(one.engine.config), None, MeshShape(data=2, fsdp=2, tensor=2)
+    )
+    mesh = Gella(dataclasses.replace(one.engine, **placed._asdict()))
     for name, gella in (("one", one), ("mesh", mesh)):
         groundings = gella.ground_many(requests, output_masks="decoded")
         arrays[f"{name}/scores"] = np.array([[noun.scores for noun in one.nouns] for one in groundings])

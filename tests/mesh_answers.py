@@ -17,7 +17,7 @@ import gsva_jax
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.files.pictures import open_picture
 from grounding_jax.models import llama
-from gsva_jax import passes, prompts
+from gsva_jax import engine, prompts, steps
 from gsva_jax.evaluation.run import evaluate
 from gsva_jax.predict import ASSETS
 
@@ -36,16 +36,16 @@ def answer(case: str, out: Path) -> None:
     """Answers about some scenes, step by step, and evaluates on all of them, as many at once."""
     gsva, records = load(case), list(open_dataset(SCENES, DATASET))[:ROWS]
     texts = [record.expressions for record in records]
-    image, patches = gsva.see([open_picture(record.image) for record in records])
-    row = gsva.batcher.rows([[[prompts.guided_list(some)]] for some in texts], texts)
-    row, reading, score = gsva.decide(row, patches, 0.5)
-    low = passes.draw(gsva.config, gsva.params, reading.hidden, image)
+    image, patches = engine.encode_image(gsva.engine, [open_picture(record.image) for record in records])
+    row = gsva.engine.batcher.rows([[[prompts.guided_list(some)]] for some in texts], texts)
+    row, reading, score = engine.guided_decode(gsva.engine, row, patches, 0.5)
+    low = steps.decode_masks(gsva.engine.config, gsva.engine.params, reading.hidden, image)
     np.savez(out / f"{case}.npz", low=np.asarray(low), score=score, rejected=row["target_rejected"])
     reports = [
         evaluate(gsva, SCENES, DATASET, protocol, None, out / f"{case}-{protocol}.jsonl", batch_size=ROWS)
         for protocol in PROTOCOLS
     ]
-    layer = gsva.params["llama"]["layers"]
+    layer = gsva.engine.params["llama"]["layers"]
     arrays = {"q": layer["attn"]["q"]["kernel"], "down": layer["mlp"]["down"]["kernel"], "image": image}
     arrays |= {"patches": patches, "hidden": reading.hidden, "cache": reading.cache["k"]}
     specs = {name: str(getattr(array.sharding, "spec", "one device")) for name, array in arrays.items()}
@@ -55,9 +55,9 @@ def answer(case: str, out: Path) -> None:
 def head(case: str, out: Path) -> None:
     """Only the logits of some states."""
     gsva = load(case)
-    hidden = jax.random.normal(jax.random.key(0), (ROWS, gsva.config.llama.width))
-    logits = llama.logits(gsva.config.llama, gsva.params["llama"], hidden)
-    np.savez(out / f"head-{case}.npz", logits=logits, tokens=gsva.tokenizer.vocab_size)
+    hidden = jax.random.normal(jax.random.key(0), (ROWS, gsva.engine.config.llama.width))
+    logits = llama.logits(gsva.engine.config.llama, gsva.engine.params["llama"], hidden)
+    np.savez(out / f"head-{case}.npz", logits=logits, tokens=gsva.engine.tokenizer.vocab_size)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import numpy as np
 from gella_jax import model, prompts
 from gella_jax.association import AssociationConfig
 from gella_jax.config import GellaConfig
+from gella_jax.engine import make_engine
 from gella_jax.predict import Gella
 from gella_jax.resoblend import ResoBlendConfig
 from grounding_jax.language import tokenizer
@@ -69,7 +70,7 @@ def small_params() -> dict:
 @functools.cache
 def small_gella() -> Gella:
     """The model."""
-    return Gella(small_config(), small_params(), small_tokenizer())
+    return Gella(make_engine(small_config(), small_params(), small_tokenizer()))
 
 
 def small_picture(seed: int = 0, size: tuple[int, int] = (50, 70)) -> tuple[np.ndarray, np.ndarray]:

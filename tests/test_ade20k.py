@@ -31,10 +31,10 @@ def tree(tmp_path_factory):
 def test_every_class_is_a_conversation_of_its_own(gsva, tree):
     root, truth = tree
     records = [PresentClasses(record) for record in open_dataset(root, DATASET)]
-    requests = [prepare(gsva, "official", record) for record in records]
+    requests = [prepare(gsva.engine, "official", record) for record in records]
     for request, picture in zip(requests, truth, strict=True):
         names = [name for (name,) in picture.texts]
-        texts = [gsva.tokenizer.decode(text.ids) for text in request.texts]
+        texts = [gsva.engine.tokenizer.decode(text.ids) for text in request.texts]
         assert request.num_targets == len(names) and request.record.expressions == names
         for text, name in zip(texts, names, strict=bool(names)):
             assert f" What is {name} in this image? ASSISTANT: Sure, [SEG]" in text

@@ -12,7 +12,7 @@ from etils import epath
 
 import grounding_jax
 import gsva_jax
-from grounding_jax.evaluation.identity import identity_of, model_digest, records_digest
+from grounding_jax.evaluation.identity import engine_digest, identity_of, records_digest
 from grounding_jax.files import digests
 from grounding_jax.files.regular import PackedFile
 from grounding_jax.models import llama
@@ -38,18 +38,18 @@ def test_any_number_of_the_weights_counts():
     last[-1, -1, -1] = np.nextafter(last[-1, -1, -1], 1)
     exchanged[1, 7, 2], exchanged[1, 8, 2] = weights[1, 8, 2], weights[1, 7, 2]
     both = [model({"x": array, "b": jnp.ones(4, jnp.bfloat16)}) for array in (weights, last, exchanged)]
-    assert model_digest(both[0]) == model_digest(model(both[0].params))
+    assert engine_digest(both[0]) == engine_digest(model(both[0].params))
     others = [*both[1:], model({"y": weights, "b": jnp.ones(4, jnp.bfloat16)}), model(both[0].params, dtype="bfloat16")]
     other_words = dataclasses.replace(small_tokenizer(), rej=7)
     others += [model(both[0].params, tokenizer=other_words)]
-    assert len({model_digest(one) for one in (both[0], *others)}) == 6
+    assert len({engine_digest(one) for one in (both[0], *others)}) == 6
 
 
 def test_a_padded_vocabulary_is_the_same_model():
     rng = np.random.default_rng(1)
     params = {"embed": {"embedding": rng.normal(size=(13, 8))}, "head": {"kernel": rng.normal(size=(8, 13))}}
     params = jax.tree.map(np.float32, params)
-    assert model_digest(model(params)) == model_digest(model(llama.resize_vocabulary(params, 16)))
+    assert engine_digest(model(params)) == engine_digest(model(llama.resize_vocabulary(params, 16)))
 
 
 def test_records_count_with_what_is_in_their_files(tmp_path):

@@ -15,9 +15,10 @@ import gsva_jax
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.evaluation.run import PROTOCOLS
 from grounding_jax.files.pictures import open_picture
-from grounding_jax.language.generation import Generation
+from grounding_jax.inference import generation
+from grounding_jax.inference.generation import Generation
 from grounding_jax.models.llava import IMAGE_TOKEN
-from gsva_jax import passes, predict
+from gsva_jax import engine, predict, steps
 from gsva_jax.evaluation import protocols, tasks
 from gsva_jax.evaluation.protocols import Prediction, prepare, teacher_force
 from gsva_jax.evaluation.run import evaluate
@@ -45,7 +46,8 @@ def gsva(golden_model) -> gsva_jax.Gsva:
 @pytest.fixture
 def lisa(gsva) -> gsva_jax.Gsva:
     """The same weights without a [REJ]."""
-    return gsva_jax.Gsva(gsva.config, gsva.params, dataclasses.replace(gsva.tokenizer, rej=None), gsva.dtype)
+    words = dataclasses.replace(gsva.engine.tokenizer, rej=None)
+    return gsva_jax.Gsva(dataclasses.replace(gsva.engine, tokenizer=words))
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -78,15 +80,15 @@ def test_official_items_are_those_of_the_release(gsva, source, name):
     with_absent = name in ("grefcoco_val", "refzom_test")
     for start in range(0, len(records), 2):
         numbers = [start, min(start + 1, len(records) - 1)]
-        requests = [prepare(gsva, "official", records[i]) for i in numbers]
+        requests = [prepare(gsva.engine, "official", records[i]) for i in numbers]
         items = [dict(np.load(source / f"eval_{name}_{i}.npz")) for i in numbers]
         most = max(request.num_targets for request in requests)
-        row = gsva.batcher.pack([request.texts for request in requests], most)
-        image, patches = gsva.see([open_picture(records[i].image) for i in numbers])
-        forced = teacher_force(gsva, row, patches, second_pass=with_absent)
-        low = passes.draw(gsva.config, gsva.params, forced.hidden, image)
-        once = teacher_force(gsva, row, patches, second_pass=False)
-        low_once = passes.draw(gsva.config, gsva.params, once.hidden, image)
+        row = gsva.engine.batcher.pack([request.texts for request in requests], most)
+        image, patches = engine.encode_image(gsva.engine, [open_picture(records[i].image) for i in numbers])
+        forced = teacher_force(gsva.engine, row, patches, second_pass=with_absent)
+        low = steps.decode_masks(gsva.engine.config, gsva.engine.params, forced.hidden, image)
+        once = teacher_force(gsva.engine, row, patches, second_pass=False)
+        low_once = steps.decode_masks(gsva.engine.config, gsva.engine.params, once.hidden, image)
         for b, (request, item) in enumerate(zip(requests, items, strict=True)):
             n = request.num_targets
             ids = np.repeat(item["input_ids"][0], np.where(item["input_ids"][0] == IMAGE_TOKEN, 16, 1))
@@ -109,23 +111,23 @@ def _ignored(record) -> np.ndarray:
 
 def test_reading_again_may_reach_back_into_the_picture(gsva, source):
     record = open_dataset(source / "data", GREFCOCO)[2]
-    row = gsva.batcher.pack([prepare(gsva, "official", record).texts] * 2, len(record.expressions))
-    _, patches = gsva.see([open_picture(record.image)] * 2)
-    expected = passes.read_rows(gsva.config, gsva.params, row, patches)
-    other = {**row, "ids": np.where(row["ids"] == gsva.tokenizer.rej, gsva.tokenizer.seg[0], row["ids"])}
-    reading = passes.read_rows(gsva.config, gsva.params, other, patches)
+    row = gsva.engine.batcher.pack([prepare(gsva.engine, "official", record).texts] * 2, len(record.expressions))
+    _, patches = engine.encode_image(gsva.engine, [open_picture(record.image)] * 2)
+    expected = steps.prefill(gsva.engine.config, gsva.engine.params, row, patches)
+    other = {**row, "ids": np.where(row["ids"] == gsva.engine.tokenizer.rej, gsva.engine.tokenizer.seg[0], row["ids"])}
+    reading = steps.prefill(gsva.engine.config, gsva.engine.params, other, patches)
     inside = int(np.argmax(row["ids"][0] == IMAGE_TOKEN)) + 5
     window = row["ids"].shape[1] - inside
-    reading = passes.read_on(gsva.config, gsva.params, row, patches, reading, inside, window)
+    reading = steps.prefill_window(gsva.engine.config, gsva.engine.params, row, patches, reading, inside, window)
     np.testing.assert_allclose(reading.hidden, expected.hidden, atol=2e-4)
 
 
 def test_a_third_token_counts_as_the_wrong_decision(gsva, lisa):
-    seg, rej = gsva.tokenizer.seg[0], gsva.tokenizer.rej
+    seg, rej = gsva.engine.tokenizer.seg[0], gsva.engine.tokenizer.rej
     argmax, truth = np.array([seg, rej, 7, seg, rej, 7]), np.array([False, False, False, True, True, True])
-    decided = protocols.official_decisions(gsva.tokenizer, argmax, truth)
+    decided = protocols.official_decisions(gsva.engine.tokenizer, argmax, truth)
     np.testing.assert_array_equal(decided, [False, True, True, False, True, False])
-    assert not protocols.official_decisions(lisa.tokenizer, argmax, truth).any()
+    assert not protocols.official_decisions(lisa.engine.tokenizer, argmax, truth).any()
 
 
 def test_an_interrupted_evaluation_goes_on(gsva, source, tmp_path, monkeypatch):
@@ -175,9 +177,9 @@ def test_an_interrupted_evaluation_of_something_else_is_not_gone_on_with(gsva, s
         evaluate(gsva, data, GREFCOCO, "guided", out, batch_size=1)
     monkeypatch.setattr(protocols, "predict", perfect([]))
     if changed == "weights":
-        params = jax.tree.map(lambda leaf: leaf, gsva.params)
+        params = jax.tree.map(lambda leaf: leaf, gsva.engine.params)
         params["llama"]["embed"]["embedding"] = params["llama"]["embed"]["embedding"].at[-1, -1].add(1)
-        gsva = gsva_jax.Gsva(gsva.config, params, gsva.tokenizer, gsva.dtype)
+        gsva = gsva_jax.Gsva(dataclasses.replace(gsva.engine, params=params))
     elif changed == "picture":
         picture = open_dataset(data, GREFCOCO)[0].image
         picture.write_bytes(picture.read_bytes() + b"another end")
@@ -194,14 +196,14 @@ def test_an_interrupted_evaluation_of_something_else_is_not_gone_on_with(gsva, s
 
 
 def always_writes(text: str, tokenizer):
-    """A stand-in for `predict.write` that gives every question the same answer."""
+    """A stand-in for `generation.generate` that gives every question the same answer."""
 
-    def write(config, params, row, patches, keys, max_new, eos, temperature, mesh):
+    def generate(config, params, row, patches, keys, max_new, eos, temperature, mesh):
         ids = tokenizer.encode(text)
         ids = np.tile([*ids, *[eos] * (max_new - len(ids))], (len(row["ids"]), 1))
         return Generation(jnp.asarray(ids), jnp.zeros((*ids.shape, config.width)), None)
 
-    return write
+    return generate
 
 
 def test_guided_is_what_segment_answers(gsva, source, tmp_path):
@@ -224,7 +226,7 @@ def test_generated_answers_are_read_in_order(gsva, source, tmp_path, monkeypatch
     report = evaluate(gsva, source / "data", GREFCOCO, "generated", batch_size=2)
     assert report["protocol"] == "generated" and {"gIoU", "cIoU", "N_acc", "T_acc"} <= report.keys()
     assert report["num_surplus"] > 0  # random weights do not end their answers
-    monkeypatch.setattr(predict, "write", always_writes("Sure, a:[SEG], b:[REJ].", gsva.tokenizer))
+    monkeypatch.setattr(generation, "generate", always_writes("Sure, a:[SEG], b:[REJ].", gsva.engine.tokenizer))
     listed = tmp_path / "predictions.jsonl"
     report = evaluate(gsva, source / "data", GREFCOCO, "generated", predictions=listed, batch_size=2)
     # 5, 1, 6 and 1 expressions, but two decisions each.
@@ -240,7 +242,7 @@ def test_generated_answers_are_read_in_order(gsva, source, tmp_path, monkeypatch
 
 
 def test_a_model_without_rejection_answers_one_target_a_conversation(lisa, source, monkeypatch):
-    monkeypatch.setattr(predict, "write", always_writes("Sure, it is [SEG].", lisa.tokenizer))
+    monkeypatch.setattr(generation, "generate", always_writes("Sure, it is [SEG].", lisa.engine.tokenizer))
     for protocol in PROTOCOLS:
         report = evaluate(lisa, source / "data", DATASETS["refzom_test"], protocol, batch_size=2)
         assert (report["N_acc"], report["T_acc"]) == (0, 1)
@@ -249,12 +251,12 @@ def test_a_model_without_rejection_answers_one_target_a_conversation(lisa, sourc
 
 def test_instructions_keep_their_words_and_long_texts_are_counted(gsva, source):
     record = open_dataset(source / "data", "ReasonSeg|val")[0]  # a whole sentence
-    request = prepare(gsva, "guided", record)
-    text = gsva.tokenizer.decode(request.texts[0].ids)
+    request = prepare(gsva.engine, "guided", record)
+    text = gsva.engine.tokenizer.decode(request.texts[0].ids)
     assert "woman ? Please output segmentation mask. ASSISTANT: Sure, it is [SEG]." in text and not request.too_long
-    config = dataclasses.replace(gsva.config, model_max_length=100)
-    short = gsva_jax.Gsva(config, gsva.params, gsva.tokenizer, gsva.dtype)
-    assert all(prepare(short, protocol, record).too_long for protocol in PROTOCOLS)
+    config = dataclasses.replace(gsva.engine.config, model_max_length=100)
+    short = gsva_jax.Gsva(dataclasses.replace(gsva.engine, config=config))
+    assert all(prepare(short.engine, protocol, record).too_long for protocol in PROTOCOLS)
 
 
 def test_numbers_by_kind_of_expression(gsva, monkeypatch):
@@ -325,9 +327,9 @@ def test_forms_of_the_question(gsva, lisa, source, tmp_path, monkeypatch):
         "outline": f"Outline {name} in this image with segmentation masks",
     }
     for question, words in forms.items():
-        (text,) = prepare(gsva, "official", record, question).texts
+        (text,) = prepare(gsva.engine, "official", record, question).texts
         answer = f"Sure,{name}:{'[REJ]' if record.rejected[0] else '[SEG]'}."
-        expected = gsva.batcher.encode([[(f"<image>\n {words}", answer)]])
+        expected = gsva.engine.batcher.encode([[(f"<image>\n {words}", answer)]])
         np.testing.assert_array_equal(text.ids, expected[0].ids)
     assert len({*forms.values()}) == 4
 

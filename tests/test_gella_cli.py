@@ -33,7 +33,8 @@ failed = functools.partial(command_line.failed, main=main, program="gella")
 def model(tmp_path_factory) -> Path:
     """A model folder of random weights."""
     gella, out = small_gella(), tmp_path_factory.mktemp("small") / "model"
-    folder.save(out, folder.from_params(gella.params), gella.config.to_json(), gella.tokenizer.save)
+    engine = gella.engine
+    folder.save(out, folder.from_params(engine.params), engine.config.to_json(), engine.tokenizer.save)
     return out
 
 

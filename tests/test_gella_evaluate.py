@@ -48,10 +48,13 @@ class Oracle:
             if hasattr(source[0], "caption")
             else {}
         )
-        self.config = types.SimpleNamespace(to_json=lambda: "oracle")
-        self.dtype, self.params = np.float32, {"x": np.zeros((1, 1), np.float32)}
-        self.tokenizer = small_tokenizer()
-        self.batcher = types.SimpleNamespace(multiple=1)
+        self.engine = types.SimpleNamespace(
+            config=types.SimpleNamespace(to_json=lambda: "oracle"),
+            dtype=np.float32,
+            params={"x": np.zeros((1, 1), np.float32)},
+            tokenizer=small_tokenizer(),
+            batcher=types.SimpleNamespace(multiple=1),
+        )
         self.asked = []
 
     def fits(self, caption, nouns=None):
@@ -246,7 +249,7 @@ def test_an_interrupted_evaluation_of_something_else_is_not_gone_on_with(root, t
     if changed == "segmenter":
         sam.write_bytes(b"two")
     elif changed == "weights":
-        oracle.params = {"x": np.ones((1, 1), np.float32)}
+        oracle.engine.params = {"x": np.ones((1, 1), np.float32)}
     else:
         png = data / "coco/annotations/panoptic_segmentation/val2017" if changed == "truth" else given
         png = png / "000000000139.png"

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gella_jax import branches, data, model, prompts
+from gella_jax import data, engine, model, prompts
 from gella_jax.data import draw
 from gella_jax.predict import Gella, Request, as_entities, meant
 from grounding_jax.data.panoptic_classes import Category
-from grounding_jax.language.generation import Generation
+from grounding_jax.inference import generation
+from grounding_jax.inference.generation import Generation
 from grounding_jax.models import llava
 from tests.small_gella import CAPTION, small_gella, small_picture
 
@@ -40,10 +41,10 @@ def test_nothing_is_answered_with_weights_that_are_not_finite(gella, part):
 
 
 def writes(gella, text):
-    """A stand-in for `generation.write` in which the model writes a given text, with the states it would have."""
+    """A stand-in for `generation.generate` in which the model writes a given text, with the states it would have."""
 
-    def write(config, params, row, patches, keys, *, max_new, eos, mesh):
-        ids = np.tile(gella.tokenizer.encode(text) + [eos] * max_new, (len(row["ids"]), 1))[:, :max_new]
+    def generate(config, params, row, patches, keys, *, max_new, eos, mesh):
+        ids = np.tile(gella.engine.tokenizer.encode(text) + [eos] * max_new, (len(row["ids"]), 1))[:, :max_new]
         B, T = row["ids"].shape
         lengths = (row["branch"] >= 0).sum(1)
         whole = {name: np.full((B, T + max_new), filler, np.int32) for name, filler in (("ids", 0), ("branch", -1))}
@@ -55,7 +56,7 @@ def writes(gella, text):
         states = np.stack([hidden[b, length - 1 : length - 1 + max_new] for b, length in enumerate(lengths)])
         return Generation(ids, states, np.zeros(ids.shape))
 
-    return write
+    return generate
 
 
 def test_given_nouns_are_found_in_the_caption(given):
@@ -71,13 +72,14 @@ def test_given_nouns_are_found_in_the_caption(given):
 def test_given_nouns_equal_one_plain_forward_pass(gella, given):
     """Spec gella (l): gathering the states and queries of `model.forward` gives the same scores."""
     image, masks = small_picture()
-    drawn = draw(gella.config, as_entities(masks), "")
-    row = gella.batcher.rows([[[(prompts.nouns_question(CAPTION), prompts.nouns_answer(NOUNS))]]], [[CAPTION]])
-    batch = {**row, **{name: array[None] for name, array in branches.picture_arrays(gella.config, image).items()}}
+    drawn = draw(gella.engine.config, as_entities(masks), "")
+    row = gella.engine.batcher.rows([[[(prompts.nouns_question(CAPTION), prompts.nouns_answer(NOUNS))]]], [[CAPTION]])
+    batch = {**row, **{name: array[None] for name, array in data.picture_arrays(gella.engine.config, image).items()}}
     outputs = jax.jit(model.forward, static_argnums=0)(
-        gella.config, gella.params, {**batch, "colormaps": drawn.colormap[None]}
+        gella.engine.config, gella.engine.params, {**batch, "colormaps": drawn.colormap[None]}
     )
-    segmented = gella.find(gella.see([image])[0], [as_entities(masks)], [""])
+    features, _ = engine.encode_image(gella.engine, [image])
+    segmented = engine.segment_entities(gella.engine, features, [as_entities(masks)], [""])
     expected = np.asarray(jax.nn.sigmoid(outputs["association"]))[0, :3][:, segmented.query_of_mask(0)]
     np.testing.assert_allclose([noun.scores for noun in given.nouns], expected, rtol=1e-5, atol=1e-6)
 
@@ -85,7 +87,7 @@ def test_given_nouns_equal_one_plain_forward_pass(gella, given):
 def test_generated_nouns_have_the_states_of_a_plain_forward_pass(gella, given, monkeypatch):
     """Whatever was written, reading it again gives the same: the state at [SEG] is the one behind it."""
     image, masks = small_picture()
-    monkeypatch.setattr(branches, "write", writes(gella, prompts.nouns_answer(NOUNS)))
+    monkeypatch.setattr(generation, "generate", writes(gella, prompts.nouns_answer(NOUNS)))
     written = gella.ground(image, CAPTION, masks)
     assert [noun.text for noun in written.nouns] == NOUNS and written.text == given.text
     for a, b in zip(written.nouns, given.nouns, strict=True):
@@ -151,7 +153,7 @@ def test_masks_are_ranked_by_logits():
 
 def test_a_referring_expression_has_one_mask(gella, monkeypatch):
     image, masks = small_picture()
-    monkeypatch.setattr(branches, "write", writes(gella, "There is one semantic noun: the couch [SEG]."))
+    monkeypatch.setattr(generation, "generate", writes(gella, "There is one semantic noun: the couch [SEG]."))
     reference = gella.refer(image, "the couch", masks)
     assert reference.nouns == ("the couch",)
     np.testing.assert_array_equal(reference.mask, masks[reference.place])
@@ -162,7 +164,7 @@ def test_a_referring_expression_has_one_mask(gella, monkeypatch):
 
 def test_an_expression_without_nouns_stands_for_itself(gella, monkeypatch):
     image, masks = small_picture()
-    monkeypatch.setattr(branches, "write", writes(gella, "There are no semantic nouns."))
+    monkeypatch.setattr(generation, "generate", writes(gella, "There are no semantic nouns."))
     reference = gella.refer(image, "the couch", masks)
     assert reference.nouns == ("the couch",) and reference.text == "There are no semantic nouns."
     np.testing.assert_array_equal(reference.mask, masks[reference.place])

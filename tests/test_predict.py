@@ -12,11 +12,10 @@ from PIL import Image
 import gella_jax
 import gsva_jax
 from grounding_jax.files.pictures import open_picture
-from grounding_jax.language.generation import write
+from grounding_jax.inference.generation import generate
 from grounding_jax.language.rows import encode_prompt
 from grounding_jax.models import llama, llava
-from gsva_jax import model, predict, prompts
-from gsva_jax.passes import see
+from gsva_jax import engine, model, prompts, steps
 
 WORDS = ["dog", "cat", "apple", "man", "chair", "tree", "left", "right", "top", "small", "red", "of", "the", "with"]
 
@@ -34,14 +33,16 @@ def pictures(gsva_golden) -> list[np.ndarray]:
 
 def test_greedy_ids_are_those_of_the_release(gsva, gsva_golden):
     cases = json.loads((gsva_golden / "greedy.json").read_text())
-    asked = [encode_prompt(gsva.tokenizer, case["prompt"]) for case in cases]
+    asked = [encode_prompt(gsva.engine.tokenizer, case["prompt"]) for case in cases]
     for case, prompt in zip(cases, asked, strict=True):
         np.testing.assert_array_equal(prompt.ids, case["prompt_ids"])
-    _, patches = gsva.see([open_picture(gsva_golden / "data" / case["image"]) for case in cases])
-    rows = gsva.batcher.pack([[prompt] for prompt in asked], 0)
-    decisions = (*gsva.tokenizer.seg, gsva.tokenizer.rej)
-    options = dict(max_new=24, eos=gsva.tokenizer.eos, suppressed=decisions, temperature=0.0)
-    written = write(gsva.config.llama, gsva.params["llama"], rows, patches, None, **options)
+    _, patches = engine.encode_image(
+        gsva.engine, [open_picture(gsva_golden / "data" / case["image"]) for case in cases]
+    )
+    rows = gsva.engine.batcher.pack([[prompt] for prompt in asked], 0)
+    decisions = (*gsva.engine.tokenizer.seg, gsva.engine.tokenizer.rej)
+    options = dict(max_new=24, eos=gsva.engine.tokenizer.eos, suppressed=decisions, temperature=0.0)
+    written = generate(gsva.engine.config.llama, gsva.engine.params["llama"], rows, patches, None, **options)
     for ids, case in zip(written.ids, cases, strict=True):
         np.testing.assert_array_equal(ids, case["greedy_ids"])
 
@@ -53,13 +54,17 @@ def random_requests(num: int, seed: int) -> list[list[str]]:
 
 def slow_decisions(gsva, texts: list[list[str]], patches) -> tuple[np.ndarray, np.ndarray]:
     """Chooses token by token, without a cache: reads every row up to the slot before a target, writes, starts over."""
-    row = gsva.batcher.rows([[[prompts.guided_list(expressions)]] for expressions in texts], texts)
-    seg, rej = gsva.tokenizer.seg[0], gsva.tokenizer.rej
+    row = gsva.engine.batcher.rows([[[prompts.guided_list(expressions)]] for expressions in texts], texts)
+    seg, rej = gsva.engine.tokenizer.seg[0], gsva.engine.tokenizer.rej
 
     @jax.jit
     def pair(ids, branch, at):
-        hidden, _ = llava.read(gsva.config.llama, gsva.params["llama"], ids, row["positions"], branch, patches)
-        logits = llama.logits(gsva.config.llama, gsva.params["llama"], model.gather(hidden, at[:, None]))[:, 0]
+        hidden, _ = llava.read(
+            gsva.engine.config.llama, gsva.engine.params["llama"], ids, row["positions"], branch, patches
+        )
+        logits = llama.logits(gsva.engine.config.llama, gsva.engine.params["llama"], model.gather(hidden, at[:, None]))[
+            :, 0
+        ]
         return logits[:, seg] - logits[:, rej]
 
     ids, rejected = row["ids"].copy(), np.zeros(row["target_valid"].shape, bool)
@@ -77,10 +82,10 @@ def slow_decisions(gsva, texts: list[list[str]], patches) -> tuple[np.ndarray, n
 def test_guided_choice_equals_choosing_token_by_token(gsva, pictures):
     texts = random_requests(200, seed=0)
     images = [pictures[i % len(pictures)] for i in range(len(texts))]
-    _, patches = gsva.see(images)
+    _, patches = engine.encode_image(gsva.engine, images)
     expected, margins = slow_decisions(gsva, texts, patches)
-    row = gsva.batcher.rows([[[prompts.guided_list(expressions)]] for expressions in texts], texts)
-    decided, reading, score = gsva.decide(row, patches, 0.5)
+    row = gsva.engine.batcher.rows([[[prompts.guided_list(expressions)]] for expressions in texts], texts)
+    decided, reading, score = engine.guided_decode(gsva.engine, row, patches, 0.5)
     M = expected.shape[1]
     np.testing.assert_array_equal(decided["target_rejected"][:, :M], expected)
     valid = row["target_valid"][:, :M]
@@ -89,10 +94,15 @@ def test_guided_choice_equals_choosing_token_by_token(gsva, pictures):
     assert mixed >= 50, f"only {mixed} of the 200 prompts have both kinds of decisions: the test says little"
     # The states that masks are made of are those of the text as decided, not of a pass before.
     pairs = zip(texts, expected, strict=True)
-    whole = gsva.batcher.rows([[[prompts.guided_list(t, list(r[: len(t)]))]] for t, r in pairs], texts)
+    whole = gsva.engine.batcher.rows([[[prompts.guided_list(t, list(r[: len(t)]))]] for t, r in pairs], texts)
     np.testing.assert_array_equal(decided["ids"], whole["ids"])
     hidden, _ = llava.read(
-        gsva.config.llama, gsva.params["llama"], whole["ids"], whole["positions"], whole["branch"], patches
+        gsva.engine.config.llama,
+        gsva.engine.params["llama"],
+        whole["ids"],
+        whole["positions"],
+        whole["branch"],
+        patches,
     )
     hidden = model.gather(hidden, whole["seg_positions"])
     np.testing.assert_allclose(
@@ -144,17 +154,24 @@ def test_ask_gives_a_mask_for_every_token_it_writes(gsva, pictures):
     assert len(answer.targets) == answer.text.count("[SEG]") + answer.text.count("[REJ]")
 
 
+def without_rejection(gsva) -> gsva_jax.Gsva:
+    """The same weights without a [REJ], as LISA has none."""
+    words = dataclasses.replace(gsva.engine.tokenizer, rej=None)
+    return gsva_jax.Gsva(dataclasses.replace(gsva.engine, tokenizer=words))
+
+
 def test_towers_run_once_a_picture_however_many_expressions(gsva, pictures, monkeypatch):
     seen = []
-    monkeypatch.setattr(predict, "see", lambda *arguments: seen.append(1) or see(*arguments))
+    encode_image = steps.encode_image
+    monkeypatch.setattr(steps, "encode_image", lambda *arguments: seen.append(1) or encode_image(*arguments))
     gsva.segment(pictures[0], ["dog"] * 12)
-    lisa = gsva_jax.Gsva(gsva.config, gsva.params, dataclasses.replace(gsva.tokenizer, rej=None))
+    lisa = without_rejection(gsva)
     lisa.segment(pictures[0], ["dog", "cat", "tree"])
     assert len(seen) == 2
 
 
 def test_lisa_answers_every_expression(gsva, pictures):
-    lisa = gsva_jax.Gsva(gsva.config, gsva.params, dataclasses.replace(gsva.tokenizer, rej=None))
+    lisa = without_rejection(gsva)
     answer = lisa.segment(pictures[0], ["dog", "cat"])
     assert answer.text == "Sure, it is [SEG]. Sure, it is [SEG]."
     assert not any(target.rejected for target in answer.targets)

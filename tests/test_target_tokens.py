@@ -10,7 +10,7 @@ from grounding_jax.language.rows import encode_conversation, pack_row
 from grounding_jax.training.experiment import run
 from grounding_jax.weights import folder
 from grounding_jax.weights.fresh import moved_vocabulary
-from gsva_jax import prompts
+from gsva_jax import engine, prompts
 from gsva_jax.evaluation import protocols
 from gsva_jax.predict import ASSETS
 from gsva_jax.training.experiment import GSVA, load_config
@@ -115,7 +115,7 @@ def test_a_debug_run_with_eight_tokens(trained, gsva):
     old, new = (tokenizers.load(place) for place in (ASSETS / "tiny", trained))
     assert words(new, new.seg) == list(EIGHT[:8]) and new.vocab_size == old.vocab_size + 7
     embedding = after["llama"]["embed"]["embedding"]
-    assert embedding.shape[0] == new.vocab_size == gsva.config.llama.vocab_size
+    assert embedding.shape[0] == new.vocab_size == gsva.engine.config.llama.vocab_size
     was, now = before["llama"]["embed"]["embedding"], np.asarray(embedding, np.float32)
     np.testing.assert_allclose(now[: old.seg[0]], np.asarray(was, np.float32)[: old.seg[0]], atol=2e-3)
     np.testing.assert_allclose(now[new.rej], np.asarray(was, np.float32)[old.rej], atol=2e-3)
@@ -127,12 +127,12 @@ def test_a_debug_run_with_eight_tokens(trained, gsva):
 
 def test_the_second_reading_of_the_official_protocol_has_their_own_tokens(gsva):
     """Read again with [SEG] in the place of [REJ], an answer is like one that never had [REJ]."""
-    patches = gsva.see([open_picture(ASSETS / "photo_scene.jpg")])[1]
+    patches = engine.encode_image(gsva.engine, [open_picture(ASSETS / "photo_scene.jpg")])[1]
     things = ["the dog", "the turtle", "the banana"]
 
     def row(rejected):
-        return gsva.batcher.pack([gsva.batcher.encode([[prompts.official_list(things, rejected)]])], 3)
+        return gsva.engine.batcher.pack([gsva.engine.batcher.encode([[prompts.official_list(things, rejected)]])], 3)
 
-    twice = protocols.teacher_force(gsva, row([False, True, True]), patches, second_pass=True)
-    once = protocols.teacher_force(gsva, row([False] * 3), patches, second_pass=True)
+    twice = protocols.teacher_force(gsva.engine, row([False, True, True]), patches, second_pass=True)
+    once = protocols.teacher_force(gsva.engine, row([False] * 3), patches, second_pass=True)
     np.testing.assert_allclose(twice.hidden[:, :3], once.hidden[:, :3], atol=1e-4)

@@ -14,8 +14,8 @@ def tiny() -> gsva_jax.Gsva:
 
 
 def test_it_is_what_its_config_makes(tiny):
-    assert tiny.config == tiny_config()
-    assert tiny.tokenizer.backend.to_str() == tiny_tokenizer().backend.to_str()
+    assert tiny.engine.config == tiny_config()
+    assert tiny.engine.tokenizer.backend.to_str() == tiny_tokenizer().backend.to_str()
     assert sum(path.stat().length for path in (ASSETS / "tiny").iterdir()) <= 12e6
 
 

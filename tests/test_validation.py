@@ -15,6 +15,7 @@ from grounding_jax.training.experiment import run as run_config
 from grounding_jax.training.loop import train
 from grounding_jax.training.runs import model_at
 from grounding_jax.training.scores import Scores
+from gsva_jax import engine
 from gsva_jax.predict import Target, find_checkpoint, load
 from gsva_jax.training.experiment import GSVA, RECIPES, load_config
 from tests.test_training import OPTIONS, Regression
@@ -136,12 +137,12 @@ def test_the_scores_of_gsva_are_those_of_its_masks(short):
     examples = task.validation_dataset()
     batch = jax.tree.map(lambda *rows: np.stack(rows), *(examples[i] for i in range(4)))
     gsva = load(short / "model")
-    _, shown = jax.jit(task.measure)(gsva.params, batch)
+    _, shown = jax.jit(task.measure)(gsva.engine.params, batch)
     ious, refusals = [], []
     for b, j in np.argwhere(batch["target_valid"]):
         (H, W), low = batch["original"][b], np.asarray(shown["masks"][b, j])
         true = np.unpackbits(batch["masks"][b, j], axis=-1)[:H, :W].astype(bool)
-        guess = gsva.full_size(low, (H, W)) > 0
+        guess = engine.full_size(gsva.engine, low, (H, W)) > 0
         refused = shown["scores"][b, j] < 0.5
         if batch["target_rejected"][b, j]:
             ious.append(float(refused))

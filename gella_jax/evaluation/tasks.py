@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gella_jax import prompts
-from gella_jax.branches import LeftOut
+from gella_jax.engine import LeftOut
 from gella_jax.predict import Gella, Grounding, Noun, Reference, Request
 from grounding_jax.data.entity_masks import Entities
 from grounding_jax.data.entityseg import COCO_ENTITY_DATASETS, ENTITYSEG_DATASETS, CocoEntityRecord
@@ -30,7 +30,7 @@ from grounding_jax.data.refer import PRESENT_DATASETS, Record
 from grounding_jax.evaluation.run import Prepared, Task
 from grounding_jax.files.masks import mask_record
 from grounding_jax.files.pictures import open_annotated
-from grounding_jax.language.batching import filled
+from grounding_jax.language.batching import pad_batch
 from grounding_jax.metrics.entities import coco_entities, entity_metrics
 from grounding_jax.metrics.narrative import NarrativeTotals, Phrase, compare_phrase, narrative_metrics
 from grounding_jax.metrics.outcomes import Outcome, compare_masks
@@ -131,7 +131,7 @@ def predict_expressions(gella: Gella, setting: Setting, items: Sequence[Item]) -
     found: list[list[Reference]] = [[] for _ in items]
     for start in range(0, len(requests), len(items)):
         places, chunk = zip(*requests[start : start + len(items)], strict=True)
-        padded = filled(chunk, len(items))  # another number of rows would be another program
+        padded = pad_batch(chunk, len(items))  # another number of rows would be another program
         for place, reference in zip(places, gella.refer_many(padded, setting.output_masks), strict=False):
             found[place].append(reference)
     lines = []

@@ -17,18 +17,10 @@ import numpy as np
 
 import grounding_jax
 from grounding_jax.files import digests
+from grounding_jax.inference.engine import Engine
 
 _SEEDS = (0, 0x9E3779B9)
 _THREADS = 16  # that read pictures: mostly they wait for a disk or a bucket
-
-
-class Model(Protocol):
-    """What tells models in memory apart."""
-
-    config: Any
-    dtype: Any
-    tokenizer: Any
-    params: dict
 
 
 class Records(Protocol):
@@ -40,12 +32,12 @@ class Records(Protocol):
 
 
 def identity_of(
-    model: Model, system: ModuleType, source: Records, given: Callable[[Any], Any] | None = None
+    engine: Engine, system: ModuleType, source: Records, given: Callable[[Any], Any] | None = None
 ) -> dict[str, str]:
     """Digests of what answers depend on.
 
     Args:
-        model: in memory.
+        engine: the model in memory.
         system: the package that it is of.
         source: the dataset.
         given: what the model gets about a record besides its picture, if anything.
@@ -55,18 +47,18 @@ def identity_of(
     """
     code = digests.of_code(grounding_jax, system)
     return {
-        "model": model_digest(model),
+        "model": engine_digest(engine),
         "records": records_digest(source, given),
         "code": f"{code}, jax {jax.__version__} on {jax.default_backend()}",
     }
 
 
-def model_digest(model: Model) -> str:
+def engine_digest(engine: Engine) -> str:
     """Of the sizes, the dtype, the vocabulary and every number of the parameters; the same on every mesh."""
-    tokens = model.tokenizer
+    tokens = engine.tokenizer
     special = [tokens.bos, tokens.eos, tokens.unk, tokens.seg, tokens.rej, tokens.im_start, tokens.im_end]
-    texts = [model.config.to_json(), str(np.dtype(model.dtype)), tokens.backend.to_str()]
-    return digests.of_all([digests.of_value([texts, special]), digests.of_value(jax.device_get(_sums(model.params)))])
+    texts = [engine.config.to_json(), str(np.dtype(engine.dtype)), tokens.backend.to_str()]
+    return digests.of_all([digests.of_value([texts, special]), digests.of_value(jax.device_get(_sums(engine.params)))])
 
 
 def records_digest(source: Records, given: Callable[[Any], Any] | None = None) -> str:

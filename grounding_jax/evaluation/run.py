@@ -18,7 +18,7 @@ from etils import epath
 from grounding_jax.data.registry import listed
 from grounding_jax.evaluation.identity import Records, identity_of
 from grounding_jax.evaluation.progress import PartialResults
-from grounding_jax.language.batching import bucket, filled
+from grounding_jax.language.batching import pad_batch, round_up
 
 PROTOCOLS = ("official", "guided", "generated")
 
@@ -63,7 +63,7 @@ class Evaluation:
 
     Attributes:
         system: the package of the model.
-        model: in memory; has ``batcher``, and what `identity.Model` names.
+        model: in memory; its ``engine`` is an `Engine`.
         task: of the dataset.
         setting: how the task asks.
         source: the dataset.
@@ -128,10 +128,10 @@ def run(
     first = next(filter(None, outputs), None)
     identity = {**head, **evaluation.also}
     if first is not None:
-        identity |= identity_of(model, evaluation.system, evaluation.source, evaluation.given)
+        identity |= identity_of(model.engine, evaluation.system, evaluation.source, evaluation.given)
     process = process or (jax.process_index(), jax.process_count())
     results = PartialResults(first, identity, len(evaluation.source), process)
-    size = bucket(min(batch_size, len(results.todo)), model.batcher.multiple)
+    size = round_up(min(batch_size, len(results.todo)), model.engine.batcher.multiple)
     prepared = ((index, task.prepare(model, setting, evaluation.source[index])) for index in results.todo)
     answered = _answer(prepared, size, lambda items: task.predict(model, setting, items))
     results.work(f"{head['dataset']}, {head['protocol']}", answered)
@@ -154,7 +154,7 @@ def _answer(
     shapes together."""
 
     def answer(batch: Sequence[tuple[int, Any]]) -> list[dict]:
-        padded = filled([item for _, item in batch], size)  # another number of rows would be another program
+        padded = pad_batch([item for _, item in batch], size)  # another number of rows would be another program
         return [{"index": index, **line} for (index, _), line in zip(batch, predict(padded), strict=False)]
 
     waiting: dict[tuple[int, ...], list[tuple[int, Any]]] = {}

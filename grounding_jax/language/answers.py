@@ -24,7 +24,7 @@ class Decision(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
+class ReadAnswer:
     """A written answer, read.
 
     Attributes:
@@ -42,7 +42,7 @@ class Answer:
     finished: bool
 
 
-def read_answer(tokenizer: Tokenizer, ids: Sequence[int], num_expressions: int | None = None) -> Answer:
+def read_answer(tokenizer: Tokenizer, ids: Sequence[int], num_expressions: int | None = None) -> ReadAnswer:
     """Reads what the model wrote after a prompt.
 
     Args:
@@ -61,7 +61,7 @@ def read_answer(tokenizer: Tokenizer, ids: Sequence[int], num_expressions: int |
     ]
     asked = len(found) if num_expressions is None else num_expressions
     missing = max(asked - len(found), 0)
-    return Answer(
+    return ReadAnswer(
         text=tokenizer.decode(ids).strip(),
         decisions=(*found[:asked], *[None] * missing),
         missing=missing,

@@ -27,17 +27,17 @@ SLOTS, TARGETS = 64, 8
 _T = TypeVar("_T")
 
 
-def bucket(size: int, step: int) -> int:
+def round_up(size: int, step: int) -> int:
     """The next multiple of ``step`` that is at least ``size``, and at least ``step``."""
     return max(-(-size // step), 1) * step
 
 
-def doubling(size: int, step: int) -> int:
-    """The first of ``step``, 2 ``step``, 4 ``step``, ... that is at least ``size``: fewer sizes than `bucket` has."""
+def next_power(size: int, step: int) -> int:
+    """The first of ``step``, 2 ``step``, 4 ``step``, ... that is at least ``size``: fewer sizes than `round_up` has."""
     return step << max(-(-size // step) - 1, 0).bit_length()
 
 
-def filled(batch: Sequence[_T], multiple: int) -> list[_T]:
+def pad_batch(batch: Sequence[_T], multiple: int) -> list[_T]:
     """The rows of a batch, and the first one again until they divide by ``multiple``."""
     return [*batch, *list(batch[:1]) * (-len(batch) % multiple)]
 
@@ -87,13 +87,13 @@ class Batcher:
         """Rows for the conversations of each picture, with up to ``num_targets`` targets, padded, as a batch."""
         shape = dict(
             num_patches=self.num_patches,
-            length=bucket(max(self.length(several) for several in encoded), SLOTS),
-            max_targets=bucket(num_targets, TARGETS),
+            length=round_up(max(self.length(several) for several in encoded), SLOTS),
+            max_targets=round_up(num_targets, TARGETS),
         )
-        return stack_rows(filled([pack_row(self.tokenizer, several, **shape) for several in encoded], self.multiple))
+        return stack_rows(pad_batch([pack_row(self.tokenizer, several, **shape) for several in encoded], self.multiple))
 
     def rows(self, conversations: Sequence[list[list[Round]]], expressions: Sequence[Sequence[str]]) -> Row:
-        """Rows padded to buckets, as a batch.
+        """Rows padded to a few sizes, as a batch.
 
         Args:
             conversations: for each picture its conversations, each a list of rounds.

@@ -15,10 +15,10 @@ import numpy as np
 from etils import epath
 
 from grounding_jax import weights
+from grounding_jax.inference.placement import place
 from grounding_jax.segmenters.mask2former import segment_entities
 from grounding_jax.segmenters.proposals import Proposals
 from grounding_jax.segmenters.sam import segment_everything
-from grounding_jax.sharding.placement import place
 from grounding_jax.weights import folder
 from grounding_jax.weights.layouts import open_layout
 from grounding_jax.weights.tensors import CheckpointError

@@ -22,13 +22,22 @@ from etils import epath
 from grounding_jax.data.reasonseg import ReasonRecord
 from grounding_jax.data.refer import Record
 from grounding_jax.data.semantic import ClassRecord
-from grounding_jax.language.batching import SLOTS, TARGETS, bucket, doubling
-from grounding_jax.language.loaded import fetch
+from grounding_jax.inference.engine import Engine
+from grounding_jax.language.batching import SLOTS, TARGETS, next_power, round_up
 from grounding_jax.language.rows import Conversation, Row
 from grounding_jax.language.tokenizer import IMAGE_TEXT, Tokenizer
 from gsva_jax import prompts
-from gsva_jax.passes import draw
-from gsva_jax.predict import Gsva, Prompt
+from gsva_jax.engine import (
+    Prompt,
+    decode_masks,
+    encode_image,
+    full_size,
+    generate,
+    guided_decode,
+    prefill,
+    prefill_from,
+    score_of,
+)
 
 # For ReasonSeg's sentences, the wording that its evaluation has too.
 _LONG_QUESTION = 1
@@ -144,61 +153,61 @@ class TeacherForced(NamedTuple):
     hidden: jax.Array
 
 
-def prepare(gsva: Gsva, protocol: str, record: Asked, question: str = "what") -> Request:
+def prepare(engine: Engine, protocol: str, record: Asked, question: str = "what") -> Request:
     """Puts the questions about a picture into words; ``question`` is of `prompts.OFFICIAL_QUESTIONS`."""
-    rounds = _rounds(gsva.tokenizer, protocol, record, question)
+    rounds = _rounds(engine.tokenizer, protocol, record, question)
     num = len(record.expressions)
     if protocol == "generated":
         count = num if len(rounds) == 1 else 1
-        texts = [_prompt(gsva, turn, count) for turn in rounds]
-        lengths = [gsva.batcher.length([prompt.text]) for prompt in texts]
-        shape = bucket(max(lengths), SLOTS), max(prompt.max_new for prompt in texts)
+        texts = [_prompt(engine, turn, count) for turn in rounds]
+        lengths = [engine.batcher.length([prompt.text]) for prompt in texts]
+        shape = round_up(max(lengths), SLOTS), max(prompt.max_new for prompt in texts)
     else:
-        texts = gsva.batcher.encode([[turn] for turn in rounds])
-        lengths = [gsva.batcher.length([text]) for text in texts]
-        shape = bucket(gsva.batcher.length(texts), SLOTS), bucket(num, TARGETS)
-    return Request(record, texts, num, max(lengths) > gsva.config.model_max_length, shape)
+        texts = engine.batcher.encode([[turn] for turn in rounds])
+        lengths = [engine.batcher.length([text]) for text in texts]
+        shape = round_up(engine.batcher.length(texts), SLOTS), round_up(num, TARGETS)
+    return Request(record, texts, num, max(lengths) > engine.config.model_max_length, shape)
 
 
 def predict(
-    gsva: Gsva, protocol: str, requests: Sequence[Request], pictures: Sequence[np.ndarray], with_absent: bool
+    engine: Engine, protocol: str, requests: Sequence[Request], pictures: Sequence[np.ndarray], with_absent: bool
 ) -> list[Prediction]:
     """Answers a batch.
 
     Args:
-        gsva: the model.
+        engine: the model.
         protocol: that of the requests.
         requests: of `prepare`.
         pictures: uint8 ``[H, W, 3]``, of the sizes in the requests' records.
         with_absent: True if the dataset has absent targets; the release evaluates those datasets in another way
             (spec gsva a.11, f).
     """
-    image, patches = gsva.see(pictures)
-    return _PROTOCOLS[protocol](gsva, requests, image, patches, with_absent)
+    image, patches = encode_image(engine, pictures)
+    return _PROTOCOLS[protocol](engine, requests, image, patches, with_absent)
 
 
-def teacher_force(gsva: Gsva, row: Row, patches: jax.Array, second_pass: bool) -> TeacherForced:
+def teacher_force(engine: Engine, row: Row, patches: jax.Array, second_pass: bool) -> TeacherForced:
     """Reads right answers (spec gsva a.11).
 
     Args:
-        gsva: the model.
+        engine: the model.
         row: a batch of rows whose answers have the right tokens.
-        patches: see `Gsva.see`.
-        second_pass: True if the states come from reading again with [SEG] in the place of every [REJ]. Only what
+        patches: see `encode_image`.
+        second_pass: whether the states come from reading again with [SEG] in the place of every [REJ]. Only what
             stands behind the first of these is read again, and nothing where there is none.
     """
-    reading = gsva.read(row, patches)
-    argmax = np.asarray(reading.logits.argmax(-1))
-    rejected = official_decisions(gsva.tokenizer, argmax, row["target_rejected"])
-    scores = gsva.score(reading.logits)
+    prefilled = prefill(engine, row, patches)
+    argmax = np.asarray(prefilled.logits.argmax(-1))
+    rejected = official_decisions(engine.tokenizer, argmax, row["target_rejected"])
+    scores = score_of(engine, prefilled.logits)
     if second_pass and row["target_rejected"].any():
         b, j = np.nonzero(row["target_rejected"])
         slots = row["seg_positions"][b, j] + 1
         ids = row["ids"].copy()
         # Only a picture's one list of targets has rejected ones, so j is their number in the conversation.
-        ids[b, slots] = np.take(gsva.tokenizer.seg, j, mode="wrap")
-        reading = gsva.reread({**row, "ids": ids}, patches, reading, int(slots.min()))
-    return TeacherForced(argmax, rejected, scores, reading.hidden)
+        ids[b, slots] = np.take(engine.tokenizer.seg, j, mode="wrap")
+        prefilled = prefill_from(engine, {**row, "ids": ids}, patches, prefilled, int(slots.min()))
+    return TeacherForced(argmax, rejected, scores, prefilled.hidden)
 
 
 def official_decisions(tokenizer: Tokenizer, argmax: np.ndarray, rejected: np.ndarray) -> np.ndarray:
@@ -215,15 +224,15 @@ def official_decisions(tokenizer: Tokenizer, argmax: np.ndarray, rejected: np.nd
 
 
 def _official(
-    gsva: Gsva, requests: Sequence[Request], image: jax.Array, patches: jax.Array, with_absent: bool
+    engine: Engine, requests: Sequence[Request], image: jax.Array, patches: jax.Array, with_absent: bool
 ) -> list[Prediction]:
-    row = gsva.batcher.pack([request.texts for request in requests], max(request.num_targets for request in requests))
-    forced = teacher_force(gsva, row, patches, second_pass=with_absent)
-    low = fetch(draw(gsva.config, gsva.params, forced.hidden, image))
+    row = engine.batcher.pack([request.texts for request in requests], max(request.num_targets for request in requests))
+    forced = teacher_force(engine, row, patches, second_pass=with_absent)
+    low = decode_masks(engine, forced.hidden, image)
     predictions = []
     for b, request in enumerate(requests):
         n = request.num_targets
-        logits = gsva.full_size(low[b, :n], request.record.size)
+        logits = full_size(engine, low[b, :n], request.record.size)
         # The thresholds differ (f.2, f.4), and without a second pass there is no mask at [REJ].
         masks = logits >= 0 if with_absent else (logits > 0) & ~row["target_rejected"][b, :n, None, None]
         predictions.append(Prediction(masks, forced.rejected[b, :n], np.zeros(n, bool), forced.scores[b, :n]))
@@ -231,22 +240,22 @@ def _official(
 
 
 def _guided(
-    gsva: Gsva, requests: Sequence[Request], image: jax.Array, patches: jax.Array, with_absent: bool
+    engine: Engine, requests: Sequence[Request], image: jax.Array, patches: jax.Array, with_absent: bool
 ) -> list[Prediction]:
-    row = gsva.batcher.pack([request.texts for request in requests], max(request.num_targets for request in requests))
-    row, reading, scores = gsva.decide(row, patches, threshold=0.5)
-    low = fetch(draw(gsva.config, gsva.params, reading.hidden, image))
+    row = engine.batcher.pack([request.texts for request in requests], max(request.num_targets for request in requests))
+    row, prefilled, scores = guided_decode(engine, row, patches, threshold=0.5)
+    low = decode_masks(engine, prefilled.hidden, image)
     predictions = []
     for b, request in enumerate(requests):
         n = request.num_targets
         rejected = row["target_rejected"][b, :n]
-        masks = (gsva.full_size(low[b, :n], request.record.size) > 0) & ~rejected[:, None, None]
+        masks = (full_size(engine, low[b, :n], request.record.size) > 0) & ~rejected[:, None, None]
         predictions.append(Prediction(masks, rejected, np.zeros(n, bool), scores[b, :n]))
     return predictions
 
 
 def _generated(
-    gsva: Gsva, requests: Sequence[Request], image: jax.Array, patches: jax.Array, with_absent: bool
+    engine: Engine, requests: Sequence[Request], image: jax.Array, patches: jax.Array, with_absent: bool
 ) -> list[Prediction]:
     asked = [(b, prompt) for b, request in enumerate(requests) for prompt in request.texts]
     written = [[] for _ in requests]
@@ -255,8 +264,8 @@ def _generated(
         padded = chunk + chunk[:1] * (len(image) - len(chunk))
         owners = np.array([b for b, _ in padded])
         sizes = [requests[b].record.size for b in owners]
-        seen = gsva.split((image[owners], patches[owners]))
-        answers = gsva.complete([prompt for _, prompt in padded], *seen, sizes)
+        encoded = engine.split((image[owners], patches[owners]))
+        answers = generate(engine, [prompt for _, prompt in padded], *encoded, sizes)
         for (b, _), answer in zip(chunk, answers, strict=False):
             written[b].append(answer)
     return [
@@ -302,8 +311,8 @@ def _guided_single(text: str, is_sentence: bool) -> prompts.Round:
     return prompts.single_question(text, is_sentence, index), prompts.single_answer(prompts.GUIDED_SINGLE_ANSWER)
 
 
-def _prompt(gsva: Gsva, turn: prompts.Round, num_expressions: int) -> Prompt:
+def _prompt(engine: Engine, turn: prompts.Round, num_expressions: int) -> Prompt:
     """A question, and how much may be written: sizes that double, so that few programs are compiled."""
     question, answer = turn
-    limit = _ANSWER_FACTOR * len(gsva.tokenizer.encode(answer)) + _ANSWER_EXTRA
-    return Prompt(gsva.batcher.encode_prompt(question), doubling(limit, SLOTS), num_expressions)
+    limit = _ANSWER_FACTOR * len(engine.tokenizer.encode(answer)) + _ANSWER_EXTRA
+    return Prompt(engine.batcher.encode_prompt(question), next_power(limit, SLOTS), num_expressions)

@@ -111,11 +111,11 @@ def _question(gsva: Gsva, dataset: str, protocol: str, question: str) -> dict[st
     """The question as reports have it, where there is a choice."""
     if not asks_for_list(dataset, protocol):
         return {}
-    if gsva.tokenizer.rej is None and question != "what":
+    if gsva.engine.tokenizer.rej is None and question != "what":
         raise ValueError(
             f"a model without [REJ] is asked for one target at a time, not for a list in form '{question}'"
         )
-    return {} if gsva.tokenizer.rej is None else {"question": question}
+    return {} if gsva.engine.tokenizer.rej is None else {"question": question}
 
 
 def _listed(lines: Sequence[dict]) -> str:

@@ -58,7 +58,7 @@ def record_of(record: Any) -> Asked:
 
 def prepare(gsva: Gsva, setting: Setting, record: Any) -> Prepared:
     """Puts the questions about a picture into words."""
-    request = protocols.prepare(gsva, setting.protocol, record_of(record), setting.question)
+    request = protocols.prepare(gsva.engine, setting.protocol, record_of(record), setting.question)
     return Prepared(request, request.shape)
 
 
@@ -73,7 +73,7 @@ def predict(gsva: Gsva, setting: Setting, requests: Sequence[Request], with_abse
         ignored: whether the official protocol takes ignored pixels for the target, as the release does in ReasonSeg.
     """
     pictures = [_picture(request.record, setting.blind) for request in requests]
-    answers = protocols.predict(gsva, setting.protocol, requests, pictures, with_absent)
+    answers = protocols.predict(gsva.engine, setting.protocol, requests, pictures, with_absent)
     ignored = ignored and setting.protocol == "official"
     return [_line(*pair, ignored, setting.is_listed) for pair in zip(requests, answers, strict=True)]
 

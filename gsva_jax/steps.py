@@ -1,4 +1,4 @@
-"""The compiled passes of prediction: see a picture, read a row, read on where it changed, draw.
+"""The compiled steps of prediction: encode a picture, prefill a row, prefill again where it changed, decode masks.
 
 Each is a jitted pure function of (config, parameters, arrays). Rows are padded to a few lengths, so that few programs
 are compiled.
@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
-from grounding_jax.language.batching import SLOTS, doubling
-from grounding_jax.language.generation import empty_cache
+from grounding_jax.inference.generation import empty_cache
+from grounding_jax.language.batching import SLOTS, next_power
 from grounding_jax.language.rows import Row
 from grounding_jax.models import llama, llava
 from grounding_jax.sharding.mesh import BATCH
@@ -22,7 +22,7 @@ from gsva_jax import model
 from gsva_jax.config import GsvaConfig
 
 
-class Reading(NamedTuple):
+class Prefilled(NamedTuple):
     """What the model knows at the slots that predict [SEG] or [REJ].
 
     Attributes:
@@ -37,19 +37,19 @@ class Reading(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames=("config", "dtype", "mesh"))
-def see(
+def encode_image(
     config: GsvaConfig, params: dict, pictures: dict, dtype, mesh: Mesh | None = None
 ) -> tuple[jax.Array, jax.Array]:
     """Both towers, once a picture: ``([B, h, w, C] for masks, [B, P, D] for the language model)``."""
     image = model.encode_for_masks(config, params, pictures["sam_images"], pictures["resized"], dtype)
-    seen = image, model.encode_for_language(config, params, pictures["clip_images"], dtype)
+    encoded = image, model.encode_for_language(config, params, pictures["clip_images"], dtype)
     # Left alone, the compiler splits patches along D, like the matrix that made them.
-    return seen if mesh is None else jax.lax.with_sharding_constraint(seen, NamedSharding(mesh, BATCH))
+    return encoded if mesh is None else jax.lax.with_sharding_constraint(encoded, NamedSharding(mesh, BATCH))
 
 
 @functools.partial(jax.jit, static_argnames=("config", "mesh"))
-def read_rows(config: GsvaConfig, params: dict, row: Row, patches: jax.Array, mesh: Mesh | None = None) -> Reading:
-    """Reads whole rows and keeps their cache."""
+def prefill(config: GsvaConfig, params: dict, row: Row, patches: jax.Array, mesh: Mesh | None = None) -> Prefilled:
+    """What whole rows give, and their cache."""
     B, T = row["ids"].shape
     cache = empty_cache(config.llama, B, T, patches.dtype, mesh)
     hidden, aux = llava.read(
@@ -64,14 +64,14 @@ def read_rows(config: GsvaConfig, params: dict, row: Row, patches: jax.Array, me
         slot=0,
     )
     hidden = model.gather(hidden, row["seg_positions"])
-    return Reading(hidden, llama.logits(config.llama, params["llama"], hidden), aux["cache"])
+    return Prefilled(hidden, llama.logits(config.llama, params["llama"], hidden), aux["cache"])
 
 
-@functools.partial(jax.jit, static_argnames=("config", "window"), donate_argnames="reading")
-def read_on(
-    config: GsvaConfig, params: dict, row: Row, patches: jax.Array, reading: Reading, slot: jax.Array, window: int
-) -> Reading:
-    """Reads ``window`` slots of rows again, from ``slot`` on, over the cache of what stands before."""
+@functools.partial(jax.jit, static_argnames=("config", "window"), donate_argnames="prefilled")
+def prefill_window(
+    config: GsvaConfig, params: dict, row: Row, patches: jax.Array, prefilled: Prefilled, slot: jax.Array, window: int
+) -> Prefilled:
+    """``window`` slots of rows once more, from ``slot`` on, over the cache of what stands before."""
 
     def cut(array):
         return jax.lax.dynamic_slice_in_dim(array, slot, window, axis=1)
@@ -82,7 +82,7 @@ def read_on(
         cut(llava.embed(params["llama"], row["ids"], patches)),  # the window may reach back into the picture
         cut(row["positions"]),
         cut(row["branch"]),
-        cache=reading.cache,
+        cache=prefilled.cache,
         cache_branch=row["branch"],
         slot=slot,
     )
@@ -90,21 +90,23 @@ def read_on(
     again = (at >= 0) & (at < window)
     hidden = model.gather(hidden, jnp.clip(at, 0, window - 1))
     logits = llama.logits(config.llama, params["llama"], hidden)
-    return Reading(
-        jnp.where(again[..., None], hidden, reading.hidden),
-        jnp.where(again[..., None], logits, reading.logits),
+    return Prefilled(
+        jnp.where(again[..., None], hidden, prefilled.hidden),
+        jnp.where(again[..., None], logits, prefilled.logits),
         aux["cache"],
     )
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def draw(config: GsvaConfig, params: dict, hidden: jax.Array, image: jax.Array) -> jax.Array:
+def decode_masks(config: GsvaConfig, params: dict, hidden: jax.Array, image: jax.Array) -> jax.Array:
     """Low-resolution mask logits ``[B, M, l, l]`` from hidden states ``[B, M, D]``."""
     return model.decode_masks(config, params, model.make_prompts(config, params, hidden), image)
 
 
-def reread(config: GsvaConfig, params: dict, row: Row, patches: jax.Array, reading: Reading, first: int) -> Reading:
-    """Reads rows again from slot ``first`` on, where their ids were changed; ``reading`` is used up."""
+def prefill_from(
+    config: GsvaConfig, params: dict, row: Row, patches: jax.Array, prefilled: Prefilled, first: int
+) -> Prefilled:
+    """Rows once more from slot ``first`` on, where their ids were changed; ``prefilled`` is used up."""
     T = row["ids"].shape[1]
-    window = min(doubling(T - first, SLOTS), T)
-    return read_on(config, params, row, patches, reading, T - window, window)
+    window = min(next_power(T - first, SLOTS), T)
+    return prefill_window(config, params, row, patches, prefilled, T - window, window)

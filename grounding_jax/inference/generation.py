@@ -32,7 +32,7 @@ class Generation(NamedTuple):
     logits: jax.Array
 
 
-class _Writing(NamedTuple):
+class _State(NamedTuple):
     """A batch in the midst of its answers.
 
     Attributes:
@@ -58,15 +58,16 @@ def empty_cache(config: LlamaConfig, batch: int, length: int, dtype, mesh: Mesh 
 
 
 @functools.partial(jax.jit, static_argnames=("config", "max_new", "eos", "suppressed", "temperature", "mesh"))
-def write(
+def generate(
     config: LlamaConfig, params: dict, row: Row, patches: jax.Array, keys: jax.Array | None, **options
 ) -> Generation:
-    """Continues the prompts of a batch of rows about pictures; for all but ``patches [B, P, D]`` see `generate`."""
+    """Continues the prompts of a batch of rows about pictures; for all but ``patches [B, P, D]``, see
+    `generate_embedded`."""
     x = llava.embed(params, row["ids"], patches)
-    return generate(config, params, x, row["positions"], row["branch"], keys=keys, **options)
+    return generate_embedded(config, params, x, row["positions"], row["branch"], keys=keys, **options)
 
 
-def generate(
+def generate_embedded(
     config: LlamaConfig,
     params: dict,
     x: jax.Array,
@@ -103,7 +104,7 @@ def generate(
     T = x.shape[1]
     lengths, last_branch = (branch >= 0).sum(1), branch.max(1)
 
-    def write(now: _Writing) -> _Writing:
+    def step(now: _State) -> _State:
         logits = llama.logits(config, params, now.state[:, 0])
         logits = logits.at[:, list(suppressed)].set(-jnp.inf) if suppressed else logits
         token = jnp.where(now.done, eos, _choose(logits, temperature, keys, now.n))
@@ -113,16 +114,16 @@ def generate(
         row = (lengths + now.n)[:, None], last_branch[:, None]
         cached = dict(cache=now.cache, cache_branch=cache_branch, slot=T + now.n)
         state, aux = llama.decode(config, params, x_new, *row, **cached)
-        return _Writing(now.n + 1, state, written, now.done | (token == eos), aux["cache"], cache_branch)
+        return _State(now.n + 1, state, written, now.done | (token == eos), aux["cache"], cache_branch)
 
-    def unfinished(now: _Writing) -> jax.Array:
+    def is_unfinished(now: _State) -> jax.Array:
         return (now.n < max_new) & ~now.done.all()
 
-    begin = _read_prompts(config, params, x, positions, branch, max_new, eos, mesh)
-    return jax.lax.while_loop(unfinished, write, begin).written
+    begin = _prefill(config, params, x, positions, branch, max_new, eos, mesh)
+    return jax.lax.while_loop(is_unfinished, step, begin).written
 
 
-def _read_prompts(
+def _prefill(
     config: LlamaConfig,
     params: dict,
     x: jax.Array,
@@ -131,8 +132,8 @@ def _read_prompts(
     max_new: int,
     eos: int,
     mesh: Mesh | None,
-) -> _Writing:
-    """Where writing begins; arguments as for `generate`."""
+) -> _State:
+    """Where writing begins; arguments as for `generate_embedded`."""
     B, T, D = x.shape
     cache_branch = jnp.pad(branch, ((0, 0), (0, max_new)), constant_values=-1)
     cache = empty_cache(config, B, T + max_new, x.dtype, mesh)
@@ -142,18 +143,18 @@ def _read_prompts(
     nothing = Generation(
         jnp.full((B, max_new), eos, jnp.int32), jnp.zeros((B, max_new, D), x.dtype), jnp.zeros((B, max_new))
     )
-    return _Writing(0, state, nothing, jnp.zeros(B, bool), aux["cache"], cache_branch)
+    return _State(0, state, nothing, jnp.zeros(B, bool), aux["cache"], cache_branch)
 
 
 def _choose(logits: jax.Array, temperature: float, keys: jax.Array | None, n: jax.Array) -> jax.Array:
-    """The token number ``n`` of every row: ``[B, V] -> int32 [B]``; see `generate`."""
+    """The token number ``n`` of every row: ``[B, V] -> int32 [B]``; see `generate_embedded`."""
     if not temperature:
         return logits.argmax(-1).astype(jnp.int32)
     keys = jax.vmap(lambda key: jax.random.fold_in(key, n))(keys)
     return jax.vmap(jax.random.categorical)(keys, logits / temperature).astype(jnp.int32)
 
 
-def _noted(now: _Writing, token: jax.Array, logits: jax.Array) -> Generation:
+def _noted(now: _State, token: jax.Array, logits: jax.Array) -> Generation:
     """What is written once a token ``[B]`` is chosen from ``[B, V]``."""
     logit = jnp.take_along_axis(logits, token[:, None], axis=1)[:, 0]
     return Generation(

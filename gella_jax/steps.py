@@ -1,4 +1,4 @@
-"""The compiled passes of prediction: see a picture, find its entities, read a row, pair nouns with entities.
+"""The compiled steps of prediction: encode a picture, segment its entities, prefill a row, associate.
 
 Each is a jitted pure function of (config, parameters, arrays).
 """
@@ -21,17 +21,17 @@ from grounding_jax.sharding.mesh import BATCH
 
 
 @functools.partial(jax.jit, static_argnames=("config", "dtype", "mesh"))
-def see(
+def encode_image(
     config: GellaConfig, params: dict, images: jax.Array, resized: jax.Array, dtype, mesh: Mesh | None = None
 ) -> tuple[jax.Array, jax.Array]:
     """CLIP, once a picture: ``([B, P, C] for the masks, [B, P, D] for the language model)``; see `model.see`."""
     features = model.see(config, params, images, resized, dtype)
-    seen = features, model.project(config, params, features)
-    return seen if mesh is None else jax.lax.with_sharding_constraint(seen, NamedSharding(mesh, BATCH))
+    encoded = features, model.project(config, params, features)
+    return encoded if mesh is None else jax.lax.with_sharding_constraint(encoded, NamedSharding(mesh, BATCH))
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def find(config: GellaConfig, params: dict, features: jax.Array, colormaps: jax.Array) -> Prediction:
+def segment_entities(config: GellaConfig, params: dict, features: jax.Array, colormaps: jax.Array) -> Prediction:
     """The mask branch: what its decoder says in the end, in float32; ``[B, P, C]``, uint8 ``[B, S, S, 3]``."""
     last = model.segment(config, params, features, colormaps).last
     return jax.tree.map(lambda x: x.astype(jnp.float32), last)
@@ -42,7 +42,7 @@ def match(prediction: Prediction, index: jax.Array, visible: jax.Array) -> jax.A
     """Which query stands for which mask (spec gella D0).
 
     Args:
-        prediction: see `find`.
+        prediction: see `segment_entities`.
         index: int32 ``[B, S, S]``, the masks of the colormaps, from 1 on.
         visible: bool ``[B, E]``; false for padding.
 
@@ -53,13 +53,13 @@ def match(prediction: Prediction, index: jax.Array, visible: jax.Array) -> jax.A
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def read_nouns(config: GellaConfig, params: dict, row: Row, patches: jax.Array) -> jax.Array:
+def prefill(config: GellaConfig, params: dict, row: Row, patches: jax.Array) -> jax.Array:
     """The states of the nouns of finished answers: ``[B, M, D]``, see `model.noun_states`."""
     hidden, _ = llava.read(config.llama, params["llama"], row["ids"], row["positions"], row["branch"], patches)
     return model.noun_states(config, hidden, row["seg_positions"])
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def pair(config: GellaConfig, params: dict, nouns: jax.Array, queries: jax.Array) -> jax.Array:
+def associate(config: GellaConfig, params: dict, nouns: jax.Array, queries: jax.Array) -> jax.Array:
     """How much a noun means a query: ``[B, M, D], [B, Q, D] -> float32 [B, M, Q]``, logits."""
     return model.associate(config, params, nouns, queries)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gella_jax import assemble
+from gella_jax import import_parts
 from gella_jax.config import GellaConfig
 from grounding_jax.models.mobilenet import MobileNetConfig
 from grounding_jax.models.swin import SwinConfig
@@ -55,7 +55,7 @@ def test_names_of_transformers_5(files, tmp_path, version):
         changed[key] = array
     changed["model.language_model.layers.0.self_attn.rotary_emb.inv_freq"] = np.zeros(8, np.float32)
     newer = rewritten(files / "hf", tmp_path / "newer", weights=changed)
-    found, wanted = (assemble.language_side(path, None, Sizes(), seed=0).leaves for path in (newer, files / "hf"))
+    found, wanted = (import_parts.language_side(path, None, Sizes(), seed=0).leaves for path in (newer, files / "hf"))
     assert found.keys() == wanted.keys()
     for path in wanted:
         np.testing.assert_array_equal(found[path].read(), wanted[path].read(), err_msg=path, strict=True)
@@ -69,7 +69,7 @@ def test_a_tower_that_transformers_5_wrote(files, golden, tmp_path):
     (tmp_path / "clip" / "model.safetensors").unlink()
     for part in ("inputs", "outputs"):
         (tmp_path / "clip" / f"{part}.safetensors").unlink()
-    opened = assemble.language_side(files / "original", tmp_path / "clip", Sizes(), seed=0)
+    opened = import_parts.language_side(files / "original", tmp_path / "clip", Sizes(), seed=0)
     stored = state(path)["vision_model.encoder.layers.2.mlp.fc1.weight"]
     np.testing.assert_array_equal(opened.leaves["clip/layers/mlp/fc1/kernel"].read()[2], stored.T)
 
@@ -81,7 +81,7 @@ def test_padding_of_the_vocabulary_is_no_place_for_seg(files, tmp_path):
         arrays[key] = np.concatenate([arrays[key], 1 + arrays[key][:64]])
     padded = rewritten(files / "hf", tmp_path / "padded", weights=arrays)
     (padded / "added_tokens.json").write_text(json.dumps({"<image>": 127, "<pad>": 128}))
-    opened = assemble.language_side(padded, None, Sizes(), seed=0)
+    opened = import_parts.language_side(padded, None, Sizes(), seed=0)
     assert (opened.tokenizer.seg, opened.tokenizer.vocab_size, opened.llama.vocab_size) == ((129,), 130, 130)
     assert opened.report == [
         "fresh: 1 token rows of embedding and head, the mean of the others",
@@ -101,25 +101,25 @@ def test_what_a_nested_config_leaves_out(files, tmp_path):
     nested = json.loads((files / "hf" / "config.json").read_text())["text_config"]
     short = {key: nested[key] for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size")}
     folder_ = rewritten(files / "hf", tmp_path / "short", text_config=short)
-    config = assemble.language_side(folder_, None, Sizes(), seed=0).llama
+    config = import_parts.language_side(folder_, None, Sizes(), seed=0).llama
     assert (config.heads, config.eps, config.max_positions) == (32, 1e-6, 2048)
 
 
 def test_the_tower_of_its_own_folder_wins(files, golden, tmp_path):
     tower = golden / "gella" / "clip_vision"
-    opened = assemble.language_side(files / "hf", tower, Sizes(), seed=0)
+    opened = import_parts.language_side(files / "hf", tower, Sizes(), seed=0)
     assert opened.report[0] == f"left out: 55 tensors of the vision tower inside, {tower} is used"
     stored = state(tower)["vision_model.embeddings.position_embedding.weight"]
     np.testing.assert_array_equal(opened.leaves["clip/pos_embed"].read(), stored)
     inside = {f"model.vision_tower.vision_tower.{key}": array for key, array in state(tower).items()}
     both = rewritten(files / "original", tmp_path / "both", weights=state(files / "original") | inside)
-    alone = assemble.language_side(both, None, Sizes(), seed=0)
+    alone = import_parts.language_side(both, None, Sizes(), seed=0)
     np.testing.assert_array_equal(alone.leaves["clip/pos_embed"].read(), stored)
     assert alone.clip.heads == 1  # nothing tells the heads of this one; a head of 64 is usual
 
 
-def branch(files, mask2former="m2f.pth", backbone_file=None, backbone_name=None) -> assemble.MaskBranch:
-    return assemble.mask_branch(files / mask2former, backbone_file, backbone_name, HEADS, seed=0)
+def branch(files, mask2former="m2f.pth", backbone_file=None, backbone_name=None) -> import_parts.MaskBranch:
+    return import_parts.mask_branch(files / mask2former, backbone_file, backbone_name, HEADS, seed=0)
 
 
 def test_a_head_for_other_classes_is_made_fresh(files, golden):
@@ -149,14 +149,14 @@ def test_a_backbone_that_was_asked_for(files, monkeypatch):
     ]
     # It is the wanted one whatever its window: Swin-L has 12, or 7 in the models of EntitySeg.
     small = SwinConfig(width=8, depths=(1, 2, 1, 1), heads=(1, 2, 4, 4), window=7)
-    monkeypatch.setitem(assemble.BACKBONES, "small", small)
+    monkeypatch.setitem(import_parts.BACKBONES, "small", small)
     opened = branch(files, backbone_name="small")
     assert opened.backbone.window == 4 and opened.report[0].startswith("backbone: the Swin of ")
 
 
 def test_a_whole_mask_branch_is_fresh():
     """A Swin-T and Mask2Former for entities."""
-    opened = assemble.mask_branch(None, None, None, Sizes(), seed=0)
+    opened = import_parts.mask_branch(None, None, None, Sizes(), seed=0)
     assert opened.report == [
         "fresh: the backbone, with 96 channels, depths (2, 2, 6, 2) and windows of 7",
         "fresh: Mask2Former",
