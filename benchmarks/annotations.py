@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from grounding_jax.data import coco
-from grounding_jax.data.refer import InstancesFile
+from grounding_jax.data.sources.refer import InstancesFile
 from grounding_jax.files import records
 
 KEPT = 10  # every tenth annotation is one of the split

@@ -31,9 +31,9 @@ import ml_dtypes
 import numpy as np
 from PIL import Image, ImageDraw
 
-from grounding_jax.data.backgrounds import PHOTOGRAPHS, load_photograph
 from grounding_jax.data.datasets import open_dataset
-from grounding_jax.data.packing import prepare
+from grounding_jax.data.packed.packing import prepare
+from grounding_jax.data.scenes.backgrounds import PHOTOGRAPHS, load_photograph
 from grounding_jax.files.masks import decode_mask
 from grounding_jax.files.pictures import open_picture
 from grounding_jax.language import tokenizer as tokenizers

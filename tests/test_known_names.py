@@ -2,7 +2,7 @@
 
 import json
 
-from grounding_jax.data.cutouts import KINDS
+from grounding_jax.data.scenes.cutouts import KINDS
 from grounding_jax.language.known_names import FILE, unknown_line
 from gsva_jax.cli import main
 from gsva_jax.predict import ASSETS, Answer

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from grounding_jax.data.class_names import ADE20K_CLASSES, COCO_STUFF_CLASSES
 from grounding_jax.data.datasets import open_dataset
-from grounding_jax.data.own_data import OWN_DATA
-from grounding_jax.data.parts import PART_DATASETS, part_wordings
-from grounding_jax.data.reasonseg import REASONSEG_DATASETS
-from grounding_jax.data.refer import REFER_DATASETS
-from grounding_jax.data.registry import KNOWN_DATASETS
-from grounding_jax.data.semantic import SEMANTIC_DATASETS, ClassRecord
+from grounding_jax.data.sources.class_names import ADE20K_CLASSES, COCO_STUFF_CLASSES
+from grounding_jax.data.sources.own_data import OWN_DATA
+from grounding_jax.data.sources.parts import PART_DATASETS, part_wordings
+from grounding_jax.data.sources.reasonseg import REASONSEG_DATASETS
+from grounding_jax.data.sources.refer import REFER_DATASETS
+from grounding_jax.data.sources.registry import KNOWN_DATASETS
+from grounding_jax.data.sources.semantic import SEMANTIC_DATASETS, ClassRecord
 from grounding_jax.evaluation.run import find_task
 from grounding_jax.files import pictures
 from gsva_jax.evaluation.tasks import TASKS

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from grounding_jax.data.own_data import OWN_DATA
-from grounding_jax.data.reasonseg import REASONSEG_DATASETS
-from grounding_jax.data.refer import REFER_DATASETS
-from grounding_jax.data.semantic import ClassRecord
+from grounding_jax.data.sources.own_data import OWN_DATA
+from grounding_jax.data.sources.reasonseg import REASONSEG_DATASETS
+from grounding_jax.data.sources.refer import REFER_DATASETS
+from grounding_jax.data.sources.semantic import ClassRecord
 from grounding_jax.evaluation.run import Prepared, Report, Task
 from grounding_jax.files.masks import mask_record
 from grounding_jax.files.pictures import open_annotated

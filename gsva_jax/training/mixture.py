@@ -11,7 +11,7 @@ import grain
 import numpy as np
 
 from grounding_jax.data.datasets import open_dataset
-from grounding_jax.data.semantic import always_labelled
+from grounding_jax.data.sources.semantic import always_labelled
 from grounding_jax.files.pictures import open_picture
 from grounding_jax.language.rows import encode_conversation, row_length
 from grounding_jax.language.tokenizer import Tokenizer

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 from etils import epath
 
-from grounding_jax.data.refer import Record
+from grounding_jax.data.sources.refer import Record
 from grounding_jax.files import masks, pictures, records
 from grounding_jax.files.id_maps import open_id_map
 from grounding_jax.files.masks import Segmentation

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 import msgspec
 from etils import epath
 
-from grounding_jax.data.panoptic_classes import Category
-from grounding_jax.data.registry import RECORDS, AnyRecord
-from grounding_jax.data.semantic import LabelMapRecord, class_meanings
+from grounding_jax.data.sources.panoptic_classes import Category
+from grounding_jax.data.sources.registry import RECORDS, AnyRecord
+from grounding_jax.data.sources.semantic import LabelMapRecord, class_meanings
 from grounding_jax.files import paths, records, regular
 from grounding_jax.files.digests import of_file
 

@@ -8,8 +8,8 @@ from etils import epath
 
 from grounding_jax.data import coco
 from grounding_jax.data.entity_masks import Entities
-from grounding_jax.data.panoptic import COCO_SPLITS, PanopticFiles, PanopticRecord
-from grounding_jax.data.parts import PartRecord
+from grounding_jax.data.sources.panoptic import COCO_SPLITS, PanopticFiles, PanopticRecord
+from grounding_jax.data.sources.parts import PartRecord
 from grounding_jax.files import paths, records
 
 ENTITYSEG_DATASETS = tuple(f"entityseg|{split}" for split in ("train", "val", "train_lr", "val_lr"))

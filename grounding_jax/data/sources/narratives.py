@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath
 
 from grounding_jax.data.coco import Number
-from grounding_jax.data.panoptic import COCO_SPLITS, PanopticFiles, SegmentedPicture
+from grounding_jax.data.sources.panoptic import COCO_SPLITS, PanopticFiles, SegmentedPicture
 from grounding_jax.files import records
 
 NARRATIVE_DATASETS = tuple(f"png|{split}" for split in COCO_SPLITS)

@@ -11,8 +11,8 @@ from etils import epath
 
 from grounding_jax.data import coco
 from grounding_jax.data.entity_masks import Entities, label_entities
-from grounding_jax.data.panoptic_classes import COCO_PANOPTIC, Category
-from grounding_jax.data.semantic import ClassRecord
+from grounding_jax.data.sources.panoptic_classes import COCO_PANOPTIC, Category
+from grounding_jax.data.sources.semantic import ClassRecord
 from grounding_jax.files import paths, records, regular, writing
 from grounding_jax.files.id_maps import check_segments, encode_id_map, label_folders, open_id_map
 

@@ -7,7 +7,7 @@ import numpy as np
 from etils import epath
 
 from grounding_jax.data import coco
-from grounding_jax.data.semantic import ClassRecord
+from grounding_jax.data.sources.semantic import ClassRecord
 from grounding_jax.files import masks, paths, records, regular
 from grounding_jax.files.masks import Segmentation
 
