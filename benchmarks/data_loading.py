@@ -31,11 +31,11 @@ import ml_dtypes
 import numpy as np
 from PIL import Image, ImageDraw
 
-from grounding_jax.data.backgrounds import PHOTOGRAPHS, load_photograph
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.masks import decode_mask
-from grounding_jax.data.packing import prepare
+from grounding_jax.data.packed.packing import prepare
 from grounding_jax.data.pictures import clip_crop, open_picture, sam_input
+from grounding_jax.data.scenes.backgrounds import PHOTOGRAPHS, load_photograph
 from grounding_jax.language import tokenizer as tokenizers
 from grounding_jax.language.tokenizer import Tokenizer
 from grounding_jax.sharding.mesh import MeshShape, make_mesh

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from grounding_jax.data.panoptic_classes import Category
+from grounding_jax.data.sources.panoptic_classes import Category
 
 MIN_SCORE = 0.5  # of an entity; Mask2Former's 0.8 is a softmax over categories
 MIN_SHARE = 0.8  # of its own pixels that an entity must win

@@ -37,8 +37,8 @@ from gella_jax.engine import (
 from gella_jax.panoptic import Panoptic, merge
 from gella_jax.sharding import table
 from grounding_jax.data.entity_masks import Entities
-from grounding_jax.data.narratives import Span
-from grounding_jax.data.panoptic_classes import COCO_PANOPTIC, Category
+from grounding_jax.data.sources.narratives import Span
+from grounding_jax.data.sources.panoptic_classes import COCO_PANOPTIC, Category
 from grounding_jax.inference.engine import Engine
 from grounding_jax.inference.placement import place
 from grounding_jax.language.batching import pad_batch

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from grounding_jax.data.narratives import Span
+from grounding_jax.data.sources.narratives import Span
 from grounding_jax.language.conversation import PICTURE_LINE, Template, defuse, one_line
 from grounding_jax.language.tokenizer import EOS_TEXT, SEG_TEXT
 

@@ -11,9 +11,9 @@ from etils import epath
 from rich.text import Text
 
 from gella_jax.page import make_page
-from grounding_jax.data import panoptic as coco
 from grounding_jax.data.id_maps import encode_id_map
 from grounding_jax.data.masks import mask_record
+from grounding_jax.data.sources import panoptic as coco
 from grounding_jax.drawing.legend import colour
 from grounding_jax.drawing.overlay import draw_captioned, draw_overlay, draw_targets, write_png
 from grounding_jax.drawing.paragraph import Piece
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gella_jax.panoptic import Panoptic
     from gella_jax.predict import Grounding, Nouns, Reference
     from grounding_jax.data.entity_masks import Entities
-    from grounding_jax.data.panoptic_classes import Category
+    from grounding_jax.data.sources.panoptic_classes import Category
 
 GROUNDING_FILES = ("grounding.png", "grounding.html", "grounding.json")
 REFERENCE_FILES = ("overlay.png", "masks.json")

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from grounding_jax.data.check import Checked, check_dataset
-from grounding_jax.data.registry import PUBLISHED_PICTURES
+from grounding_jax.data.sources.registry import PUBLISHED_PICTURES
 from grounding_jax.terminal import counting, say
 
 
@@ -40,7 +40,7 @@ def pack_datasets(root: epath.PathLike, out: epath.PathLike, names: Sequence[str
     Returns:
         How many there are, and how many of them are packed.
     """
-    from grounding_jax.data.packing import prepare  # takes seconds
+    from grounding_jax.data.packed.packing import prepare  # takes seconds
 
     ended = []
     with counting() as progress:

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from grounding_jax.data.cutouts import KINDS
-from grounding_jax.data.scene_expressions import MAX_EXPRESSIONS, Expression
-from grounding_jax.data.scenes import Scene, SceneSource, express
+from grounding_jax.data.scenes.cutouts import KINDS
+from grounding_jax.data.scenes.scene_expressions import MAX_EXPRESSIONS, Expression
+from grounding_jax.data.scenes.scenes import Scene, SceneSource, express
 from grounding_jax.language.rows import IGNORED
 from grounding_jax.language.tokenizer import Tokenizer
 from grounding_jax.models import llama

@@ -12,7 +12,7 @@ import numpy as np
 
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.pictures import open_picture, resized_size
-from grounding_jax.data.semantic import always_labelled
+from grounding_jax.data.sources.semantic import always_labelled
 from grounding_jax.language.rows import encode_conversation, row_length
 from grounding_jax.language.tokenizer import Tokenizer
 from grounding_jax.training.batches import BAD

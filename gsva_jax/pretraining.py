@@ -16,10 +16,10 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from grounding_jax.data.cutouts import KIND_IDS, KINDS
 from grounding_jax.data.pictures import clip_crop, normalize_clip, normalize_sam
-from grounding_jax.data.scene_expressions import PLACE_GAP, SIZE_RATIO
-from grounding_jax.data.scenes import Scene, SceneSource
+from grounding_jax.data.scenes.cutouts import KIND_IDS, KINDS
+from grounding_jax.data.scenes.scene_expressions import PLACE_GAP, SIZE_RATIO
+from grounding_jax.data.scenes.scenes import Scene, SceneSource
 from grounding_jax.models import clip, sam
 from grounding_jax.models.clip import ClipConfig
 from grounding_jax.models.layers import LayerNorm, Linear, Mlp

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from grounding_jax.data.files import File
-from grounding_jax.data.llava_instruct import VqaRecord
-from grounding_jax.data.reasonseg import TARGET, ReasonRecord
-from grounding_jax.data.refer import Record
-from grounding_jax.data.semantic import ClassRecord
+from grounding_jax.data.sources.llava_instruct import VqaRecord
+from grounding_jax.data.sources.reasonseg import TARGET, ReasonRecord
+from grounding_jax.data.sources.refer import Record
+from grounding_jax.data.sources.semantic import ClassRecord
 from gsva_jax import prompts
 from gsva_jax.prompts import Round
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from grounding_jax.data.registry import KNOWN_DATASETS
+from grounding_jax.data.sources.registry import KNOWN_DATASETS
 from grounding_jax.training.run_folder import RESULT
 from grounding_jax.training.state import partition, path_matcher
 from gsva_jax.experiment import CONFIG_FOLDERS, changed, debugged, find_config, load_config, run, task_of

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from grounding_jax.data.check import Checked, check_dataset
-from grounding_jax.data.registry import KNOWN_DATASETS, PUBLISHED_PICTURES
+from grounding_jax.data.sources.registry import KNOWN_DATASETS, PUBLISHED_PICTURES
 from gsva_jax import experiment
 from gsva_jax.cli import main
 from tests.small_datasets import Truth, write_all

@@ -17,7 +17,7 @@ from gella_jax.panoptic import Panoptic, Segment
 from gella_jax.predict import Grounding, Noun, Nouns, Reference, as_entities
 from grounding_jax.data.entity_masks import Entities, read_masks
 from grounding_jax.data.masks import encode_mask
-from grounding_jax.data.panoptic_classes import COCO_PANOPTIC, Category
+from grounding_jax.data.sources.panoptic_classes import COCO_PANOPTIC, Category
 from grounding_jax.proposals import Proposals
 from grounding_jax.weights import folder
 from grounding_jax.weights.readers import open_weights

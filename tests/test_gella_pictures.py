@@ -14,7 +14,7 @@ from gella_jax.panoptic import Panoptic, Segment
 from gella_jax.predict import Grounding, Noun, Nouns, Reference
 from grounding_jax.data.entity_masks import Entities, read_masks
 from grounding_jax.data.masks import decode_mask
-from grounding_jax.data.panoptic_classes import Category
+from grounding_jax.data.sources.panoptic_classes import Category
 from grounding_jax.drawing import paragraph
 from grounding_jax.drawing.legend import BACKGROUND, TEXT, colour
 from grounding_jax.drawing.lettering import Lettering

@@ -7,7 +7,7 @@ import pytest
 from gella_jax import data, engine, model, prompts
 from gella_jax.data import draw
 from gella_jax.predict import Request, as_entities, meant
-from grounding_jax.data.panoptic_classes import Category
+from grounding_jax.data.sources.panoptic_classes import Category
 from grounding_jax.inference import generation
 from grounding_jax.inference.generation import Generation
 from grounding_jax.models import llava

@@ -7,7 +7,7 @@ import pytest
 
 from gella_jax import prompts
 from gella_jax.prompts import TEMPLATES
-from grounding_jax.data.panoptic_classes import COCO_PANOPTIC
+from grounding_jax.data.sources.panoptic_classes import COCO_PANOPTIC
 from grounding_jax.language import rows
 from grounding_jax.language import tokenizer as tokenizers
 

@@ -9,13 +9,13 @@ from PIL import Image
 
 from grounding_jax.data import pictures
 from grounding_jax.data.check import check_dataset
-from grounding_jax.data.class_names import COCO_STUFF_CLASSES
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.entity_masks import read_masks
-from grounding_jax.data.narratives import find_phrases
-from grounding_jax.data.panoptic import Panoptic, PanopticSource, write_panoptic
-from grounding_jax.data.panoptic_classes import COCO_PANOPTIC, Category
-from grounding_jax.data.registry import ENTITY_DATASETS, KNOWN_DATASETS
+from grounding_jax.data.sources.class_names import COCO_STUFF_CLASSES
+from grounding_jax.data.sources.narratives import find_phrases
+from grounding_jax.data.sources.panoptic import Panoptic, PanopticSource, write_panoptic
+from grounding_jax.data.sources.panoptic_classes import COCO_PANOPTIC, Category
+from grounding_jax.data.sources.registry import ENTITY_DATASETS, KNOWN_DATASETS
 from grounding_jax.evaluation.run import find_task
 from gsva_jax.evaluation.tasks import TASKS
 from tests.command_line import failed

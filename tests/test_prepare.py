@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from gella_jax.cli import main as gella
-from grounding_jax.data import packing
 from grounding_jax.data.check import check_dataset
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.files import PackedFile
-from grounding_jax.data.packed import CHECKSUMS, read_checksums
-from grounding_jax.data.packing import prepare
+from grounding_jax.data.packed import packing
+from grounding_jax.data.packed.packing import prepare
+from grounding_jax.data.packed.source import CHECKSUMS, read_checksums
 from grounding_jax.files.digests import of_file
 from gsva_jax.cli import main
 from gsva_jax.mixture import Mixture

@@ -11,9 +11,9 @@ from etils import epath
 
 from grounding_jax.data import files, pictures
 from grounding_jax.data.datasets import open_dataset
-from grounding_jax.data.reasonseg import IGNORE, TARGET, ReasonSegSource, draw_shapes
-from grounding_jax.data.refer import ReferSource, evaluation_text
-from grounding_jax.data.registry import KNOWN_DATASETS
+from grounding_jax.data.sources.reasonseg import IGNORE, TARGET, ReasonSegSource, draw_shapes
+from grounding_jax.data.sources.refer import ReferSource, evaluation_text
+from grounding_jax.data.sources.registry import KNOWN_DATASETS
 
 EVALUATED = {
     "grefcoco_val": "grefcoco|unc|val",

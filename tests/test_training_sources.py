@@ -9,14 +9,14 @@ import pytest
 from PIL import Image
 
 from grounding_jax.data import pictures
-from grounding_jax.data.class_names import ADE20K_CLASSES, COCO_STUFF_CLASSES
 from grounding_jax.data.datasets import open_dataset
-from grounding_jax.data.own_data import OWN_DATA
-from grounding_jax.data.parts import PART_DATASETS, part_wordings
-from grounding_jax.data.reasonseg import REASONSEG_DATASETS
-from grounding_jax.data.refer import REFER_DATASETS
-from grounding_jax.data.registry import KNOWN_DATASETS
-from grounding_jax.data.semantic import SEMANTIC_DATASETS, ClassRecord
+from grounding_jax.data.sources.class_names import ADE20K_CLASSES, COCO_STUFF_CLASSES
+from grounding_jax.data.sources.own_data import OWN_DATA
+from grounding_jax.data.sources.parts import PART_DATASETS, part_wordings
+from grounding_jax.data.sources.reasonseg import REASONSEG_DATASETS
+from grounding_jax.data.sources.refer import REFER_DATASETS
+from grounding_jax.data.sources.registry import KNOWN_DATASETS
+from grounding_jax.data.sources.semantic import SEMANTIC_DATASETS, ClassRecord
 from grounding_jax.evaluation.run import find_task
 from gsva_jax.evaluation.tasks import TASKS
 from tests.command_line import failed

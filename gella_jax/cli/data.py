@@ -72,7 +72,7 @@ class Data:
 
 
 def _names() -> tuple[str, ...]:
-    from grounding_jax.data.refer import PRESENT_DATASETS
-    from grounding_jax.data.registry import ENTITY_DATASETS
+    from grounding_jax.data.sources.refer import PRESENT_DATASETS
+    from grounding_jax.data.sources.registry import ENTITY_DATASETS
 
     return (*ENTITY_DATASETS, *PRESENT_DATASETS)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from gella_jax.predict import Gella
     from grounding_jax.data.entity_masks import Entities
-    from grounding_jax.data.panoptic_classes import Category
+    from grounding_jax.data.sources.panoptic_classes import Category
     from grounding_jax.sharding.mesh import MeshShape
 
 _CATEGORY = '{"id": 1, "name": "sky", "isthing": 0}'
@@ -60,7 +60,7 @@ def read_vocabulary(words: Sequence[str]) -> tuple[Category, ...]:
     """
     from gella_jax import prompts
     from gella_jax.predict import as_categories
-    from grounding_jax.data.panoptic_classes import COCO_PANOPTIC
+    from grounding_jax.data.sources.panoptic_classes import COCO_PANOPTIC
 
     categories = as_categories(_names(words)) if words else COCO_PANOPTIC
     names = [category.spoken for category in categories]
@@ -84,7 +84,7 @@ def _names(words: Sequence[str]) -> Sequence[Category | str]:
 
 def _read_categories(content: Any, file: epath.Path) -> list[Category]:
     """The categories of COCO's json, or of a list of them."""
-    from grounding_jax.data.panoptic_classes import Category
+    from grounding_jax.data.sources.panoptic_classes import Category
 
     listed = content.get("categories") if isinstance(content, dict) else content
     try:

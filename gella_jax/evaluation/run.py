@@ -21,7 +21,7 @@ from gella_jax.evaluation.tasks import TASKS, Setting, usual_masks
 from gella_jax.predict import OUTPUTS, Gella
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.entity_masks import Entities, NoMasksError, read_masks
-from grounding_jax.data.refer import Record
+from grounding_jax.data.sources.refer import Record
 from grounding_jax.evaluation.run import Evaluation, as_json, find_task, run
 from grounding_jax.files import digests
 from grounding_jax.proposals import Proposals

@@ -22,13 +22,13 @@ from gella_jax import prompts
 from gella_jax.engine import LeftOut
 from gella_jax.predict import Gella, Grounding, Noun, Reference, Request
 from grounding_jax.data.entity_masks import Entities
-from grounding_jax.data.entityseg import COCO_ENTITY_DATASETS, ENTITYSEG_DATASETS, CocoEntityRecord
 from grounding_jax.data.masks import mask_record
-from grounding_jax.data.narratives import NARRATIVE_DATASETS, NarrativeRecord
-from grounding_jax.data.panoptic import PANOPTIC_DATASETS
-from grounding_jax.data.panoptic_classes import Category
 from grounding_jax.data.pictures import open_annotated
-from grounding_jax.data.refer import PRESENT_DATASETS, Record
+from grounding_jax.data.sources.entityseg import COCO_ENTITY_DATASETS, ENTITYSEG_DATASETS, CocoEntityRecord
+from grounding_jax.data.sources.narratives import NARRATIVE_DATASETS, NarrativeRecord
+from grounding_jax.data.sources.panoptic import PANOPTIC_DATASETS
+from grounding_jax.data.sources.panoptic_classes import Category
+from grounding_jax.data.sources.refer import PRESENT_DATASETS, Record
 from grounding_jax.evaluation.run import Prepared, Task
 from grounding_jax.language.batching import pad_batch
 from grounding_jax.metrics.entities import coco_entities, entity_metrics

@@ -5,11 +5,11 @@ import dataclasses
 from etils import epath
 
 from grounding_jax.data.datasets import open_dataset
-from grounding_jax.data.llava_instruct import VqaRecord
-from grounding_jax.data.packed import PackedSource, Progress
+from grounding_jax.data.packed.source import PackedSource, Progress
 from grounding_jax.data.pictures import open_picture
-from grounding_jax.data.registry import AnyRecord, Source
-from grounding_jax.data.semantic import ClassRecord, LabelMapRecord
+from grounding_jax.data.sources.llava_instruct import VqaRecord
+from grounding_jax.data.sources.registry import AnyRecord, Source
+from grounding_jax.data.sources.semantic import ClassRecord, LabelMapRecord
 
 
 @dataclasses.dataclass(frozen=True)

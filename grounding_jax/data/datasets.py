@@ -2,9 +2,9 @@
 
 from etils import epath
 
-from grounding_jax.data.own_data import OWN_DATA
-from grounding_jax.data.packed import PackedSource, is_packed
-from grounding_jax.data.registry import Source, find_dataset
+from grounding_jax.data.packed.source import PackedSource, is_packed
+from grounding_jax.data.sources.own_data import OWN_DATA
+from grounding_jax.data.sources.registry import Source, find_dataset
 
 
 def open_dataset(root: epath.PathLike, name: str) -> Source:

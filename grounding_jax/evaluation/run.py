@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 from etils import epath
 
-from grounding_jax.data.registry import listed
+from grounding_jax.data.sources.registry import listed
 from grounding_jax.evaluation.identity import Records, identity_of
 from grounding_jax.evaluation.progress import PartialResults
 from grounding_jax.language.batching import pad_batch, round_up

@@ -37,7 +37,7 @@ class Scenes:
 
     def run(self) -> int:
         """Writes the scenes."""
-        from grounding_jax.data.scene_files import write_scenes
+        from grounding_jax.data.scenes.scene_files import write_scenes
 
         write_scenes(self.out, self.num, self.seed, self.split, self.size)
         say(f"{self.num} scenes of split {self.split} are in {self.out}")
@@ -63,7 +63,7 @@ class Check:
     def run(self) -> int:
         """Checks all public datasets, and those that configs name."""
         from grounding_jax.checking import show_datasets
-        from grounding_jax.data.registry import KNOWN_DATASETS
+        from grounding_jax.data.sources.registry import KNOWN_DATASETS
 
         with working("loading the configs"):
             configs = _configs()
@@ -89,7 +89,7 @@ class Prepare(Packing):
 
     def run(self) -> int:
         """Packs."""
-        from grounding_jax.data.registry import KNOWN_DATASETS
+        from grounding_jax.data.sources.registry import KNOWN_DATASETS
 
         return self.pack(KNOWN_DATASETS)
 

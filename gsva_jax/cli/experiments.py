@@ -60,7 +60,7 @@ class Evaluate(OnMesh):
     def run(self) -> int:
         """Evaluates, prints the numbers, and writes them."""
         from grounding_jax.data.datasets import open_dataset
-        from grounding_jax.data.own_data import OWN_DATA
+        from grounding_jax.data.sources.own_data import OWN_DATA
         from grounding_jax.sharding import hosts
         from gsva_jax.evaluation.published import markdown_table
         from gsva_jax.evaluation.run import check_dataset, evaluate

@@ -19,9 +19,9 @@ import jax
 import numpy as np
 from etils import epath
 
-from grounding_jax.data.reasonseg import ReasonRecord
-from grounding_jax.data.refer import Record
-from grounding_jax.data.semantic import ClassRecord
+from grounding_jax.data.sources.reasonseg import ReasonRecord
+from grounding_jax.data.sources.refer import Record
+from grounding_jax.data.sources.semantic import ClassRecord
 from grounding_jax.inference.engine import Engine
 from grounding_jax.language.batching import SLOTS, TARGETS, next_power, round_up
 from grounding_jax.language.rows import Conversation, Row

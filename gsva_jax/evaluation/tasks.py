@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from grounding_jax.data.masks import mask_record
-from grounding_jax.data.own_data import OWN_DATA
 from grounding_jax.data.pictures import open_annotated
-from grounding_jax.data.reasonseg import REASONSEG_DATASETS
-from grounding_jax.data.refer import REFER_DATASETS
-from grounding_jax.data.semantic import ClassRecord
+from grounding_jax.data.sources.own_data import OWN_DATA
+from grounding_jax.data.sources.reasonseg import REASONSEG_DATASETS
+from grounding_jax.data.sources.refer import REFER_DATASETS
+from grounding_jax.data.sources.semantic import ClassRecord
 from grounding_jax.evaluation.run import Prepared, Report, Task
 from grounding_jax.metrics.gres import GresTotals, grefcoco_metrics, refzom_metrics
 from grounding_jax.metrics.outcomes import Outcome, compare_masks

@@ -13,7 +13,7 @@ from etils import epath
 from tensorflow_datasets.core.dataset_info import DatasetIdentity
 
 from grounding_jax.data.datasets import open_dataset
-from grounding_jax.data.packed import (
+from grounding_jax.data.packed.source import (
     CATEGORIES,
     CHECKSUMS,
     CLASSES,
@@ -24,7 +24,7 @@ from grounding_jax.data.packed import (
     pack_record,
     read_checksums,
 )
-from grounding_jax.data.registry import ENTITY_DATASETS, KNOWN_DATASETS, Source, listed
+from grounding_jax.data.sources.registry import ENTITY_DATASETS, KNOWN_DATASETS, Source, listed
 from grounding_jax.files.digests import of_file
 
 _VERSION = tfds.core.Version("1.0.0")

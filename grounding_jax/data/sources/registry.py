@@ -10,7 +10,8 @@ from typing import Protocol
 
 from etils import epath
 
-from grounding_jax.data.entityseg import (
+from grounding_jax.data.files import File
+from grounding_jax.data.sources.entityseg import (
     COCO_ENTITY_DATASETS,
     ENTITYSEG_DATASETS,
     CocoEntityRecord,
@@ -18,15 +19,14 @@ from grounding_jax.data.entityseg import (
     EntityRecord,
     EntitySegSource,
 )
-from grounding_jax.data.files import File
-from grounding_jax.data.llava_instruct import LLAVA_DATASETS, LlavaInstructSource, VqaRecord
-from grounding_jax.data.narratives import NARRATIVE_DATASETS, NarrativeRecord, NarrativeSource
-from grounding_jax.data.own_data import OWN_DATA, OwnSource
-from grounding_jax.data.panoptic import PANOPTIC_DATASETS, PanopticRecord, PanopticSource
-from grounding_jax.data.parts import PART_DATASETS, PartRecord, PartSource
-from grounding_jax.data.reasonseg import REASONSEG_DATASETS, ReasonRecord, ReasonSegSource
-from grounding_jax.data.refer import REFER_DATASETS, Record, ReferSource
-from grounding_jax.data.semantic import SEMANTIC_DATASETS, LabelMapRecord, LabelMapSource
+from grounding_jax.data.sources.llava_instruct import LLAVA_DATASETS, LlavaInstructSource, VqaRecord
+from grounding_jax.data.sources.narratives import NARRATIVE_DATASETS, NarrativeRecord, NarrativeSource
+from grounding_jax.data.sources.own_data import OWN_DATA, OwnSource
+from grounding_jax.data.sources.panoptic import PANOPTIC_DATASETS, PanopticRecord, PanopticSource
+from grounding_jax.data.sources.parts import PART_DATASETS, PartRecord, PartSource
+from grounding_jax.data.sources.reasonseg import REASONSEG_DATASETS, ReasonRecord, ReasonSegSource
+from grounding_jax.data.sources.refer import REFER_DATASETS, Record, ReferSource
+from grounding_jax.data.sources.semantic import SEMANTIC_DATASETS, LabelMapRecord, LabelMapSource
 
 
 class AnyRecord(Protocol):

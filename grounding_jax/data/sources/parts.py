@@ -6,7 +6,7 @@ import numpy as np
 from etils import epath
 
 from grounding_jax.data import files, masks
-from grounding_jax.data.semantic import ClassRecord
+from grounding_jax.data.sources.semantic import ClassRecord
 
 # The annotation file and what its names of pictures are relative to, below the root (spec gsva g).
 _LAYOUTS = {

@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from grounding_jax.data import cutouts
+from grounding_jax.data.scenes import cutouts
 
 SPLITS = ("train", "val", "test")
 

@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 
 from grounding_jax.data import files
-from grounding_jax.data.panoptic import COCO_SPLITS, PanopticFiles, SegmentedPicture
+from grounding_jax.data.sources.panoptic import COCO_SPLITS, PanopticFiles, SegmentedPicture
 
 NARRATIVE_DATASETS = tuple(f"png|{split}" for split in COCO_SPLITS)
 

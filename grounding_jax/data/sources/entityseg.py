@@ -7,8 +7,8 @@ from etils import epath
 
 from grounding_jax.data import files
 from grounding_jax.data.entity_masks import Entities
-from grounding_jax.data.panoptic import COCO_SPLITS, PanopticFiles, PanopticRecord
-from grounding_jax.data.parts import PartRecord
+from grounding_jax.data.sources.panoptic import COCO_SPLITS, PanopticFiles, PanopticRecord
+from grounding_jax.data.sources.parts import PartRecord
 
 ENTITYSEG_DATASETS = tuple(f"entityseg|{split}" for split in ("train", "val", "train_lr", "val_lr"))
 COCO_ENTITY_DATASETS = tuple(f"coco_entity|{split}" for split in COCO_SPLITS)

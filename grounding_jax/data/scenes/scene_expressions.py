@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from grounding_jax.data.cutouts import KINDS
+from grounding_jax.data.scenes.cutouts import KINDS
 
 PLACE_GAP = 0.08  # of the picture's side, between the centres of the extreme object and the next of its kind
 SIZE_RATIO = 1.6  # of the visible areas of the extreme object and the next of its kind

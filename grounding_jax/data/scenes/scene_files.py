@@ -14,9 +14,9 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
-from grounding_jax.data.backgrounds import SPLITS
-from grounding_jax.data.cutouts import KINDS
-from grounding_jax.data.scenes import MAX_OBJECTS, Scene, photo_scene, scene
+from grounding_jax.data.scenes.backgrounds import SPLITS
+from grounding_jax.data.scenes.cutouts import KINDS
+from grounding_jax.data.scenes.scenes import MAX_OBJECTS, Scene, photo_scene, scene
 
 ANNOTATIONS = "refer_seg/grefcoco"
 PICTURES = "refer_seg/images/mscoco/images/train2014"

@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 
 from grounding_jax.data import files, pictures
-from grounding_jax.data.class_names import ADE20K_CLASSES, COCO_NEVER_LABELLED, COCO_STUFF_CLASSES
+from grounding_jax.data.sources.class_names import ADE20K_CLASSES, COCO_NEVER_LABELLED, COCO_STUFF_CLASSES
 
 # Where the pictures NAME.jpg and the label maps NAME.png lie below the root (spec gsva g).
 _FOLDERS = {

@@ -15,9 +15,9 @@ from typing import Any
 from etils import epath
 
 from grounding_jax.data import files
-from grounding_jax.data.panoptic_classes import Category
-from grounding_jax.data.registry import RECORDS, AnyRecord
-from grounding_jax.data.semantic import LabelMapRecord, class_meanings
+from grounding_jax.data.sources.panoptic_classes import Category
+from grounding_jax.data.sources.registry import RECORDS, AnyRecord
+from grounding_jax.data.sources.semantic import LabelMapRecord, class_meanings
 from grounding_jax.files.digests import of_file
 
 CHECKSUMS = "checksums.json"

@@ -12,8 +12,8 @@ from etils import epath
 from grounding_jax.data import files
 from grounding_jax.data.entity_masks import Entities, label_entities
 from grounding_jax.data.id_maps import check_segments, encode_id_map, label_folders, open_id_map
-from grounding_jax.data.panoptic_classes import COCO_PANOPTIC, Category
-from grounding_jax.data.semantic import ClassRecord
+from grounding_jax.data.sources.panoptic_classes import COCO_PANOPTIC, Category
+from grounding_jax.data.sources.semantic import ClassRecord
 
 COCO_SPLITS = ("train2017", "val2017")
 PANOPTIC_DATASETS = tuple(f"panoptic|{split}" for split in COCO_SPLITS)

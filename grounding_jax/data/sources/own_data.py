@@ -6,7 +6,7 @@ from typing import Any
 from etils import epath
 
 from grounding_jax.data import files, masks, pictures
-from grounding_jax.data.refer import Record
+from grounding_jax.data.sources.refer import Record
 
 # "jsonl|train.jsonl" is the dataset that train.jsonl lists.
 OWN_DATA = "jsonl|"

@@ -1,0 +1,1 @@
+"""One module for each public dataset, and the registry of all of them."""
