@@ -175,7 +175,7 @@ def task_of(experiment: Experiment, starts: Sequence[epath.Path]) -> Task:
     if not starts:
         raise ValueError(f"{experiment.name} starts from a model: make one with `gsva import` and give it with --init")
     model = GsvaConfig.from_json((starts[-1] / folder.CONFIG_FILE).read_text())
-    return experiment.task.task(model, tokenizers.load(starts[-1]), folder.digest(starts[-1]))
+    return experiment.task.task(model, tokenizers.load_tokenizer(starts[-1]), folder.digest(starts[-1]))
 
 
 def model_at(run: epath.PathLike, step: int | None) -> epath.Path:
