@@ -17,7 +17,7 @@ import grounding_jax
 from grounding_jax.language import tokenizer as tokenizers
 from grounding_jax.sharding import hosts
 from grounding_jax.sharding.mesh import MeshShape
-from grounding_jax.training import checkpoints
+from grounding_jax.training import checkpoints, converted
 from grounding_jax.training.loop import Task, absolute, open_run, train
 from grounding_jax.training.options import TrainOptions
 from grounding_jax.training.run_folder import RESULT
@@ -193,8 +193,8 @@ def model_at(run: epath.PathLike, step: int | None) -> epath.Path:
     if step is None:
         with checkpoints.open_manager(run, experiment.options, Training.judged_by) as manager:
             step = checkpoints.best_step(manager, run)
-    result = run / f"{RESULT}-{step}"
-    if (result / folder.CONFIG_FILE).exists():
+    result = converted.place(run, step)
+    if converted.is_current(run, step):
         return result
     for start, digest in identity["starts"].items():
         if folder.digest(start) != digest:
@@ -206,7 +206,11 @@ def model_at(run: epath.PathLike, step: int | None) -> epath.Path:
     kept = {name: tuple(value) if isinstance(value := identity[name], list) else value for name in names}
     options = dataclasses.replace(experiment.options, **kept, mesh=MeshShape())
     opened = open_run(task, options, run, _load_starts(task, starts), step)
+    if hosts.is_first():
+        result.rmtree(missing_ok=True)  # made of another checkpoint, or not to the end
     save_model(task, combine(opened.frozen, opened.state.params), result, experiment.result_dtype)
+    if hosts.is_first():
+        converted.write_note(run, step)
     return result
 
 
