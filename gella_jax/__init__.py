@@ -12,7 +12,7 @@ from grounding_jax import __version__ as __version__
 
 if TYPE_CHECKING:
     from gella_jax.config import GellaConfig
-    from gella_jax.panoptic import Panoptic
+    from gella_jax.panoptic import PanopticAnswer
     from gella_jax.predict import Gella, Grounding, Noun, Nouns, Reference, Request, load
     from grounding_jax.data.entity_masks import Entities, read_masks
     from grounding_jax.sharding.mesh import MeshShape
@@ -25,7 +25,7 @@ __all__ = [
     "MeshShape",
     "Noun",
     "Nouns",
-    "Panoptic",
+    "PanopticAnswer",
     "Reference",
     "Request",
     "load",
@@ -35,7 +35,7 @@ _ELSEWHERE = {
     "Entities": "grounding_jax.data.entity_masks",
     "GellaConfig": "gella_jax.config",
     "MeshShape": "grounding_jax.sharding.mesh",
-    "Panoptic": "gella_jax.panoptic",
+    "PanopticAnswer": "gella_jax.panoptic",
     "read_masks": "grounding_jax.data.entity_masks",
 }
 

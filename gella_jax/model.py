@@ -21,7 +21,7 @@ from grounding_jax.models.normalize import normalize_clip
 from grounding_jax.models.swin import SwinConfig
 
 
-class Entities(NamedTuple):
+class EntityPredictions(NamedTuple):
     """What the mask branch says of a colormap.
 
     Attributes:
@@ -72,7 +72,7 @@ def project(config: GellaConfig, params: dict, features: jax.Array) -> jax.Array
     return module.apply({"params": params["projector"]}, features)
 
 
-def segment(config: GellaConfig, params: dict, features: jax.Array, colormaps: jax.Array) -> Entities:
+def segment(config: GellaConfig, params: dict, features: jax.Array, colormaps: jax.Array) -> EntityPredictions:
     """The mask branch: blends a colormap with the picture and decodes entities (spec gella A2, A4 - A7).
 
     Args:
@@ -85,7 +85,7 @@ def segment(config: GellaConfig, params: dict, features: jax.Array, colormaps: j
     pixels = normalize_colormap(colormaps).astype(features.dtype)
     maps = backbone.pyramid(config.backbone, params["backbone"], pixels)
     blended = resoblend.blend(config.blend, params["blend"], features, maps)
-    return Entities(*mask2former.predict(config.mask2former, params["mask2former"], blended))
+    return EntityPredictions(*mask2former.predict(config.mask2former, params["mask2former"], blended))
 
 
 def noun_states(config: GellaConfig, hidden: jax.Array, seg_positions: jax.Array) -> jax.Array:

@@ -24,7 +24,7 @@ class Segment:
 
 
 @dataclasses.dataclass(frozen=True)
-class Panoptic:
+class PanopticAnswer:
     """Every pixel of a picture with its segment.
 
     Attributes:
@@ -44,7 +44,7 @@ def merge(
     categories: Sequence[Category],
     probability: Callable[[int], np.ndarray],
     size: tuple[int, int],
-) -> Panoptic:
+) -> PanopticAnswer:
     """Gives each pixel to the entity with the highest score times probability there.
 
     Entities of a poor score, and those that win less than `MIN_SHARE` of what their own masks have, are left out; of
@@ -84,4 +84,4 @@ def merge(
         ids[painted] = number
         segments[number] = Segment(number, category, score)
     improbable = sorted({*range(len(scores))} - {*kept})
-    return Panoptic(ids, tuple(segments.values()), {"improbable": tuple(improbable), "covered": tuple(covered)})
+    return PanopticAnswer(ids, tuple(segments.values()), {"improbable": tuple(improbable), "covered": tuple(covered)})

@@ -34,7 +34,7 @@ from gella_jax.engine import (
     prefill,
     segment_entities,
 )
-from gella_jax.panoptic import Panoptic, merge
+from gella_jax.panoptic import PanopticAnswer, merge
 from gella_jax.sharding import table
 from grounding_jax.data.entity_masks import Entities
 from grounding_jax.data.sources.narratives import Span
@@ -294,7 +294,7 @@ class Gella:
         entities: Entities | np.ndarray,
         vocabulary: Category | str | Sequence[Category | str] = COCO_PANOPTIC,
         output_masks: str = "input",
-    ) -> Panoptic:
+    ) -> PanopticAnswer:
         """Gives every entity the category that it most probably is, and every pixel one segment (spec gella D5).
 
         Args:
@@ -310,7 +310,7 @@ class Gella:
 
     def panoptic_many(
         self, requests: Sequence[Request], categories: Sequence[Category], output_masks: str = "input"
-    ) -> list[Panoptic]:
+    ) -> list[PanopticAnswer]:
         """`panoptic` for several pictures in one batch; the caption of a request is not looked at."""
         names = [category.spoken for category in categories]
         caption = prompts.panoptic_caption(names)

@@ -20,7 +20,7 @@ from grounding_jax.files.writing import write_bytes, write_json, write_text
 
 if TYPE_CHECKING:
     from gella_jax.engine import LeftOut
-    from gella_jax.panoptic import Panoptic
+    from gella_jax.panoptic import PanopticAnswer
     from gella_jax.predict import Grounding, Nouns, Reference
     from grounding_jax.data.entity_masks import Entities
     from grounding_jax.data.sources.panoptic_classes import Category
@@ -102,7 +102,7 @@ def save_reference(folder: epath.PathLike, image: np.ndarray, reference: Referen
 
 
 def save_panoptic(
-    folder: epath.PathLike, picture: str, image: np.ndarray, panoptic: Panoptic, categories: Sequence[Category]
+    folder: epath.PathLike, picture: str, image: np.ndarray, panoptic: PanopticAnswer, categories: Sequence[Category]
 ) -> None:
     """Writes panoptic.png and panoptic.json, as COCO has them, and overlay.png into a folder that exists.
 
@@ -119,7 +119,7 @@ def save_panoptic(
     write_png(overlay, draw_overlay(image, segment_targets(panoptic)))
     write_bytes(png, encode_id_map(panoptic.ids))
     numbers = {segment.id: segment.category.id for segment in panoptic.segments}
-    entry, annotation = coco.coco_entries(coco.Panoptic(1, picture, panoptic.ids, numbers), png.name, categories)
+    entry, annotation = coco.coco_entries(coco.PanopticMap(1, picture, panoptic.ids, numbers), png.name, categories)
     for info, segment in zip(annotation["segments_info"], panoptic.segments, strict=True):
         info["score"] = _rounded(segment.score)
     write_json(record, coco.coco_content([entry], [annotation], categories))
@@ -210,12 +210,12 @@ def mask_names(entities: Entities, places: Sequence[int], most: int = 4) -> str:
     return ", ".join([*named, *more]) or "no mask"
 
 
-def segment_targets(panoptic: Panoptic) -> list[Target]:
+def segment_targets(panoptic: PanopticAnswer) -> list[Target]:
     """Every segment as it is drawn."""
     return [Target(s.category.name, panoptic.ids == s.id, s.score) for s in panoptic.segments]
 
 
-def describe_panoptic(panoptic: Panoptic) -> list[Text]:
+def describe_panoptic(panoptic: PanopticAnswer) -> list[Text]:
     """One line a segment, in the colours of the picture, and how much of it is in none."""
     targets = segment_targets(panoptic)
     kinds = ["thing" if segment.category.isthing else "stuff" for segment in panoptic.segments]

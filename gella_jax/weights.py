@@ -125,7 +125,7 @@ def open_exported(exported: epath.PathLike) -> Checkpoint:
     """
     exported = epath.Path(exported)
     leaves = folder.open_folder(exported / OWN)
-    config, tokenizer = _read_config(exported / OWN), tokenizers.load(exported / OWN)
+    config, tokenizer = _read_config(exported / OWN), tokenizers.load_tokenizer(exported / OWN)
     layout, _ = open_layout(exported / "llava", ("llava", "llava-hf"))
     for name, part in parts(config, "hf" if layout == "llava-hf" else "original").items():
         leaves |= part.table.to_ours(open_weights(exported / name), str(exported / name))
@@ -141,7 +141,7 @@ def load(checkpoint: epath.PathLike, dtype: np.dtype | None = None) -> tuple[Gel
     leaves = folder.open_folder(checkpoint)
     config = _read_config(checkpoint)
     _check(leaves, config, str(checkpoint))
-    return config, folder.to_params(leaves, dtype), tokenizers.load(checkpoint)
+    return config, folder.to_params(leaves, dtype), tokenizers.load_tokenizer(checkpoint)
 
 
 def export(
@@ -178,7 +178,7 @@ def export(
     if layout not in LAYOUTS:
         raise CheckpointError(f"layout {layout}: unknown, known are {' and '.join(LAYOUTS)}")
     out, leaves = epath.Path(out), folder.open_folder(checkpoint)
-    config, tokenizer = _read_config(checkpoint), tokenizers.load(checkpoint)
+    config, tokenizer = _read_config(checkpoint), tokenizers.load_tokenizer(checkpoint)
     if merge_lora and has_lora(leaves):
         leaves = merged(leaves, config.llama.lora_scale)
         config = dataclasses.replace(config, llama=dataclasses.replace(config.llama, lora_rank=0))

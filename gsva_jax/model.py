@@ -127,11 +127,11 @@ def forward(
     hidden, _ = read(config.llama, params["llama"], *row, patches, dropout_keys=dropout_keys)
     prompts = make_prompts(config, params, gather(hidden, batch["seg_positions"]))
     masks = decode_masks(config, params, prompts, image)
-    silent = batch["target_rejected"] | (batch["seg_positions"] < 0)
+    no_mask = batch["target_rejected"] | (batch["seg_positions"] < 0)
     return {
         "patches": patches,
         "hidden": hidden,
         "logits": llama.logits(config.llama, params["llama"], hidden),
         "prompts": prompts,
-        "masks": jnp.where(silent[..., None, None], 0.0, masks),
+        "masks": jnp.where(no_mask[..., None, None], 0.0, masks),
     }

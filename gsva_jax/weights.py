@@ -163,7 +163,7 @@ def load(checkpoint: epath.PathLike, dtype: np.dtype | None = None) -> tuple[Gsv
     config = _read_config(checkpoint)
     table = official_table(has_lora(leaves))
     table.check_shapes(leaves, expected_shapes(model.init, config), str(checkpoint))
-    return config, folder.to_params(leaves, dtype), tokenizers.load(checkpoint)
+    return config, folder.to_params(leaves, dtype), tokenizers.load_tokenizer(checkpoint)
 
 
 def export(
@@ -213,7 +213,7 @@ def _write_lisa(
     progress: Progress | None,
 ) -> None:
     folder.check_free(out)
-    frozen = tokenizers.load(checkpoint)
+    frozen = tokenizers.load_tokenizer(checkpoint)
     without_tower = {path: leaf for path, leaf in leaves.items() if not path.startswith("clip/")}
     tensors = lisa_table().to_torch(without_tower, str(checkpoint))
     out.mkdir(parents=True, exist_ok=True)

@@ -72,6 +72,19 @@ def test_records_count_with_what_is_in_their_files(tmp_path):
         digests.of_value([object()])
 
 
+def test_a_folder_counts_with_all_files_below(tmp_path):
+    folder, file = epath.Path(tmp_path), epath.Path(tmp_path / "a" / "b" / "c.bin")
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"one")
+    before = digests.of_file(folder)
+    file.write_bytes(b"two")
+    assert digests.of_file(folder) != before
+    file.write_bytes(b"one")
+    assert digests.of_file(folder) == before
+    file.rename(file.parent / "d.bin")
+    assert digests.of_file(folder) != before
+
+
 def test_a_model_folder_counts_with_every_byte(tmp_path):
     """Also far from the ends of a large file."""
     weights = bytearray(5_000_000)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from gella_jax.cli import COMMANDS, _parse, main
 from gella_jax.cli.loading import read_vocabulary
-from gella_jax.panoptic import Panoptic, Segment
+from gella_jax.panoptic import PanopticAnswer, Segment
 from gella_jax.predict import Grounding, Noun, Nouns, Reference, as_entities
 from grounding_jax.data.entity_masks import Entities, read_masks
 from grounding_jax.data.sources.panoptic_classes import COCO_PANOPTIC, Category
@@ -183,7 +183,7 @@ def test_refer(tells, scene, tmp_path, capsys):
 def test_panoptic_results_can_be_masks_again(tells, scene, tmp_path, capsys):
     _, masks = small_picture()
     cat, ids = Category(2, "cat", True), np.where(masks[0], 1, 0).astype(np.int32)
-    told = tells(panoptic=Panoptic(ids, (Segment(1, cat, 0.75),)))
+    told = tells(panoptic=PanopticAnswer(ids, (Segment(1, cat, 0.75),)))
     words = ["panoptic", scene[0], "--masks", scene[1], "--vocabulary", "dog", "cat", "--checkpoint", "x", "--out"]
     run(*words, tmp_path / "out")
     assert told.asked["panoptic"][2] == (Category(1, "dog", True), cat)
@@ -198,7 +198,7 @@ def test_a_segmenter_makes_the_masks(tells, monkeypatch, scene, tmp_path, capsys
     _, masks = small_picture()
     found = Entities(masks, (0, 1, 2, 3), tuple("0123"), np.ones(4, np.float32))
     proposals = Proposals(found, {"improbable": 0, "unseen": 7})
-    monkeypatch.setattr("grounding_jax.segmenters.load", lambda path, dtype: lambda image: proposals)
+    monkeypatch.setattr("grounding_jax.segmenters.load_segmenter", lambda path, dtype: lambda image: proposals)
     told = tells(refer=Reference("the cat", "", (), 2, 0.75, masks[2]))
     (tmp_path / "sam.pth").touch()
     words = ["refer", scene[0], "the cat", "--segmenter", tmp_path / "sam.pth", "--checkpoint", "x", "--out"]

@@ -15,7 +15,7 @@ from gella_jax.cli import main
 from gella_jax.evaluation.published import PUBLISHED, markdown_table
 from gella_jax.evaluation.run import check_dataset, evaluate, mask_file
 from gella_jax.evaluation.tasks import TASKS, match_nouns
-from gella_jax.panoptic import Panoptic, Segment
+from gella_jax.panoptic import PanopticAnswer, Segment
 from gella_jax.predict import Grounding, Noun, Reference
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.entity_masks import Entities, read_masks
@@ -86,7 +86,7 @@ class Oracle:
             record = self.of[request.image_id]
             known = {category.id: category for category in categories}
             segments = [Segment(s["id"], known[s["category_id"]], 1.0) for s in record.segments]
-            maps.append(Panoptic(record.id_map, tuple(segments)))
+            maps.append(PanopticAnswer(record.id_map, tuple(segments)))
         return maps
 
     def entities_many(self, requests):

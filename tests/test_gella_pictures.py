@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from gella_jax import prompts, results
-from gella_jax.panoptic import Panoptic, Segment
+from gella_jax.panoptic import PanopticAnswer, Segment
 from gella_jax.predict import Grounding, Noun, Nouns, Reference
 from grounding_jax.data.entity_masks import Entities, read_masks
 from grounding_jax.data.sources.panoptic_classes import Category
@@ -230,7 +230,7 @@ def test_a_panoptic_map_is_read_back(image, tmp_path):
     ids = np.zeros(SIZE, np.int32)
     ids[:, :15], ids[:20, 30:], ids[20:, 30:] = 1, 2, 3
     segments = (Segment(1, categories[2], 0.75), Segment(2, categories[1], 0.5), Segment(3, categories[2], 1.0))
-    panoptic = Panoptic(ids, segments, {"hidden": (), "surplus": (), "improbable": (1, 2), "covered": (0,)})
+    panoptic = PanopticAnswer(ids, segments, {"hidden": (), "surplus": (), "improbable": (1, 2), "covered": (0,)})
     results.save_panoptic(tmp_path, "a.jpg", image, panoptic, categories)
     for source in ("panoptic.png", "panoptic.json"):
         read = read_masks(tmp_path / source, SIZE)
@@ -247,7 +247,7 @@ def test_a_panoptic_map_is_read_back(image, tmp_path):
         "masks left out: 2, no category is probable enough",
         "masks left out: 1, others have too many of their pixels",
     ]
-    results.save_panoptic(tmp_path, "a.jpg", image, Panoptic(np.zeros(SIZE, np.int32), ()), categories)
+    results.save_panoptic(tmp_path, "a.jpg", image, PanopticAnswer(np.zeros(SIZE, np.int32), ()), categories)
     assert json.loads((tmp_path / "panoptic.json").read_text())["annotations"][0]["segments_info"] == []
 
 

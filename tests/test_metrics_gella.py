@@ -19,7 +19,7 @@ from grounding_jax.metrics.narrative import (
     narrative_metrics,
 )
 from grounding_jax.metrics.outcomes import Outcome, compare_masks
-from grounding_jax.metrics.panoptic import Panoptic, PanopticTotals, compare_panoptic, panoptic_metrics
+from grounding_jax.metrics.panoptic import PanopticSegments, PanopticTotals, compare_panoptic, panoptic_metrics
 from grounding_jax.metrics.res import ResTotals, refcoco_metrics
 from grounding_jax.metrics.words import WordTotals, normalize, word_metrics
 
@@ -150,7 +150,7 @@ CATEGORIES = [{"id": 7, "name": "cat", "isthing": 1}, {"id": 9, "name": "sky", "
 def golden_panoptic(folder, side):
     for annotation in read(folder, f"{side}.json")["annotations"]:
         colors = np.asarray(Image.open(folder / side / annotation["file_name"])).astype(np.int32)
-        yield annotation["image_id"], Panoptic(colors @ [1, 256, 65536], annotation["segments_info"])
+        yield annotation["image_id"], PanopticSegments(colors @ [1, 256, 65536], annotation["segments_info"])
 
 
 def panoptic_totals(folder, categories):
@@ -195,7 +195,9 @@ def test_a_perfect_panoptic_segmentation(golden):
     parts = []
     for image, target in golden_panoptic(folder, "gt"):
         parts.append(compare_panoptic(target, target, categories, image))
-        renamed = Panoptic(target.ids * 3, [{**segment, "id": segment["id"] * 3} for segment in target.segments])
+        renamed = PanopticSegments(
+            target.ids * 3, [{**segment, "id": segment["id"] * 3} for segment in target.segments]
+        )
         assert compare_panoptic(renamed, target, categories, image) == parts[-1]
     metrics = panoptic_metrics(pooled(parts), categories)
     assert {metrics[name] for name in ("PQ", "SQ", "RQ", "PQ_things", "RQ_stuff", "PQ[c3]")} == {1.0}
@@ -208,7 +210,7 @@ def panoptic(rows, *segments):
         {"id": i, "category_id": category, "iscrowd": crowd, "area": int((ids == i).sum())}
         for i, category, crowd in segments
     ]
-    return Panoptic(ids, infos)
+    return PanopticSegments(ids, infos)
 
 
 def test_void_and_crowds_excuse():
@@ -239,13 +241,13 @@ def test_what_is_wrong_with_a_panoptic_segmentation():
         "picture 41: the prediction lists segment 1 more than": panoptic(["1111"], (1, 7, 0), (1, 9, 0)),
     }
     for message, bad in wrong.items():
-        shaped = Panoptic(bad.ids.reshape(good.ids.shape), bad.segments)
+        shaped = PanopticSegments(bad.ids.reshape(good.ids.shape), bad.segments)
         with pytest.raises(ValueError, match=message):
             compare_panoptic(shaped, good, CATEGORIES, 41)
         with pytest.raises(ValueError, match=message.replace("prediction", "truth")):
             compare_panoptic(good, shaped, CATEGORIES, 41)
     with pytest.raises(ValueError, match=r"picture 41: ids of shapes \(4, 1\).*do not agree"):
-        compare_panoptic(Panoptic(good.ids.T, good.segments), good, CATEGORIES, 41)
+        compare_panoptic(PanopticSegments(good.ids.T, good.segments), good, CATEGORIES, 41)
 
 
 # Class-agnostic average precision and recall.

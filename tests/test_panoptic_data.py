@@ -12,7 +12,7 @@ from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.entity_masks import read_masks
 from grounding_jax.data.sources.class_names import COCO_STUFF_CLASSES
 from grounding_jax.data.sources.narratives import find_phrases
-from grounding_jax.data.sources.panoptic import Panoptic, PanopticSource, write_panoptic
+from grounding_jax.data.sources.panoptic import PanopticMap, PanopticSource, write_panoptic
 from grounding_jax.data.sources.panoptic_classes import COCO_PANOPTIC, Category
 from grounding_jax.data.sources.registry import ENTITY_DATASETS, KNOWN_DATASETS
 from grounding_jax.evaluation.run import find_task
@@ -325,7 +325,9 @@ def test_what_is_written_is_read(tmp_path):
     numbers, drawn = (5, 300, 70_000, 256**3 - 1), []
     for image_id, size in ((4, (9, 13)), (3, (13, 9))):
         ids = rng.choice([0, *numbers], size)
-        drawn.append(Panoptic(image_id, f"{image_id:012}.jpg", ids, dict(zip(numbers, (1, 200, 171, 1), strict=True))))
+        drawn.append(
+            PanopticMap(image_id, f"{image_id:012}.jpg", ids, dict(zip(numbers, (1, 200, 171, 1), strict=True)))
+        )
     folder = tmp_path / "coco" / "annotations"
     write_panoptic(folder, "panoptic_train2017", drawn)
     content = json.loads((folder / "panoptic_train2017.json").read_text())
@@ -366,10 +368,10 @@ def test_what_is_written_is_read(tmp_path):
 )
 def test_what_can_not_be_written(tmp_path, category_ids, problem):
     with pytest.raises(ValueError, match=problem):
-        write_panoptic(tmp_path, "x", [Panoptic(1, "a.jpg", np.array([[0, 1], [2, 2]]), category_ids)])
+        write_panoptic(tmp_path, "x", [PanopticMap(1, "a.jpg", np.array([[0, 1], [2, 2]]), category_ids)])
 
 
 def test_pictures_of_one_name_are_not_written(tmp_path):
-    same = [Panoptic(1, f"a.{end}", np.array([[1]]), {1: 1}) for end in ("jpg", "png")]
+    same = [PanopticMap(1, f"a.{end}", np.array([[1]]), {1: 1}) for end in ("jpg", "png")]
     with pytest.raises(ValueError, match=r"two pictures would have the segments .*x/a\.png"):
         write_panoptic(tmp_path, "x", same)

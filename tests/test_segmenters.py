@@ -102,7 +102,7 @@ def reference_logits(theirs, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 @pytest.fixture(scope="module")
 def propose(checkpoints) -> segmenters.Segmenter:
-    return segmenters.load(checkpoints["final.pth"])
+    return segmenters.load_segmenter(checkpoints["final.pth"])
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
@@ -126,7 +126,7 @@ def test_mask2former_agrees_with_transformers(theirs, propose, small_inputs, mon
 
 @pytest.mark.parametrize("kind", ["final.pkl", "folder"])
 def test_every_layout_is_the_same_model(checkpoints, propose, kind):
-    *sizes, params = segmenters.load(checkpoints[kind]).args
+    *sizes, params = segmenters.load_segmenter(checkpoints[kind]).args
     assert tuple(sizes) == propose.args[:2]
     jax.tree.map(np.testing.assert_array_equal, params, propose.args[2])
 
@@ -137,7 +137,7 @@ def test_heads_are_those_of_the_public_config(checkpoints, propose, tmp_path):
     shutil.copytree(checkpoints["folder"], tmp_path / "x")
     facts = json.loads((tmp_path / "x" / "config.json").read_text())
     (tmp_path / "x" / "config.json").write_text(json.dumps(facts | {"num_attention_heads": 4}))
-    assert segmenters.load(tmp_path / "x").args[1].heads == 4
+    assert segmenters.load_segmenter(tmp_path / "x").args[1].heads == 4
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_a_picture_is_padded_to_whole_strides(size, resized, padded):
 
 
 def test_the_backbone_computes_in_the_given_type_and_the_decoders_in_float32(checkpoints, monkeypatch):
-    loaded = segmenters.load(checkpoints["final.pkl"], dtype="bfloat16")
+    loaded = segmenters.load_segmenter(checkpoints["final.pkl"], dtype="bfloat16")
     assert {leaf.dtype for leaf in jax.tree.leaves(loaded.args[2])} == {jnp.dtype(jnp.bfloat16)}
     pyramid, given = mask2former_masks.swin.pyramid, []
     monkeypatch.setattr(mask2former_masks.swin, "pyramid", lambda c, p, x: given.append(x.dtype) or pyramid(c, p, x))
@@ -187,7 +187,7 @@ def test_a_sam_of_any_size_proposes_masks(tmp_path):
     tensors = sam_weights.table().to_torch(written, "ours")
     torch.save({key: torch.from_numpy(np.array(tensor.read())) for key, tensor in tensors.items()}, tmp_path / "s.pth")
 
-    loaded = segmenters.load(tmp_path / "s.pth")
+    loaded = segmenters.load_segmenter(tmp_path / "s.pth")
     assert (loaded.func, loaded.args[0]) == (segment_everything, config)
     jax.tree.map(np.testing.assert_array_equal, loaded.args[1], folder.to_params(written))
     found = loaded(draw_image((21, 30)), grid=PointGrid(side=2, batch=4, min_iou=-np.inf, min_stability=0))
@@ -223,11 +223,11 @@ LEVELS = "sem_seg_head.predictor.level_embed.weight"
 )
 def test_a_mask2former_that_is_not_for_entities_is_refused(checkpoints, tmp_path, changes, message):
     with pytest.raises(CheckpointError, match=message):
-        segmenters.load(changed(checkpoints, tmp_path, changes))
+        segmenters.load_segmenter(changed(checkpoints, tmp_path, changes))
 
 
 def test_other_checkpoints_are_named(golden, tmp_path):
     with pytest.raises(CheckpointError, match=r"has the CLIP layout, expected SAM or Mask2Former"):
-        segmenters.load(golden / "gella" / "clip_vision")
+        segmenters.load_segmenter(golden / "gella" / "clip_vision")
     with pytest.raises(FileNotFoundError, match=r"nothing\.pth"):
-        segmenters.load(tmp_path / "nothing.pth")
+        segmenters.load_segmenter(tmp_path / "nothing.pth")

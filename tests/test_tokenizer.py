@@ -102,7 +102,7 @@ def test_stretches_of_text_are_those_of_sentencepiece(golden, frozen):
 
 def test_save_and_load(frozen, tmp_path):
     frozen.save(tmp_path)
-    loaded = tokenizers.load(tmp_path)
+    loaded = tokenizers.load_tokenizer(tmp_path)
     text = "<im_start><image><im_end>\ncafé 😀 [SEG], [REJ].</s>"
     assert loaded.encode_with_image(text) == frozen.encode_with_image(text)
     assert (loaded.seg, loaded.rej, loaded.added) == (frozen.seg, frozen.rej, frozen.added)
@@ -119,10 +119,10 @@ def test_several_seg_tokens(frozen, tmp_path):
         }
         state["added_tokens"].append(token)
     (tmp_path / "tokenizer.json").write_text(json.dumps(state))
-    assert tokenizers.load(tmp_path).seg == (420, 424, 425, 426)
+    assert tokenizers.load_tokenizer(tmp_path).seg == (420, 424, 425, 426)
 
 
-@pytest.mark.parametrize("make", [tokenizers.load, tokenizers.freeze])
+@pytest.mark.parametrize("make", [tokenizers.load_tokenizer, tokenizers.freeze])
 def test_missing_file(make, tmp_path):
     with pytest.raises(FileNotFoundError, match="tokenizer"):
         make(tmp_path)
@@ -132,7 +132,7 @@ def test_missing_file(make, tmp_path):
 def test_broken_file(content, tmp_path):
     (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(ValueError, match="tokenizer.json"):
-        tokenizers.load(tmp_path)
+        tokenizers.load_tokenizer(tmp_path)
 
 
 @pytest.mark.parametrize("size", [0, 100, 3000])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-from gella_jax.cli.answering import Describe, Ground, Nouns, Panoptic, Refer
+from gella_jax.cli.answering import Describe, Ground, NounsCommand, PanopticCommand, Refer
 from gella_jax.cli.checkpoints import Export, Import
 from gella_jax.cli.data import Data
 from gella_jax.cli.experiments import Evaluate
@@ -13,10 +13,10 @@ from grounding_jax.cli.commands import parse_command, run_command
 
 COMMANDS = {
     "describe": Describe,
-    "nouns": Nouns,
+    "nouns": NounsCommand,
     "ground": Ground,
     "refer": Refer,
-    "panoptic": Panoptic,
+    "panoptic": PanopticCommand,
     "evaluate": Evaluate,
     "import": Import,
     "export": Export,

@@ -78,7 +78,7 @@ class Describe(_Told):
 
 
 @dataclasses.dataclass(frozen=True)
-class Nouns(_Told):
+class NounsCommand(_Told):
     """Find the nouns of a caption, and where it has them.
 
     For example:
@@ -242,7 +242,7 @@ class Refer(_Masked):
 
 
 @dataclasses.dataclass(frozen=True)
-class Panoptic(_Masked):
+class PanopticCommand(_Masked):
     """Give every mask a category, and every pixel one segment.
 
     DIR gets panoptic.png and panoptic.json, as COCO has them, and overlay.png to look at.

@@ -73,7 +73,7 @@ class Evaluate(OnMesh):
             with loading(self.segmenter):
                 from grounding_jax import segmenters
 
-                propose = segmenters.load(self.segmenter, self.dtype)
+                propose = segmenters.load_segmenter(self.segmenter, self.dtype)
         report = evaluate(
             load_model(self.checkpoint, self.dtype, self.mesh_shape()),
             self.data,

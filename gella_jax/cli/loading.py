@@ -37,7 +37,7 @@ def propose(segmenter: str, image: np.ndarray, dtype: str | None = None) -> Enti
     with loading(segmenter):
         from grounding_jax import segmenters
 
-        find = segmenters.load(segmenter, dtype)
+        find = segmenters.load_segmenter(segmenter, dtype)
     with working("segmenting (programs are compiled first)"):
         proposals = find(image)
     count = len(proposals.entities.ids)

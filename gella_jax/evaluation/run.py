@@ -53,7 +53,7 @@ def evaluate(
             another call with the same arguments goes on from there.
         masks: whose masks the model gets: "truth" for those of the dataset (of expressions, those that any expression
             about the picture means), or a file or folder of `mask_file`.
-        propose: makes the masks instead, see `segmenters.load`; ``masks`` then only says in the report whose they are.
+        propose: makes the masks instead, see `load_segmenter`; ``masks`` then only says in the report whose they are.
         markdown: a file for a table that has published numbers beside ours.
         output_masks: see `Gella.ground`; by default "decoded" for datasets of entities, else "input".
         batch_size: pictures at once. Results do not depend on it.

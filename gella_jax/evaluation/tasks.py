@@ -34,7 +34,7 @@ from grounding_jax.language.batching import pad_batch
 from grounding_jax.metrics.entities import coco_entities, entity_metrics
 from grounding_jax.metrics.narrative import NarrativeTotals, Phrase, compare_phrase, narrative_metrics
 from grounding_jax.metrics.outcomes import Outcome, compare_masks
-from grounding_jax.metrics.panoptic import Panoptic, PanopticTotals, compare_panoptic, panoptic_metrics
+from grounding_jax.metrics.panoptic import PanopticSegments, PanopticTotals, compare_panoptic, panoptic_metrics
 from grounding_jax.metrics.res import ResTotals, refcoco_metrics
 from grounding_jax.metrics.words import WordTotals, normalize, word_metrics
 
@@ -170,8 +170,8 @@ def predict_categories(gella: Gella, setting: Setting, items: Sequence[Item]) ->
 def _panoptic_line(item: Item, ids: np.ndarray, segments: list[dict], setting: Setting) -> dict:
     record = item.record
     categories = [{"id": category.id} for category in setting.categories]
-    truth = Panoptic(record.id_map, record.segments)
-    totals = compare_panoptic(Panoptic(ids, segments), truth, categories, record.image_id)
+    truth = PanopticSegments(record.id_map, record.segments)
+    totals = compare_panoptic(PanopticSegments(ids, segments), truth, categories, record.image_id)
     counters = {field.name: dict(getattr(totals, field.name)) for field in dataclasses.fields(totals)}
     return {"totals": counters, "segments": sum(not segment.get("iscrowd") for segment in record.segments)}
 

@@ -27,13 +27,18 @@ def of_file(file: File) -> str:
     if not file.exists():
         raise FileNotFoundError(f"a file is missing: {file}")
     if file.is_dir():
-        inside = sorted(str(path.relative_to(file)) for path in file.rglob("*") if path.is_file())
-        return of_value([[name, of_file(file / name)] for name in inside])
+        return of_value([[str(path.relative_to(file)), of_file(path)] for path in files_below(file)])
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         for block in iter(functools.partial(stream.read, _BLOCK), b""):
             digest.update(block)
     return digest.hexdigest()
+
+
+def files_below(folder: epath.Path) -> list[epath.Path]:
+    """All files in a folder and in those below it, by their names."""
+    inside = sorted(folder.iterdir(), key=str)
+    return [file for path in inside for file in (files_below(path) if path.is_dir() else [path])]
 
 
 def of_value(value: Any) -> str:

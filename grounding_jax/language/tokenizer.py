@@ -145,7 +145,7 @@ class Tokenizer:
         (epath.Path(folder) / FILE_NAME).write_text(self.backend.to_str(pretty=True) + "\n")
 
 
-def load(folder: epath.PathLike) -> Tokenizer:
+def load_tokenizer(folder: epath.PathLike) -> Tokenizer:
     """Reads the ``tokenizer.json`` of a model folder.
 
     Raises:

@@ -13,7 +13,7 @@ _VOID = 0  # the id of pixels without a segment
 
 
 @dataclasses.dataclass(frozen=True)
-class Panoptic:
+class PanopticSegments:
     """The panoptic segmentation of one picture (spec gella f).
 
     Attributes:
@@ -46,7 +46,7 @@ class PanopticTotals:
 
 
 def compare_panoptic(
-    predicted: Panoptic, target: Panoptic, categories: Sequence[Mapping[str, Any]], picture: int | str
+    predicted: PanopticSegments, target: PanopticSegments, categories: Sequence[Mapping[str, Any]], picture: int | str
 ) -> PanopticTotals:
     """Matches the predicted segments of one picture with the true ones (spec gella e).
 
@@ -133,7 +133,7 @@ def _qualities(totals: PanopticTotals, category: int) -> dict[str, float] | None
     return {"PQ": iou / num, "SQ": iou / matched if matched else 0.0, "RQ": matched / num} if num else None
 
 
-def _listed(panoptic: Panoptic, categories: set[int], whose: str) -> dict[int, Mapping[str, Any]]:
+def _listed(panoptic: PanopticSegments, categories: set[int], whose: str) -> dict[int, Mapping[str, Any]]:
     """The segments by id, in the order in which they are listed; raises the errors of `compare_panoptic`."""
     segments = {segment["id"]: segment for segment in panoptic.segments}
     drawn = set(np.unique(panoptic.ids).tolist()) - {_VOID}

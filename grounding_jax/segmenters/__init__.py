@@ -1,6 +1,6 @@
 """Built-in sources of masks: a published Mask2Former for entities, or a SAM, as a function of pictures.
 
-    propose = segmenters.load("mask2former_swin_large.pth")         # or sam_vit_h_4b8939.pth
+    propose = segmenters.load_segmenter("mask2former_swin_large.pth")         # or sam_vit_h_4b8939.pth
     entities, left_out, _ = propose(image)                          # uint8 [H, W, 3]
 
 Both give the best masks first, in the same form as masks that are read from files.
@@ -26,7 +26,7 @@ from grounding_jax.weights.tensors import CheckpointError
 Segmenter = Callable[[np.ndarray], Proposals]
 
 
-def load(path: epath.PathLike, dtype=None) -> Segmenter:
+def load_segmenter(path: epath.PathLike, dtype=None) -> Segmenter:
     """Makes a source of masks of a published checkpoint; which of the two it is follows from its names.
 
     A Mask2Former with a Swin and one class, "entity", as EntitySeg's, is in the files of detectron2 or in a folder of

@@ -106,7 +106,7 @@ class GsvaRecipe(Recipe):
         if start is None:
             raise ValueError("this config starts from a model: make one with `gsva import` and give it with --init")
         model = GsvaConfig.from_json(read_text(start / folder.CONFIG_FILE))
-        return self.task_for(model, tokenizers.load(start), folder.digest(start))
+        return self.task_for(model, tokenizers.load_tokenizer(start), folder.digest(start))
 
     def task_for(self, model: GsvaConfig, tokenizer: Tokenizer, digest: str = "") -> GsvaTask:
         """The task for a model; the digest tells its image features from those of others."""

@@ -214,7 +214,7 @@ def _category(segment: Mapping[str, Any]) -> Category:
     return Category(segment["category_id"], segment["name"], segment["isthing"])
 
 
-class Panoptic(NamedTuple):
+class PanopticMap(NamedTuple):
     """A panoptic segmentation of one picture.
 
     Attributes:
@@ -231,7 +231,7 @@ class Panoptic(NamedTuple):
 
 
 def write_panoptic(
-    folder: epath.PathLike, name: str, pictures: Iterable[Panoptic], categories: Sequence[Category] = COCO_PANOPTIC
+    folder: epath.PathLike, name: str, pictures: Iterable[PanopticMap], categories: Sequence[Category] = COCO_PANOPTIC
 ) -> None:
     """Writes NAME.json and a PNG for each picture in the folder NAME, as in COCO's archive.
 
@@ -265,7 +265,7 @@ def coco_content(images: list[dict], annotations: list[dict], categories: Sequen
 
 
 def coco_entries(
-    picture: Panoptic, label_file: str, categories: Sequence[Category] = COCO_PANOPTIC
+    picture: PanopticMap, label_file: str, categories: Sequence[Category] = COCO_PANOPTIC
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What COCO's json tells of a picture in "images" and in "annotations"; errors as of `segments_info`.
 
@@ -280,7 +280,7 @@ def coco_entries(
     return image, {"image_id": picture.image_id, "file_name": label_file, "segments_info": info}
 
 
-def segments_info(picture: Panoptic, categories: Sequence[Category] = COCO_PANOPTIC) -> list[dict[str, Any]]:
+def segments_info(picture: PanopticMap, categories: Sequence[Category] = COCO_PANOPTIC) -> list[dict[str, Any]]:
     """What COCO's json tells of each segment; none is a crowd.
 
     Raises ValueError if a segment has no category, or a category no segment, or if it is not one of `categories`.
