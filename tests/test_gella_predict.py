@@ -1,5 +1,7 @@
 """GELLA's tasks with random weights: what the answers must be like, whatever the model knows."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -30,8 +32,9 @@ def given(gella):
 
 @pytest.mark.parametrize("part", ["llama", "mask2former", "association"])
 def test_nothing_is_answered_with_weights_that_are_not_finite(gella, part):
-    params = {**gella.params, part: jax.tree.map(lambda leaf: leaf * np.nan, gella.params[part])}
-    damaged = Gella(gella.config, params, gella.tokenizer)
+    params = gella.engine.params
+    params = {**params, part: jax.tree.map(lambda leaf: leaf * np.nan, params[part])}
+    damaged = Gella(dataclasses.replace(gella.engine, params=params))
     image, masks = small_picture()
     with pytest.raises(ValueError, match="answers of this model are not finite"):
         damaged.ground(image, CAPTION, masks, NOUNS)

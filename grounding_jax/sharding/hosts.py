@@ -108,8 +108,8 @@ def _detected(patience: float) -> Group | None:
         try:
             if _present(cluster):
                 return _group_of(cluster, patience)
-        except (RuntimeError, ValueError, OSError) as error:
-            reason = f"{cluster.__name__}: can't find the other processes: {error}"
+        except Exception as error:  # whatever the client of a cluster raises
+            reason = f"{cluster.__name__}: can't find the other processes: {one_line(error)}"
             raise OSError(f"{reason}; {ADDRESS}, {COUNT} and {INDEX} can name them") from error
     if _mpi_count() > 1:
         names = f"{ADDRESS}, {COUNT} and {INDEX}"
