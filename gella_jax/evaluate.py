@@ -8,7 +8,6 @@ it stopped.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,6 +21,7 @@ from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.entity_masks import Entities, NoMasksError, read_masks
 from grounding_jax.data.refer import Record
 from grounding_jax.files.pictures import open_annotated
+from grounding_jax.files.records import to_json
 from grounding_jax.language.batching import bucket, filled
 from grounding_jax.proposals import Proposals
 from grounding_jax.unfinished import Unfinished
@@ -82,7 +82,7 @@ def evaluate(
     unfinished.work(f"{dataset}, {protocol}", _answer(gella, items, setting, task, size))
     lines = unfinished.gather()
     report = {**options, "num_images": len(lines), **task.report(lines, setting), **_counts(lines)}
-    texts = {out_json: lambda: json.dumps(report, indent=2) + "\n", markdown: lambda: markdown_table(report)}
+    texts = {out_json: lambda: to_json(report, indent=2) + "\n", markdown: lambda: markdown_table(report)}
     unfinished.finish(texts)
     return report
 

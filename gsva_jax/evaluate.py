@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -22,6 +21,7 @@ from grounding_jax.data.refer import REFER_DATASETS, ReferSource
 from grounding_jax.data.semantic import ClassRecord, LabelMapSource
 from grounding_jax.files.masks import mask_record
 from grounding_jax.files.pictures import open_annotated
+from grounding_jax.files.records import to_json
 from grounding_jax.language.batching import bucket, filled
 from grounding_jax.metrics.gres import GresTotals, grefcoco_metrics, refzom_metrics
 from grounding_jax.metrics.outcomes import Outcome, compare_masks
@@ -93,7 +93,7 @@ def evaluate(
     lines = unfinished.gather()
     report = {**asked, **_report(dataset, protocol, lines)}
     texts = {
-        out_json: lambda: json.dumps(report, indent=2) + "\n",
+        out_json: lambda: to_json(report, indent=2) + "\n",
         predictions: lambda: _listed(lines),
         markdown: lambda: markdown_table(report),
         gallery: lambda: gallery_page(report, lines, functools.partial(_record, source)),
@@ -220,7 +220,7 @@ def _line(request: Request, answer: Prediction, options: dict) -> dict:
 
 def _listed(lines: Sequence[dict]) -> str:
     """Every prediction of a whole split, one line of JSON each."""
-    return "".join(json.dumps(target) + "\n" for line in lines for target in line["predictions"])
+    return "".join(to_json(target) + "\n" for line in lines for target in line["predictions"])
 
 
 def _report(dataset: str, protocol: str, lines: Sequence[dict]) -> dict[str, int | float | None]:

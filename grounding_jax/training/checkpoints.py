@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +16,7 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from grounding_jax.files import records
+from grounding_jax.files.writing import write_json
 from grounding_jax.sharding.hosts import is_first, wait_for_all
 from grounding_jax.training.options import TrainOptions
 from grounding_jax.training.run_folder import BROKEN, CHECKPOINTS, IDENTITY_FILE
@@ -158,7 +158,7 @@ def claim(run: epath.Path, identity: dict) -> None:
     file = run / IDENTITY_FILE
     if not file.exists():
         if is_first():
-            file.write_text(json.dumps(identity, indent=2) + "\n")
+            write_json(file, identity, indent=2)
         return
     before = read_identity(run)
     for key in sorted(before.keys() | identity.keys()):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
+from grounding_jax.files.records import to_json
 from grounding_jax.sharding.hosts import is_first
 from grounding_jax.training.run_folder import BOARD_FOLDER, LOG_FILE, PICTURES, VALIDATION_FILE
 from grounding_jax.training.validation import Validated
@@ -94,7 +95,7 @@ class Log:
         self._waited, self._clock, self._last = 0.0, now, step
         if is_first():
             with (self._run / LOG_FILE).open("a") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(to_json(_numbers(line)) + "\n")
             for name, value in line.items():
                 self._board.add_scalar(name, value, step)
             text = f"loss {values['loss']:.3f}  {speed['examples_per_second']:.1f}/s"
@@ -105,7 +106,7 @@ class Log:
         """Notes what a validation found, keeps its pictures, and returns its scores; its time is not the training's."""
         if is_first():
             with (self._run / VALIDATION_FILE).open("a") as file:
-                file.write(json.dumps({"step": step, **found.scores}) + "\n")
+                file.write(to_json({"step": step, **_numbers(found.scores)}) + "\n")
             for name, value in found.scores.items():
                 self._board.add_scalar(f"validation/{name}", value, step)
             (self._run / PICTURES).mkdir(exist_ok=True)
@@ -125,3 +126,8 @@ class Log:
         if self._work.flops and peak:
             speed["mfu"] = round(rate * self._work.flops / peak, 4)
         return speed
+
+
+def _numbers(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Values as JSON can hold them: null for a loss that is not finite."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
