@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import json
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -28,6 +27,7 @@ from gella_jax.prompts import TEMPLATES
 from gella_jax.resoblend import ResoBlendConfig
 from gella_jax.sizes import KEYS, UNTOLD
 from grounding_jax.files.text import read_text
+from grounding_jax.files.writing import write_json
 from grounding_jax.language import tokenizer as tokenizers
 from grounding_jax.language.tokenizer import Tokenizer
 from grounding_jax.models.mobilenet import MobileNetConfig
@@ -197,7 +197,7 @@ def export(
         if name == "llava":
             tokenizer.save(out / name)
         if name in public:
-            (out / name / folder.CONFIG_FILE).write_text(json.dumps(public[name], indent=2) + "\n")
+            write_json(out / name / folder.CONFIG_FILE, public[name], indent=2)
     folder.save(out / OWN, own, config.to_json(), tokenizer.save, next(told))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from etils import epath
 
 from grounding_jax.files.text import read_text
+from grounding_jax.files.writing import write_json
 from grounding_jax.language import tokenizer as tokenizers
 from grounding_jax.language.tokenizer import REJ_TEXT, TOKENS, Tokenizer
 from grounding_jax.weights import clip, folder, fresh, llama, llava, sam
@@ -220,7 +220,7 @@ def _write_lisa(
     write_torch_shards(out, tensors, progress)
     frozen.save(out)
     public = _public_config(config, frozen, leaves["llama/layers/attn/q/kernel"].dtype)
-    (out / folder.CONFIG_FILE).write_text(json.dumps(public, indent=2) + "\n")
+    write_json(out / folder.CONFIG_FILE, public, indent=2)
 
 
 def _open(path: epath.PathLike, layout: str) -> dict[str, LazyTensor]:

@@ -1,7 +1,10 @@
 """Whatever comes from outside enters through grounding_jax/files, which knows what may be wrong with it."""
 
 import ast
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGES = ("grounding_jax", "gsva_jax", "gella_jax")
@@ -35,6 +38,13 @@ def reads(node: ast.AST) -> bool:
     return function.attr == "open" and _mode(node)[:1] == "r"
 
 
+def writes_any_number(node: ast.AST) -> bool:
+    """Whether a node of a program is a call that writes NaN where it gets one, which is no JSON."""
+    if not isinstance(node, ast.Call) or ast.unparse(node.func) not in ("json.dump", "json.dumps"):
+        return False
+    return not any(k.arg == "allow_nan" and ast.unparse(k.value) == "False" for k in node.keywords)
+
+
 def _mode(call: ast.Call) -> str:
     """The mode of path.open(mode), "r" by default; none where what is opened is no path."""
     if not call.args and not call.keywords:
@@ -43,16 +53,17 @@ def _mode(call: ast.Call) -> str:
     return first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else ""
 
 
-def reading_lines(source: str) -> list[int]:
-    """The lines of a program that read."""
-    return [node.lineno for node in ast.walk(ast.parse(source)) if reads(node)]
+def lines_of(source: str, kind: Callable[[ast.AST], bool]) -> list[int]:
+    """The lines of a program with nodes of a kind."""
+    return [node.lineno for node in ast.walk(ast.parse(source)) if kind(node)]
 
 
-def test_only_the_door_reads():
+@pytest.mark.parametrize("kind", [reads, writes_any_number])
+def test_only_the_door(kind):
     found = {}
     for package in PACKAGES:
         for file in sorted((REPOSITORY / package).rglob("*.py")):
-            if DOOR not in file.parents and (lines := reading_lines(file.read_text())):
+            if DOOR not in file.parents and (lines := lines_of(file.read_text(), kind)):
                 found[str(file.relative_to(REPOSITORY))] = lines
     assert not found, found
 
@@ -60,6 +71,6 @@ def test_only_the_door_reads():
 def test_every_way_to_read_is_seen():
     ways = ("open('a')", "path.open()", "path.open('rb')", "json.load(f)", "json.loads(t)", "np.load(f)")
     for way in (*ways, "pickle.load(f)", "Image.open(f)", "path.read_text()", "(a / b).read_bytes()"):
-        assert reading_lines(way) == [1], way
+        assert lines_of(way, reads) == [1], way
     for way in ("regular.read_bytes(file)", "text.read_text(file)", "path.open('a')", "self.open(picture, files)"):
-        assert reading_lines(way) == [], way
+        assert lines_of(way, reads) == [], way

@@ -7,13 +7,13 @@ processes and however often interrupted.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
 from grounding_jax.files import records
+from grounding_jax.files.records import to_json
 from grounding_jax.files.text import read_text
 from grounding_jax.files.writing import write_text
 from grounding_jax.sharding.hosts import wait_for_all
@@ -73,7 +73,7 @@ class PartialResults:
         """Keeps what some pictures gave."""
         if self._own_file:
             with self._own_file.open("a") as file:
-                file.write("".join(json.dumps(line) + "\n" for line in lines))
+                file.write("".join(to_json(line) + "\n" for line in lines))
         self.done |= {line["index"]: line for line in lines}
 
     def gather(self) -> list[dict]:
@@ -110,7 +110,7 @@ class PartialResults:
         complete = text[: text.rfind("\n") + 1]  # it may have been interrupted in the middle of a line
         if not complete:
             self._own_file.parent.mkdir(parents=True, exist_ok=True)
-            complete = json.dumps(self._identity) + "\n"
+            complete = to_json(self._identity) + "\n"
         if complete != text:
             self._own_file.write_text(complete)
         return self._read(self._own_file)

@@ -1,6 +1,7 @@
 """The bytes of files: of regular ones only, and of no more than a limit."""
 
 import dataclasses
+import os
 from typing import BinaryIO
 
 from etils import epath
@@ -48,11 +49,11 @@ def check_regular(file: epath.PathLike) -> epath.Path:
     Raises FileNotFoundError if there is nothing, ValueError if it is a folder or anything else but a file.
     """
     path = epath.Path(file)
-    if path.is_file():
+    if path.is_file() if str(path).startswith("gs://") else os.path.isfile(path):  # epath's takes pipes for files
         return path
     if path.is_dir():
         raise ValueError(f"{path} is a folder, not a file")
-    if path.exists():
+    if os.path.exists(path):
         raise ValueError(f"{path} is not a regular file")
     raise FileNotFoundError(f"a file is missing: {path}")
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import re
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -194,7 +193,7 @@ def freeze(language_model: epath.PathLike, tokens: Sequence[str] = TOKENS) -> To
     state["normalizer"], state["pre_tokenizer"] = _NORMALIZER, None
     for token in state["added_tokens"]:
         token.update(_FLAGS)
-    return _from_json(json.dumps(state), str(folder))
+    return _from_json(records.to_json(state), str(folder))
 
 
 def with_targets(tokenizer: Tokenizer, tokens: Sequence[str]) -> tuple[Tokenizer, tuple[int, ...]]:
@@ -215,7 +214,7 @@ def with_targets(tokenizer: Tokenizer, tokens: Sequence[str]) -> tuple[Tokenizer
     moved = [{**flags, "content": token} for token in tokens] + [token for token in kept if token["id"] > first]
     state["added_tokens"] = [token for token in kept if token["id"] < first]
     state["added_tokens"] += [{**token, "id": i} for i, token in enumerate(moved, first)]
-    made = _from_json(json.dumps(state), "with_targets")
+    made = _from_json(records.to_json(state), "with_targets")
     ids = tokenizer.backend.get_vocab(with_added_tokens=True)
     return made, tuple(ids.get(made.backend.id_to_token(i), -1) for i in range(made.vocab_size))
 
@@ -257,7 +256,7 @@ def train(texts: Iterable[str], added: Sequence[str] = TOKENS) -> Tokenizer:
     pieces = {piece for piece in pieces if piece.isprintable()}
     in_order = sorted(pieces, key=lambda piece: (len(piece) > 1, piece))
     vocabulary = [*control, *(f"<0x{byte:02X}>" for byte in range(256)), *in_order]
-    return _from_json(json.dumps(_small_state(vocabulary, control, added)), "train")
+    return _from_json(records.to_json(_small_state(vocabulary, control, added)), "train")
 
 
 def _small_state(vocabulary: list[str], control: list[str], added: Sequence[str]) -> dict:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import jax
 import numpy as np
 from etils import epath
 
+from grounding_jax.files.records import to_json
 from grounding_jax.training.run_folder import BAD_STEPS_FILE
 
 
@@ -41,7 +40,7 @@ class FiniteWatch:
             return
         numbers = sorted({int(n) for shard in examples.addressable_shards for n in np.asarray(shard.data)})
         with self._file.open("a") as out:
-            out.write(json.dumps({"step": step, "process": jax.process_index(), "examples": numbers}) + "\n")
+            out.write(to_json({"step": step, "process": jax.process_index(), "examples": numbers}) + "\n")
         if bad >= self._most:
             raise ValueError(
                 f"the loss or its gradient was not finite in {bad} updates in a row, up to step {step}: the numbers of "

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 
 import jax
@@ -15,6 +15,7 @@ from PIL import Image
 from rich.progress import TextColumn
 from tensorboardX import SummaryWriter
 
+from grounding_jax.files.records import to_json
 from grounding_jax.sharding.hosts import is_first
 from grounding_jax.terminal import COUNTED, counting
 from grounding_jax.training.run_folder import BOARD_FOLDER, LOG_FILE, PICTURES
@@ -83,7 +84,7 @@ class Log:
         self._waited, self._clock, self._last = 0.0, now, step
         if is_first():
             with (self._run / LOG_FILE).open("a") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(to_json(_numbers(line)) + "\n")
             for name, value in line.items():
                 self._board.add_scalar(name, value, step)
             text = f"loss {values['loss']:.3f}  {speed['examples_per_second']:.1f} examples/s"
@@ -112,3 +113,8 @@ class Log:
         if self._work.flops and peak:
             speed["mfu"] = round(rate * self._work.flops / peak, 4)
         return speed
+
+
+def _numbers(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Values as JSON can hold them: null for a loss that is not finite."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}

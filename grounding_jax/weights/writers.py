@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 from etils import epath
 
+from grounding_jax.files.writing import write_json
 from grounding_jax.weights.readers import SAFETENSORS_DTYPES
 from grounding_jax.weights.tensors import FLOATS, CheckpointError, LazyTensor, has_non_finite, raw_bytes
 from grounding_jax.weights.torch_writer import write_torch_archive
@@ -85,7 +86,7 @@ def _write_shards(
         weight_map |= dict.fromkeys(names, file_name)
     total = sum(tensor.nbytes for tensor in tensors.values())
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-    (folder / f"{stem}{suffix}.index.json").write_text(json.dumps(index, indent=2) + "\n")
+    write_json(folder / f"{stem}{suffix}.index.json", index, indent=2)
     return meter.non_finite
 
 
@@ -126,7 +127,7 @@ def _write_safetensors_file(path: epath.Path, tensors: Mapping[str, LazyTensor],
             "data_offsets": [offset, end],
         }
         offset = end
-    text = json.dumps(header, separators=(",", ":")).encode()
+    text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
     text += b" " * (-(8 + len(text)) % 64)
     with _complete_or_absent(path) as partial, partial.open("wb") as file:
         file.write(np.array(len(text), "<u8").tobytes() + text)
