@@ -15,7 +15,7 @@ class Published(NamedTuple):
         model: the checkpoint, or the row of the paper's table.
         dataset: as `datasets.open_dataset` takes it.
         metrics: fractions, called as in our reports.
-        asked: how, where there are several ways: GSVA's questions, or whose masks a GELLA got.
+        asked: how, where there are several ways: the form of a question, or whose masks the model got.
     """
 
     model: str
