@@ -13,8 +13,9 @@ import pytest
 from gella_jax.cli import main as gella
 from grounding_jax.data.check import check_dataset
 from grounding_jax.data.datasets import open_dataset
+from grounding_jax.data.packed import packing
 from grounding_jax.data.packed.packing import prepare
-from grounding_jax.data.packed.source import CHECKSUMS, packing, read_checksums
+from grounding_jax.data.packed.source import CHECKSUMS, read_checksums
 from grounding_jax.files.digests import of_file
 from grounding_jax.files.regular import PackedFile
 from gsva_jax.cli import main

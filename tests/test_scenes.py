@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from grounding_jax.data.scenes import cutouts
 from grounding_jax.data.scenes.backgrounds import PHOTOGRAPHS, SPLITS
 from grounding_jax.data.scenes.cutouts import KINDS
 from grounding_jax.data.scenes.scene_expressions import TEMPLATES, vocabulary_texts
 from grounding_jax.data.scenes.scene_files import PICTURES, write_photo_scene, write_scenes
-from grounding_jax.data.scenes.scenes import SceneSource, cutouts, scene
+from grounding_jax.data.scenes.scenes import SceneSource, scene
 from grounding_jax.files.masks import decode_mask
 
 SIZE = 96

@@ -64,12 +64,10 @@ def engine_digest(engine: Engine) -> str:
 def records_digest(source: Records, given: Callable[[Any], Any] | None = None) -> str:
     """Of all records, what is in their files, and what is given with each; see `identity_of`."""
 
-    def one(index: int) -> str:
-        record = source[index]
-        return digests.of_value([record, given(record) if given else None])
-
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = list(pool.map(one, range(len(source))))
+        found = list(pool.map(lambda index: digests.of_value(source[index]), range(len(source))))
+    if given is not None:  # one after the other: they may all come from one large file
+        found += [digests.of_value(given(source[index])) for index in range(len(source))]
     return digests.of_all([*found, digests.of_value(getattr(source, "categories", None))])
 
 

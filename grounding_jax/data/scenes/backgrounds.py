@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from grounding_jax.data.scenes.scenes import cutouts
+from grounding_jax.data.scenes import cutouts
 from grounding_jax.files.pictures import opened
 
 SPLITS = ("train", "val", "test")
