@@ -1,6 +1,8 @@
 """What happened to each target, in counts of pixels: all that the mask metrics are computed from."""
 
 import dataclasses
+import functools
+import operator
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -100,6 +102,12 @@ def precisions(
 ) -> dict[str, float | None]:
     """Pr@0.5, Pr@0.7 ...: the shares of targets that were found at that IoU."""
     return {f"Pr@{bound}": ratio(count, num) for bound, count in zip(thresholds, found, strict=True)}
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """The mean of numbers added one after the other, as in the reference programs; None without any."""
+    # Python's own sum adds floats otherwise from 3.12 on, and gives another last digit.
+    return ratio(functools.reduce(operator.add, values, 0.0), len(values))
 
 
 def ratio(numerator: float, denominator: float) -> float | None:

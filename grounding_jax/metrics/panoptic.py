@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from grounding_jax.metrics.outcomes import add_totals, ratio
+from grounding_jax.metrics.outcomes import add_totals, mean
 
 _VOID = 0  # the id of pixels without a segment
 
@@ -109,9 +109,7 @@ def panoptic_metrics(totals: PanopticTotals, categories: Sequence[Mapping[str, A
     def means(suffix: str, belongs: Callable[[Mapping[str, Any]], bool]) -> dict[str, float | None]:
         rows = [each[category["id"]] for category in categories if belongs(category)]
         occurring = [row for row in rows if row is not None]
-        return {
-            f"{name}{suffix}": ratio(sum(row[name] for row in occurring), len(occurring)) for name in ("PQ", "SQ", "RQ")
-        }
+        return {f"{name}{suffix}": mean([row[name] for row in occurring]) for name in ("PQ", "SQ", "RQ")}
 
     return {
         **means("", lambda category: True),

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Self
 
-from grounding_jax.metrics.outcomes import Outcome, add_totals, ratio
+from grounding_jax.metrics.outcomes import Outcome, add_totals, mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,4 +38,4 @@ def semantic_metrics(totals: ClassTotals) -> dict[str, int | float | None]:
     ``num_classes`` says over how many: classes that no picture has can't be averaged.
     """
     ious = [totals.intersection[name] / union for name, union in totals.union.items() if union]
-    return {"mIoU": ratio(sum(ious), len(ious)), "num_classes": len(ious)}
+    return {"mIoU": mean(ious), "num_classes": len(ious)}

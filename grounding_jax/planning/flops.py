@@ -159,7 +159,7 @@ def counted_by_xla(function: Callable, *shapes: Any) -> float:
 
 def _unrolled(part: Any) -> Any:
     """A jaxpr whose scans, those inside others too, are as many copies of their bodies; other values as they are."""
-    if isinstance(part, core.ClosedJaxpr):
+    if isinstance(part, core.ClosedJaxpr) and part.jaxpr is not part:  # from jax 0.12 on, the two are one
         return part.replace(jaxpr=_unrolled(part.jaxpr))
     if type(part) is tuple:  # of branches; named tuples are something else
         return tuple(map(_unrolled, part))
