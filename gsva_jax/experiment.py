@@ -174,7 +174,7 @@ def task_of(experiment: Experiment, starts: Sequence[epath.Path]) -> Task:
         return experiment.task
     if not starts:
         raise ValueError(f"{experiment.name} starts from a model: make one with `gsva import` and give it with --init")
-    model = GsvaConfig.from_json((starts[-1] / folder.CONFIG_FILE).read_text())
+    model = folder.read_config(GsvaConfig, starts[-1])
     return experiment.task.task(model, tokenizers.load(starts[-1]), folder.digest(starts[-1]))
 
 

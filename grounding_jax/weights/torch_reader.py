@@ -1,21 +1,23 @@
 """Reads the files of torch.save without torch and without running anything that is written in them.
 
 A torch file is a pickle of small descriptions (which storage, offset, shape, strides) next to the raw
-storages. The pickle is read by an unpickler that knows the handful of names a state dict needs and refuses
-every other one before it could be called; the storages are memory-mapped. detectron2's files are a pickle of
-NumPy arrays and nothing else: those are in memory.
+storages. The pickle is read by an unpickler that knows the handful of names a state dict needs and puts an
+empty stand-in for every other one, so that nothing could be called; the storages are memory-mapped. detectron2's
+files are a pickle of NumPy arrays and nothing else: those are in memory.
 """
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import io
+import itertools
+import math
 import pickle
+import pickletools
 import struct
 import zipfile
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, Self
 
 import ml_dtypes
 import numpy as np
@@ -23,7 +25,7 @@ from etils import epath
 
 from grounding_jax.weights.files import FileBytes, file_tensor
 from grounding_jax.weights.pickled_arrays import STAND_INS, PickledArray
-from grounding_jax.weights.tensors import CheckpointError, LazyTensor
+from grounding_jax.weights.tensors import CheckpointError, LazyTensor, Weights
 
 STORAGE_DTYPES = {
     "DoubleStorage": np.dtype(np.float64),
@@ -37,6 +39,24 @@ STORAGE_DTYPES = {
     "ByteStorage": np.dtype(np.uint8),
     "BoolStorage": np.dtype(np.bool_),
 }
+_WRAPPERS = ("state_dict", "model", "module", "model_state_dict")
+_MOST_WRAPPERS = 3
+_MEMO_OPCODES = ("PUT", "BINPUT", "LONG_BINPUT")
+# What reading damaged pickles and zip files raises: both formats are interpreted as they come.
+_DAMAGE = (
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    struct.error,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 
@@ -51,13 +71,13 @@ class _Storage:
     numel: int
 
 
-def read_torch(path: epath.PathLike) -> dict[str, LazyTensor]:
+def read_torch(path: epath.PathLike) -> Weights:
     """The tensors of a `.bin`, `.pth` or `.pt` file by name, lazily; also of the format before torch 1.6.
 
     Those of detectron2's `.pkl`, too, except that its arrays are read at once (spec gella g). A state dict may
-    be wrapped in one of the usual keys (`state_dict`, `model`, `module`, `model_state_dict`). Raises
-    FileNotFoundError, or CheckpointError for damaged files, other formats, and pickles that want to call
-    anything which a state dict does not need (spec gsva b).
+    lie in what a training program saves with it (`state_dict`, `model`, `module`, `model_state_dict`); the report says
+    what was left out. Raises FileNotFoundError, or CheckpointError for damaged files, other formats, and state dicts
+    that want to call anything which tensors do not need (spec gsva b).
     """
     source = FileBytes(path)
     start = bytes(source.read(0, min(4, source.size)))
@@ -75,11 +95,14 @@ def read_torch(path: epath.PathLike) -> dict[str, LazyTensor]:
 def _read_zip(source: FileBytes) -> Any:
     try:
         with source.path.open("rb") as file, zipfile.ZipFile(file) as archive:
-            records = {info.filename.partition("/")[2]: info for info in archive.infolist()}
-    except zipfile.BadZipFile:
+            infos = archive.infolist()
+    except _DAMAGE as error:
         raise CheckpointError(
-            f"{source.path}: truncated, the zip directory at the end is missing (has {source.size:,} bytes)"
+            f"{source.path}: truncated, the zip directory at the end is missing (has {source.size:,} bytes; {error})"
         ) from None
+    records = {info.filename.partition("/")[2]: info for info in infos}
+    if len(records) < len(infos):
+        raise CheckpointError(f"{source.path}: damaged, its zip directory names a record twice")
     if "data.pkl" not in records:
         raise CheckpointError(f"{source.path}: a zip file without data.pkl, so not written by torch.save")
     order = records.get("byteorder")
@@ -119,7 +142,7 @@ def _read_legacy(source: FileBytes) -> Any:
     tensors are therefore built in a second pass over the same pickle.
     """
     with source.path.open("rb") as file:
-        reader = _CountingReader(file)
+        reader = _BoundedReader(file, source.size)
         numels: dict[str, tuple[np.dtype, int]] = {}
 
         def note(dtype: np.dtype, key: str, numel: int) -> _Storage:
@@ -129,20 +152,23 @@ def _read_legacy(source: FileBytes) -> Any:
         first = _unpickle(reader, source, note)
         if isinstance(first, Mapping) and not numels:  # all of detectron2's file: arrays, no storages
             return first
+        _refuse_foreign([first], source.path)
         if first != _LEGACY_MAGIC:
             raise CheckpointError(f"{source.path}: a plain pickle, not a checkpoint written by torch.save")
         if _unpickle(reader, source, note) != _LEGACY_PROTOCOL:
             raise CheckpointError(f"{source.path}: an unknown version of the older torch format; re-save it with torch")
         _unpickle(reader, source, note)
-        content_at = reader.position
+        content_at = reader.tell()
         _unpickle(reader, source, note)
         keys = _unpickle(reader, source, note)
-        offsets, position = {}, reader.position
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+            raise CheckpointError(f"{source.path}: damaged, its list of storages can't be read")
+        offsets, position = {}, reader.tell()
         for key in keys:
             if key not in numels:
                 raise CheckpointError(f"{source.path}: damaged, storage {key} belongs to no tensor")
             dtype, numel = numels[key]
-            stored = int(source.read(position, 8).view(np.int64)[0])
+            (stored,) = struct.unpack("<q", bytes(source.read(position, 8)))
             if stored != numel:
                 raise CheckpointError(f"{source.path}: storage {key} has {stored:,} elements, {numel:,} were announced")
             offsets[key] = position + 8
@@ -151,82 +177,124 @@ def _read_legacy(source: FileBytes) -> Any:
         return _unpickle(reader, source, lambda dtype, key, numel: _Storage(source, offsets[key], dtype, numel))
 
 
-class _CountingReader:
-    """The two methods that pickle needs, knowing exactly how far it has read."""
+class _BoundedReader:
+    """What pickle needs of a file, knowing exactly how far it has read, and never asking for more than there is."""
 
-    def __init__(self, file: io.BufferedIOBase):
-        self._file = file
-        self.position = 0
+    def __init__(self, file: io.BufferedIOBase, size: int):
+        self._file, self._size = file, size
+        self._position = 0
+
+    def tell(self) -> int:
+        return self._position
 
     def seek(self, position: int) -> None:
         self._file.seek(position)
-        self.position = position
+        self._position = position
 
     def read(self, size: int) -> bytes:
-        data = self._file.read(size)
-        self.position += len(data)
+        data = self._file.read(min(size, self._size - self._position))
+        self._position += len(data)
         return data
 
     def readline(self) -> bytes:
         data = self._file.readline()
-        self.position += len(data)
+        self._position += len(data)
         return data
 
 
 def _unpickle(file: Any, source: FileBytes, storage: Callable[[np.dtype, str, int], _Storage]) -> Any:
+    """What the pickle at the position of `file` describes; CheckpointError if it is damaged."""
     unpickler = _StateDictUnpickler(file, encoding="utf-8")
     unpickler.where, unpickler.storage = str(source.path), storage
+    start = file.tell()
     try:
+        # The interpreter in C reserves whatever place and length it is told; this one only reads.
+        for opcode, argument, position in pickletools.genops(file):
+            if opcode.name in _MEMO_OPCODES and argument > position:
+                raise ValueError(f"it counts {argument:,} objects in {position:,} bytes")
+        file.seek(start)
         return unpickler.load()
     except CheckpointError:
         raise
-    except (
-        pickle.UnpicklingError,
-        EOFError,
-        ValueError,
-        TypeError,
-        KeyError,
-        IndexError,
-        AttributeError,
-    ) as error:
-        raise CheckpointError(f"{source.path}: damaged, its index can't be read ({error})") from error
+    except _DAMAGE as error:
+        text = str(error)[:200]
+        raise CheckpointError(f"{source.path}: damaged, its index can't be read ({text})") from error
+
+
+class _StorageType(NamedTuple):
+    """Stands in for torch.FloatStorage and its like."""
+
+    dtype: np.dtype
+
+
+class _StateDict(dict):
+    """Stands in for OrderedDict, without the attributes that a file may set: torch keeps versions of modules there."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _Foreign:
+    """Stands in for everything else that a file asks for: nothing of it is imported, and what is done to it is lost."""
+
+    asked: str  # of the subclass for each name
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        return super().__new__(cls)
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        pass
+
+    def append(self, item: Any) -> None:
+        pass
+
+    extend = add = append
 
 
 class _StateDictUnpickler(pickle.Unpickler):
-    """Knows what a state dict is made of. Every other name is refused before anything of it is imported."""
+    """Knows what a state dict is made of. Every other name becomes a `_Foreign` before anything of it is imported."""
 
     where: str
     storage: Callable[[np.dtype, str, int], _Storage]
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
-            return collections.OrderedDict
+            return _StateDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
             return _rebuild_tensor
         if (module, name) == ("torch._utils", "_rebuild_parameter"):
             return _rebuild_parameter
         if module == "torch" and name in STORAGE_DTYPES:
-            return STORAGE_DTYPES[name]
+            return _StorageType(STORAGE_DTYPES[name])
         if (module, name) in STAND_INS:
             return STAND_INS[module, name]
-        raise CheckpointError(
-            f"{self.where}: refused, it asks for {module}.{name}, which is not part of a state dict "
-            "(nothing of the file was run); save only the state dict"
-        )
+        return type("Foreign", (_Foreign,), {"asked": f"{module}.{name}"})
 
     def persistent_load(self, pid: Any) -> _Storage:
-        if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage" or not isinstance(pid[1], np.dtype):
-            raise CheckpointError(f"{self.where}: an unknown kind of storage reference {pid!r}")
-        _, dtype, key, _, numel = pid[:5]
+        if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage" or not isinstance(pid[1], _StorageType):
+            raise CheckpointError(f"{self.where}: an unknown kind of storage")
+        _, kind, key, _, numel = pid[:5]
+        if not isinstance(key, str) or type(numel) is not int or numel < 0:
+            raise CheckpointError(f"{self.where}: damaged, a storage without a name or a number of elements")
         if len(pid) > 5 and pid[5] is not None:
             raise CheckpointError(f"{self.where}: storage {key} is a view of another one; re-save the file with torch")
-        return self.storage(dtype, key, numel)
+        return self.storage(kind.dtype, key, numel)
 
 
 def _rebuild_tensor(
     storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *unused: Any
 ) -> LazyTensor:
     """Stands in for torch._utils._rebuild_tensor_v2; offset and strides count elements, as in the file."""
+    if not isinstance(storage, _Storage) or not all(type(number) is int for number in (offset, *shape, *strides)):
+        raise ValueError("a tensor whose sizes are no numbers")
     width = storage.dtype.itemsize
     last = sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     if offset < 0 or (0 not in shape and offset + last >= storage.numel):
@@ -241,16 +309,68 @@ def _rebuild_parameter(data: LazyTensor, *unused: Any) -> LazyTensor:
     return data
 
 
-def _state_dict(content: Any, path: epath.PathLike) -> dict[str, LazyTensor]:
-    """The flat dict of tensors in `content`, looking through one wrapper."""
-    for wrapper in ("state_dict", "model", "module", "model_state_dict"):
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
+def _state_dict(content: Any, path: epath.PathLike) -> Weights:
+    """The flat dict of tensors in `content`, looking through what programs put around it, and in words what was there.
+
+    That is one of the usual entries, or else the only entry with nothing but tensors.
+    """
+    report = []
+    for _ in range(_MOST_WRAPPERS):
+        if not isinstance(content, Mapping) or _is_tensors(content):
             break
-    if not isinstance(content, Mapping):
+        _refuse_shard(content, path)
+        dicts = [key for key, value in content.items() if isinstance(value, Mapping)]
+        found = [key for key in _WRAPPERS if key in dicts] or [key for key in dicts if _is_tensors(content[key])]
+        if not found or (found[0] not in _WRAPPERS and len(found) > 1):
+            break
+        rest = _listed(key for key in content if key != found[0])
+        report += [f"read: {found[0]} of {path}; left out: {rest}"] if rest else []
+        content = content[found[0]]
+    if isinstance(content, _Foreign) or not isinstance(content, Mapping):
+        _refuse_foreign([content], path)
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a dict of tensors")
-    content = {key: value.tensor if isinstance(value, PickledArray) else value for key, value in content.items()}
-    strangers = [str(key) for key, value in content.items() if not isinstance(value, LazyTensor)]
+    _refuse_foreign([*content.values(), *content], path)
+    strangers = [key for key, value in content.items() if not _is_tensor(key, value)]
     if strangers:
-        raise CheckpointError(f"{path}: {len(strangers)} entries are not tensors: {', '.join(strangers[:10])}")
-    return content
+        raise CheckpointError(f"{path}: {len(strangers)} entries are not tensors: {_listed(strangers)}")
+    tensors = {key: value.tensor if isinstance(value, PickledArray) else value for key, value in content.items()}
+    return Weights(tensors, report)
+
+
+def _listed(keys: Iterable[Any]) -> str:
+    """The first keys of a dict in words; written out, a key that is no text could be of any length."""
+    first = itertools.islice(keys, 10)
+    return ", ".join(key[:100] if isinstance(key, str) else f"a key that is a {type(key).__name__}" for key in first)
+
+
+def _is_tensors(content: Mapping) -> bool:
+    return bool(content) and all(_is_tensor(key, value) for key, value in content.items())
+
+
+def _is_tensor(key: Any, value: Any) -> bool:
+    value = value.tensor if isinstance(value, PickledArray) else value
+    return isinstance(key, str) and isinstance(value, LazyTensor)
+
+
+def _refuse_foreign(content: Iterable[Any], path: epath.PathLike) -> None:
+    """Raises CheckpointError for what is no part of a state dict, in the place of tensors or their names."""
+    for value in content:
+        if isinstance(value, _Foreign) or (isinstance(value, type) and issubclass(value, _Foreign)):
+            raise CheckpointError(
+                f"{path}: refused, it asks for {value.asked[:200]}, which is not part of a state dict "
+                "(nothing of the file was run); save only the state dict"
+            )
+
+
+def _refuse_shard(content: Mapping, path: epath.PathLike) -> None:
+    """Raises CheckpointError for a file of DeepSpeed that has a part of the weights only."""
+    module = content.get("module")
+    if "ds_version" in content and not (
+        isinstance(module, Mapping)
+        and content.get("mp_world_size", 1) == 1
+        and _is_tensors(module)
+        and all(math.prod(tensor.shape) for tensor in module.values())
+    ):
+        raise CheckpointError(
+            f"{path}: one of DeepSpeed's shards; put them together with its `python zero_to_fp32.py FOLDER OUT.bin`"
+        )
