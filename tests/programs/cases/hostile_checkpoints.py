@@ -14,9 +14,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
-from etils import epath
-
-from grounding_jax.data.files import read_plain_pickle
 from grounding_jax.weights.layouts import open_layout
 from grounding_jax.weights.readers import open_weights
 from tests.programs.trials import run_trials
@@ -211,7 +208,6 @@ tensors = {
 for n, p in evil.items():
     case(f"zip_{n}.bin", tor(p, {"0": b"\0" * 16}))
     case(f"pkl_{n}.pkl", p if p[:1] == b"\x80" else b"\x80\x02" + p)
-    case(f"refs_{n}.p", p)
 for n, a in tensors.items():
     case(f"tensor_{n}.bin", tor(tens(*a), {"0": b"\0" * 16}))
 okp = tens(4, 0, (2, 2), (2, 1))
@@ -394,10 +390,25 @@ idx("dev", {"weight_map": {"a": "/dev/zero"}})
 idx("surrogate", '{"weight_map": {"a": "\\ud800.safetensors"}}')
 
 
+ND = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\0\x85" + S(b"b") + b"tR"
+NUMBERS = b"cnumpy\ndtype\n(" + S(b"f4") + b"\x89\x88tR(K\x03" + S(b"<") + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb"
+ARRAY = ND + b"(K\x01K\x02K\x03\x86" + NUMBERS + b"\x89" + b"C\x18" + b"\0" * 24 + b"tb"
+goods = {
+    "leg.pth": M + V + SI + okp + ks + struct.pack("<q", 4) + b"\0" * 16,
+    "arrays.pkl": b"\x80\x03}" + S(b"model") + b"}" + S(b"w") + ARRAY + b"ss.",
+    "st.safetensors": st({"a": E([2], [0, 8]), "b": E([1, 3], [8, 14], "F16")}, b"\0" * 14),
+}
+for n, b in goods.items():
+    case(f"good_{n}", b)
+    for k in range(250):
+        flipped = bytearray(b)
+        for _ in range(random.choice((1, 1, 2, 5))):
+            flipped[random.randrange(len(b))] = random.randrange(256)
+        case(f"flip_{k:03}_{n}", bytes(flipped))
+
+
 def read(path):
-    """Everything that a checkpoint has; pickles of datasets end in .p."""
-    if path.endswith(".p"):
-        return type(read_plain_pickle(epath.Path(path)))
+    """Everything that a checkpoint has."""
     weights = open_weights(path)
     if sum(tensor.nbytes for tensor in weights.values()) > 10**9:
         raise AssertionError("larger than its file")
