@@ -66,6 +66,8 @@ class GellaConfig:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, should be {' or '.join(choices)}")
+        if not -1 <= self.vision_layer + self.clip.layers <= 2 * self.clip.layers:
+            raise ValueError(f"vision_layer is {self.vision_layer}, but CLIP has {self.clip.layers} layers")
         if self.blend.channels != self.mask2former.channels:
             raise ValueError(
                 f"ResoBlend gives maps of {self.blend.channels} channels, but Mask2Former takes "

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from gella_jax.config import BACKBONES, channels
+from gella_jax.config import BACKBONES, GellaConfig, channels
 from grounding_jax.language import tokenizer as tokenizers
 from grounding_jax.language.tokenizer import SEG_TEXT, Tokenizer
 from grounding_jax.models import mask2former as mask2former_model
@@ -20,11 +20,12 @@ from grounding_jax.models.llama import LlamaConfig
 from grounding_jax.models.mask2former import Mask2FormerConfig
 from grounding_jax.models.mobilenet import MobileNetConfig
 from grounding_jax.models.swin import SwinConfig
-from grounding_jax.weights import clip, folder, fresh, llama, llava, mask2former, mobilenet, swin
+from grounding_jax.weights import folder, fresh
 from grounding_jax.weights.checkpoint import part, prefixed
 from grounding_jax.weights.layouts import open_layout
-from grounding_jax.weights.sizes import Sizes
+from grounding_jax.weights.sizes import Sizes, about, read_fields, read_object
 from grounding_jax.weights.table import listed
+from grounding_jax.weights.tables import clip, llama, llava, mask2former, mobilenet, swin
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor
 
 # Leaves of Mask2Former that depend on what it was trained to tell apart, and on its backbone.
@@ -62,11 +63,15 @@ class MaskBranch(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """A backbone that some file has, in words which, its sizes, and leaves that may lack the norms of detection."""
+    """A backbone that some file has, in words which, its sizes, and leaves that may lack the norms of detection.
+
+    `report` says what else was in the file.
+    """
 
     name: str
     config: SwinConfig | MobileNetConfig
     leaves: dict[str, LazyTensor]
+    report: tuple[str, ...]
 
 
 def language_side(
@@ -82,13 +87,17 @@ def language_side(
     if rank:
         report.append(f"fresh: LoRA of rank {rank}")
     text, public, where = llava.read_public(language_model)
-    tower, tower_where = public.get("vision_config", {}), where
+    tower, tower_where = read_object(public, "vision_config", where), where
     if vision_tower is not None:
         tower, tower_where = folder.read_public(vision_tower), str(epath.Path(vision_tower) / folder.CONFIG_FILE)
-    layers = [public[name] for name in ("mm_vision_select_layer", "vision_feature_layer") if name in public]
+    names = ({"vision_layer": name} for name in ("mm_vision_select_layer", "vision_feature_layer"))
+    layers = [layer for name in names for layer in read_fields(public, name, GellaConfig, where).values()]
+    with about(language_model):
+        sizes = llama.config(part(leaves, "llama/"), text, where, **given["llama"])
+        eyes = clip.config(part(leaves, "clip/"), tower, tower_where, **given["clip"])
     return LanguageSide(
-        llama=llama.config(part(leaves, "llama/"), text, where, **given["llama"]),
-        clip=clip.config(part(leaves, "clip/"), tower, tower_where, **given["clip"]),
+        llama=sizes,
+        clip=eyes,
         projector="linear" if "projector/kernel" in leaves else "mlp2x_gelu",
         vision_layer=layers[0] if layers else None,
         tokenizer=tokenizer,
@@ -117,6 +126,8 @@ def mask_branch(
         found = _open_backbone(backbone_file)
     elif inside is not None and (backbone_name is None or _agree(inside.config, BACKBONES[backbone_name])):
         found = inside
+    for one in (inside, None if found is inside else found):
+        report += one.report if one is not None else ()
     if inside is not None and found is not inside:
         report.append(f"left out: {inside.name}, which has {_sizes(inside.config)}")
     if found is not None:
@@ -139,6 +150,7 @@ def _open_llava(
 ) -> tuple[dict[str, LazyTensor], list[str]]:
     """Language model, projector and tower, the latter from its own folder if there is one, and what was left out."""
     layout, tensors = open_layout(language_model, ("llava", "llava-hf"))
+    report = list(tensors.report)
     inside = {key for key in tensors if llava.is_tower(key)}
     if not inside and vision_tower is None:
         raise CheckpointError(f"{language_model}: has no vision tower inside; the folder of its CLIP is needed, too")
@@ -150,10 +162,13 @@ def _open_llava(
     without = {key: tensor for key, tensor in tensors.items() if key not in inside}
     leaves = table.to_ours(without, str(language_model))
     if vision_tower is None:
-        return leaves | tower.to_ours({key: tensors[key] for key in inside}, str(language_model)), []
-    leaves |= prefixed("clip/", clip.table().to_ours(open_layout(vision_tower, ("CLIP",))[1], str(vision_tower)))
-    left = f"left out: {len(inside)} tensors of the vision tower inside, {vision_tower} is used"
-    return leaves, [left] if inside else []
+        return leaves | tower.to_ours({key: tensors[key] for key in inside}, str(language_model)), report
+    _, own = open_layout(vision_tower, ("CLIP",))
+    leaves |= prefixed("clip/", clip.table().to_ours(own, str(vision_tower)))
+    report += own.report
+    if inside:
+        report.append(f"left out: {len(inside)} tensors of the vision tower inside, {vision_tower} is used")
+    return leaves, report
 
 
 def _open_mask2former(
@@ -163,7 +178,7 @@ def _open_mask2former(
     layout, tensors = open_layout(path, mask2former.LAYOUTS)
     inside, config, leaves = mask2former.read(layout, tensors, path, **given["mask2former"])
     decoders = {name: leaf for name, leaf in leaves.items() if not name.startswith("backbone/")}
-    return _Found(f"the Swin of {path}", inside, part(leaves, "backbone/")), (config, decoders)
+    return _Found(f"the Swin of {path}", inside, part(leaves, "backbone/"), tensors.report), (config, decoders)
 
 
 def _open_backbone(path: epath.PathLike) -> _Found:
@@ -171,10 +186,10 @@ def _open_backbone(path: epath.PathLike) -> _Found:
     layout, tensors = open_layout(path, (*swin.LAYOUTS, *mobilenet.LAYOUTS))
     if layout in mobilenet.LAYOUTS:
         _, config, leaves = mobilenet.read(layout, tensors, path)
-        return _Found(str(path), config, leaves)
+        return _Found(str(path), config, leaves, tensors.report)
     _, leaves = swin.read(layout, tensors, path)
     leaves = {name: leaf for name, leaf in leaves.items() if not name.startswith("norm/")}
-    return _Found(str(path), swin.config(leaves), leaves)
+    return _Found(str(path), swin.config(leaves), leaves, tensors.report)
 
 
 def _fitting(

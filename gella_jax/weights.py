@@ -26,25 +26,27 @@ from gella_jax.config import GellaConfig
 from gella_jax.prompts import TEMPLATES
 from gella_jax.resoblend import ResoBlendConfig
 from gella_jax.sizes import KEYS, UNTOLD
-from grounding_jax.files.text import read_text
 from grounding_jax.files.writing import write_json
 from grounding_jax.language import tokenizer as tokenizers
 from grounding_jax.language.tokenizer import Tokenizer
 from grounding_jax.models.mobilenet import MobileNetConfig
 from grounding_jax.models.swin import SwinConfig
-from grounding_jax.weights import clip, folder, fresh, llava, mask2former, mobilenet
+from grounding_jax.weights import folder, fresh
 from grounding_jax.weights.checkpoint import (
     Checkpoint,
     check_template,
+    check_tokenizer,
     closing_lines,
     expected_shapes,
+    part,
     prefixed,
 )
 from grounding_jax.weights.layouts import open_layout
 from grounding_jax.weights.lora import has_lora, merged
 from grounding_jax.weights.readers import open_weights
-from grounding_jax.weights.sizes import Sizes, assumed, read_sizes
+from grounding_jax.weights.sizes import Sizes, about, assumed, read_sizes
 from grounding_jax.weights.table import Rule, Table
+from grounding_jax.weights.tables import clip, llama, llava, mask2former, mobilenet, swin
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor
 from grounding_jax.weights.writers import Progress, write_safetensors, write_torch, write_torch_shards
 
@@ -91,7 +93,7 @@ def open_parts(
     """
     if preset not in PRESETS:
         raise CheckpointError(f"preset {preset}: unknown, known are {', '.join(PRESETS)}")
-    given = read_sizes(sizes, KEYS)
+    given = read_sizes(sizes, KEYS, GellaConfig)
     values = given["gella"] | ({} if template is None else {"template": template})
     check_template(values.get("template", GellaConfig.template), TEMPLATES)
     side = import_parts.language_side(language_model, vision_tower, given, seed)
@@ -125,10 +127,10 @@ def open_exported(exported: epath.PathLike) -> Checkpoint:
     """
     exported = epath.Path(exported)
     leaves = folder.open_folder(exported / OWN)
-    config, tokenizer = _read_config(exported / OWN), tokenizers.load_tokenizer(exported / OWN)
+    config, tokenizer = folder.read_config(GellaConfig, exported / OWN), tokenizers.load_tokenizer(exported / OWN)
     layout, _ = open_layout(exported / "llava", ("llava", "llava-hf"))
-    for name, part in parts(config, "hf" if layout == "llava-hf" else "original").items():
-        leaves |= part.table.to_ours(open_weights(exported / name), str(exported / name))
+    for name, one in parts(config, "hf" if layout == "llava-hf" else "original").items():
+        leaves |= one.table.to_ours(open_weights(exported / name), str(exported / name))
     report = []
     if leaves["llama/embed/embedding"].shape[0] > tokenizer.vocab_size:  # Hugging Face's row for the picture
         leaves, report = fresh.resized_vocabulary(leaves, range(tokenizer.vocab_size), fresh.zero_rows, "zeros")
@@ -139,9 +141,10 @@ def open_exported(exported: epath.PathLike) -> Checkpoint:
 def load(checkpoint: epath.PathLike, dtype: np.dtype | None = None) -> tuple[GellaConfig, dict, Tokenizer]:
     """Config, parameters and tokenizer of a model folder; see `folder.load` for `dtype`."""
     leaves = folder.open_folder(checkpoint)
-    config = _read_config(checkpoint)
+    config, tokenizer = folder.read_config(GellaConfig, checkpoint), tokenizers.load_tokenizer(checkpoint)
     _check(leaves, config, str(checkpoint))
-    return config, folder.to_params(leaves, dtype), tokenizers.load_tokenizer(checkpoint)
+    check_tokenizer(tokenizer, config.llama.vocab_size, str(checkpoint))
+    return config, folder.to_params(leaves, dtype), tokenizer
 
 
 def export(
@@ -178,7 +181,7 @@ def export(
     if layout not in LAYOUTS:
         raise CheckpointError(f"layout {layout}: unknown, known are {' and '.join(LAYOUTS)}")
     out, leaves = epath.Path(out), folder.open_folder(checkpoint)
-    config, tokenizer = _read_config(checkpoint), tokenizers.load_tokenizer(checkpoint)
+    config, tokenizer = folder.read_config(GellaConfig, checkpoint), tokenizers.load_tokenizer(checkpoint)
     if merge_lora and has_lora(leaves):
         leaves = merged(leaves, config.llama.lora_scale)
         config = dataclasses.replace(config, llama=dataclasses.replace(config.llama, lora_rank=0))
@@ -284,7 +287,17 @@ def _is_own(path: str) -> bool:
 
 
 def _check(leaves: Mapping[str, LazyTensor], config: GellaConfig, where: str) -> None:
-    """Holds every leaf against the config, in the names of the original layout."""
+    """Holds every leaf against the config, whose sizes may be any, and in the names of the original layout."""
+    with about(where):
+        check_template(config.template, TEMPLATES)
+        llama.config(part(leaves, "llama/"), {}, where, **dataclasses.asdict(config.llama))
+        clip.config(part(leaves, "clip/"), {}, where, **dataclasses.asdict(config.clip))
+        mask2former.config(part(leaves, "mask2former/"), **dataclasses.asdict(config.mask2former))
+        backbone = part(leaves, "backbone/")
+        if isinstance(config.backbone, SwinConfig):
+            swin.config(backbone, **dataclasses.asdict(config.backbone))
+        elif mobilenet.config(backbone, config.backbone) != config.backbone:
+            raise CheckpointError("the backbone has other widths than the config")
     expected = expected_shapes(model.init, config)
     own = Table(tuple(Rule(path, path) for path in expected if _is_own(path)))
     whole = functools.reduce(operator.add, (part.table for part in parts(config, "original").values()), own)
@@ -314,7 +327,3 @@ def _new_config(
         association=AssociationConfig(side.llama.width, branch.mask2former.width, **given["association"]),
         **usual | values,
     )
-
-
-def _read_config(checkpoint: epath.PathLike) -> GellaConfig:
-    return GellaConfig.from_json(read_text(epath.Path(checkpoint) / folder.CONFIG_FILE))

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
+import types
 import typing
+from collections.abc import Mapping
 from typing import Any, TypeVar
+
+import msgspec
 
 from grounding_jax.files import records
 
 T = TypeVar("T")
+_LARGEST = 2**31 - 1  # of all sizes and counts
 
 
 def to_json(config: Any) -> str:
@@ -20,29 +27,67 @@ def from_json(cls: type[T], text: str) -> T:
     """Inverse of `to_json`: lists become tuples.
 
     Raises:
-        ValueError: names the keys that are unknown or missing.
+        ValueError: what is no JSON, which keys are unknown or missing, or which value is of another type or no size.
     """
-    return _build(cls, records.decode(text, dict[str, Any], "config.json"), "config.json")
+    return build(cls, records.decode(text, dict[str, Any], "config.json"), "config.json")
 
 
-def _build(cls: type[T], values: dict, where: str) -> T:
+def build(cls: type[T], values: Any, where: str) -> T:
+    """A dataclass, with others inside, from parsed JSON; `where` begins the errors, see `from_json`."""
+    if not isinstance(values, dict):
+        raise ValueError(
+            f"{where}: is a JSON {type(values).__name__}, should be an object with the keys of {cls.__name__}"
+        )
     fields = {field.name: field for field in dataclasses.fields(cls)}
     unknown = sorted(values.keys() - fields.keys())
     required = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
     missing = sorted(required - values.keys())
     if unknown or missing:
         raise ValueError(f"{where}: {cls.__name__} has unknown keys {unknown} and lacks {missing}")
-    types = typing.get_type_hints(cls)
     built = {}
     for name, value in values.items():
-        if isinstance(value, dict):
-            value = _build(_fitting(types[name], value), value, f"{where}, {name}")
-        built[name] = tuple(value) if isinstance(value, list) else value
-    return cls(**built)
+        inner = _dataclasses(_hints(cls)[name])
+        here = f"{where}, {name}"
+        built[name] = build(_fitting(inner, value), value, here) if inner else convert(cls, name, value, here)
+    try:
+        return cls(**built)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
-def _fitting(declared: Any, values: dict) -> type:
-    """The dataclass that has these keys, where there is a choice; otherwise the one that is declared."""
-    choices = typing.get_args(declared) or (declared,)
-    fitting = [cls for cls in choices if values.keys() <= {field.name for field in dataclasses.fields(cls)}]
+def convert(cls: type, name: str, value: Any, where: str) -> Any:
+    """A value of parsed JSON as that of a field of a dataclass; ValueError unless it is of that type, and a size.
+
+    Numbers are finite, not negative, and not 0 where they stand alone, unless the default of the field is.
+    """
+    try:
+        converted = msgspec.convert(value, _hints(cls)[name])
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{where}: {error}") from error
+    (default,) = (field.default for field in dataclasses.fields(cls) if field.name == name)
+    alone = not isinstance(converted, tuple)
+    for number in (converted,) if alone else converted:
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            continue
+        least = 1 if alone and isinstance(number, int) else 0
+        if isinstance(default, int | float) and default < least:
+            least = 0 if default == 0 else -_LARGEST
+        if not math.isfinite(number) or not least <= number <= _LARGEST:
+            raise ValueError(f"{where}: is {number}, should be a number from {least} to {_LARGEST}")
+    return converted
+
+
+_hints = functools.cache(typing.get_type_hints)
+
+
+def _dataclasses(declared: Any) -> tuple[type, ...]:
+    """The dataclasses that a field may hold."""
+    union = isinstance(declared, types.UnionType) or typing.get_origin(declared) is typing.Union
+    return tuple(filter(dataclasses.is_dataclass, typing.get_args(declared) if union else (declared,)))
+
+
+def _fitting(choices: tuple[type, ...], values: Any) -> type:
+    """The dataclass that has these keys, where there is a choice; otherwise the first."""
+    keys = values.keys() if isinstance(values, Mapping) else ()
+    fitting = [cls for cls in choices if set(keys) <= {field.name for field in dataclasses.fields(cls)}]
     return fitting[0] if fitting else choices[0]

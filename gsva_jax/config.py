@@ -32,6 +32,10 @@ class GsvaConfig:
     template: str = "llava_v1"
     model_max_length: int = 1024
 
+    def __post_init__(self):
+        if not -1 <= self.select_layer + self.clip.layers <= 2 * self.clip.layers:
+            raise ValueError(f"select_layer is {self.select_layer}, but CLIP has {self.clip.layers} layers")
+
     @classmethod
     def gsva_7b(cls) -> GsvaConfig:
         """GSVA-7B: Vicuna-7B v1.1, CLIP ViT-L/14, SAM ViT-H."""

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from etils import epath
 
-from grounding_jax.files.text import read_text
 from grounding_jax.files.writing import write_json
 from grounding_jax.language import tokenizer as tokenizers
 from grounding_jax.language.tokenizer import REJ_TEXT, TOKENS, Tokenizer
-from grounding_jax.weights import clip, folder, fresh, llama, llava, sam
+from grounding_jax.weights import folder, fresh
 from grounding_jax.weights.checkpoint import (
     Checkpoint,
     check_template,
+    check_tokenizer,
     closing_lines,
     expected_shapes,
     part,
@@ -23,13 +24,14 @@ from grounding_jax.weights.checkpoint import (
 )
 from grounding_jax.weights.delta import add_delta
 from grounding_jax.weights.layouts import PUBLIC, open_layout
-from grounding_jax.weights.llava import VISION_TOWER
 from grounding_jax.weights.lora import has_lora, merged
-from grounding_jax.weights.readers import open_weights, read_json
+from grounding_jax.weights.readers import read_json
 from grounding_jax.weights.rules import layer
-from grounding_jax.weights.sizes import Sizes, assumed, read_sizes
+from grounding_jax.weights.sizes import Sizes, about, assumed, read_fields, read_sizes
 from grounding_jax.weights.table import Table
-from grounding_jax.weights.tensors import CheckpointError, LazyTensor
+from grounding_jax.weights.tables import clip, llama, llava, sam
+from grounding_jax.weights.tables.llava import VISION_TOWER
+from grounding_jax.weights.tensors import CheckpointError, LazyTensor, Weights
 from grounding_jax.weights.writers import Progress, write_torch, write_torch_shards
 from gsva_jax import model
 from gsva_jax.config import GsvaConfig
@@ -59,7 +61,7 @@ def lisa_table(lora: bool = False) -> Table:
 
 def read_official(path: epath.PathLike) -> dict:
     """The parameters of an official checkpoint as nested dicts of numpy arrays, in the dtypes of the file."""
-    tensors = open_weights(path)
+    tensors = _open(path, "official")
     return folder.to_params(official_table(_has_lora_names(tensors)).to_ours(tensors, str(path)))
 
 
@@ -84,10 +86,10 @@ def open_official(
     """
     tensors = _open(weights, "official")
     leaves = official_table(_has_lora_names(tensors)).to_ours(tensors, str(weights))
-    frozen = _fitting_tokenizer(leaves, language_model, weights, tokens=(TOKENS,))
-    given = read_sizes(sizes, KEYS)
-    report: list[str] = []
-    config = _find_config(leaves, language_model, vision_tower, given, template, report)
+    leaves, frozen, dropped = _fitting_tokenizer(leaves, language_model, weights, tokens=(TOKENS,))
+    given = read_sizes(sizes, KEYS, GsvaConfig)
+    report = [*tensors.report, *dropped]
+    config = _find_config(leaves, language_model, vision_tower, given, template, str(weights), report)
     return _checkpoint(config, leaves, frozen, given, str(weights), report)
 
 
@@ -103,11 +105,12 @@ def open_lisa(
     Arguments as for `open_official`, but the weights of the vision tower come from its own folder. Whether
     there is a [REJ] is told by the number of token rows.
     """
-    tensors, report = _without_tower(_open(weights, "lisa"), vision_tower)
-    leaves = lisa_table().to_ours(tensors, str(weights)) | _open_clip(vision_tower)
-    frozen = _fitting_tokenizer(leaves, language_model, weights, tokens=(_LISA_TOKENS, TOKENS))
-    given = read_sizes(sizes, KEYS)
-    config = _find_config(leaves, language_model, vision_tower, given, template, report)
+    tensors, tower = _without_tower(_open(weights, "lisa"), vision_tower), _open_clip(vision_tower)
+    leaves = lisa_table().to_ours(tensors, str(weights)) | tower
+    leaves, frozen, dropped = _fitting_tokenizer(leaves, language_model, weights, tokens=(_LISA_TOKENS, TOKENS))
+    given = read_sizes(sizes, KEYS, GsvaConfig)
+    report = [*tensors.report, *tower.report, *dropped]
+    config = _find_config(leaves, language_model, vision_tower, given, template, str(weights), report)
     return _checkpoint(config, leaves, frozen, given, str(weights), report)
 
 
@@ -135,12 +138,16 @@ def open_llava(
     """
     tensors = _open(language_model, "llava")
     if base is not None:
-        tensors = add_delta(open_weights(base), tensors, f"{base} + {language_model}")
-    tensors, report = _without_tower(tensors, vision_tower)
-    leaves = llava.original("linear").to_ours(tensors, str(language_model)) | _open_clip(vision_tower)
-    segmenter = sam.table().to_ours(_open(sam_file, "SAM"), str(sam_file))
+        added = _open(base, "LLaMA")
+        whole = add_delta(added, tensors, f"{base} + {language_model}")
+        tensors = Weights(whole, added.report + tensors.report)
+    tensors, tower = _without_tower(tensors, vision_tower), _open_clip(vision_tower)
+    leaves = llava.original("linear").to_ours(tensors, str(language_model)) | tower
+    segmenting = _open(sam_file, "SAM")
+    segmenter = sam.table().to_ours(segmenting, str(sam_file))
     leaves |= prefixed("sam/", segmenter)
-    frozen, given = tokenizers.freeze(language_model), read_sizes(sizes, KEYS)
+    report = [*tensors.report, *tower.report, *segmenting.report]
+    frozen, given = tokenizers.freeze(language_model), read_sizes(sizes, KEYS, GsvaConfig)
     how = f"from N(0, {fresh.INITIALIZER_RANGE})"
     leaves, resizing = fresh.resized_vocabulary(leaves, range(frozen.vocab_size), fresh.normal_rows(seed), how)
     rank = given["llama"].get("lora_rank", fresh.LORA_RANK)
@@ -153,17 +160,18 @@ def open_llava(
         f"fresh: LoRA of rank {rank}",
         "fresh: the MLP from the language model to SAM's prompts",
     ]
-    config = _find_config(leaves, language_model, vision_tower, given, template, report)
-    return _checkpoint(config, leaves, frozen, given, f"{language_model} + {vision_tower} + {sam_file}", report)
+    where = f"{language_model} + {vision_tower} + {sam_file}"
+    config = _find_config(leaves, language_model, vision_tower, given, template, where, report)
+    return _checkpoint(config, leaves, frozen, given, where, report)
 
 
 def load(checkpoint: epath.PathLike, dtype: np.dtype | None = None) -> tuple[GsvaConfig, dict, Tokenizer]:
     """Config, parameters and tokenizer of a model folder; see `folder.load` for `dtype`."""
     leaves = folder.open_folder(checkpoint)
-    config = _read_config(checkpoint)
-    table = official_table(has_lora(leaves))
-    table.check_shapes(leaves, expected_shapes(model.init, config), str(checkpoint))
-    return config, folder.to_params(leaves, dtype), tokenizers.load_tokenizer(checkpoint)
+    config, tokenizer = folder.read_config(GsvaConfig, checkpoint), tokenizers.load_tokenizer(checkpoint)
+    _check(leaves, config, str(checkpoint))
+    check_tokenizer(tokenizer, config.llama.vocab_size, str(checkpoint))
+    return config, folder.to_params(leaves, dtype), tokenizer
 
 
 def export(
@@ -188,7 +196,7 @@ def export(
         raise CheckpointError(f"layout {layout}: unknown, known are official and lisa")
     if layout == "lisa" and merge_lora is False:
         raise CheckpointError("layout lisa: has no place for LoRA, it can only be merged")
-    leaves, config = folder.open_folder(checkpoint), _read_config(checkpoint)
+    leaves, config = folder.open_folder(checkpoint), folder.read_config(GsvaConfig, checkpoint)
     if has_lora(leaves) and (merge_lora or layout == "lisa"):
         leaves = merged(leaves, config.llama.lora_scale)
     if layout == "official":
@@ -223,22 +231,22 @@ def _write_lisa(
     write_json(out / folder.CONFIG_FILE, public, indent=2)
 
 
-def _open(path: epath.PathLike, layout: str) -> dict[str, LazyTensor]:
+def _open(path: epath.PathLike, layout: str) -> Weights:
     """The tensors of a checkpoint that must be of a given layout."""
     return open_layout(path, (layout,), _LAYOUTS)[1]
 
 
-def _open_clip(path: epath.PathLike) -> dict[str, LazyTensor]:
-    return prefixed("clip/", clip.table().to_ours(_open(path, "CLIP"), str(path)))
+def _open_clip(path: epath.PathLike) -> Weights:
+    tower = _open(path, "CLIP")
+    return Weights(prefixed("clip/", clip.table().to_ours(tower, str(path))), tower.report)
 
 
-def _without_tower(
-    tensors: Mapping[str, LazyTensor], instead: epath.PathLike
-) -> tuple[dict[str, LazyTensor], list[str]]:
+def _without_tower(tensors: Weights, instead: epath.PathLike) -> Weights:
     """Leaves out a vision tower inside a folder, and says so: the one of its own folder is used."""
     kept = {key: tensor for key, tensor in tensors.items() if not key.startswith(VISION_TOWER)}
     count = len(tensors) - len(kept)
-    return kept, [f"left out: {count} tensors of the vision tower inside, {instead} is used"] if count else []
+    line = f"left out: {count} tensors of the vision tower inside, {instead} is used"
+    return Weights(kept, (*tensors.report, line) if count else tensors.report)
 
 
 def _fitting_tokenizer(
@@ -246,20 +254,26 @@ def _fitting_tokenizer(
     language_model: epath.PathLike,
     weights: epath.PathLike,
     tokens: tuple[tuple[str, ...], ...],
-) -> Tokenizer:
-    """The tokenizer with as many tokens as the weights have rows (spec gsva a.5); else an error with both."""
-    rows = leaves["llama/embed/embedding"].shape[0]
-    made = []
+) -> tuple[dict[str, LazyTensor], Tokenizer, list[str]]:
+    """The tokenizer with as many tokens as the weights have rows (spec gsva a.5); else an error with both.
+
+    Rows of zeros at the end are padding, which is taken away; the report says so.
+    """
+    rows, made = leaves["llama/embed/embedding"].shape[0], {}
     for wanted in tokens:
         frozen = tokenizers.freeze(language_model, wanted)
         if frozen.vocab_size == rows:
-            return frozen
-        made.append(frozen.vocab_size)
+            return dict(leaves), frozen, []
+        made[frozen.vocab_size] = frozen
+    if frozen := made.get(rows - fresh.num_zero_rows(leaves)):
+        leaves, dropped = fresh.resized_vocabulary(leaves, range(frozen.vocab_size), fresh.zero_rows, "zeros")
+        return leaves, frozen, dropped
     own = [token for token in tokens[0] if token.startswith("[")]
     raise CheckpointError(
-        f"{weights}: has {rows} token rows, the tokenizer of {language_model} makes {made[0]} "
+        f"{weights}: has {rows} token rows, the tokenizer of {language_model} makes {next(iter(made))} "
         f"tokens with {', '.join(own)}, <im_start>, <im_end>; it was trained with one of "
         f"{rows - len(own)} tokens including <im_start> and <im_end>, or {rows - len(own) - 2} without them"
+        + ("; where its last rows are padding, they should be zeros" if rows > max(made) else "")
     )
 
 
@@ -269,6 +283,7 @@ def _find_config(
     vision_tower: epath.PathLike | None,
     given: Sizes,
     template: str | None,
+    where: str,
     report: list[str],
 ) -> GsvaConfig:
     """The config of `leaves`: what shapes tell, what public config.json files say, above both `given`.
@@ -283,17 +298,17 @@ def _find_config(
     if not has_lora(leaves):
         llama_sizes.pop("lora_rank", None)  # a size of new adapters; these weights are merged or never had any
     values = given["gsva"]
-    if "mm_vision_select_layer" in public:
-        values.setdefault("select_layer", public["mm_vision_select_layer"])
+    values = read_fields(public, {"select_layer": "mm_vision_select_layer"}, GsvaConfig, str(llava_file)) | values
     if template is not None:
         values["template"] = template
-    check_template(values.get("template", GsvaConfig.template), TEMPLATES)
-    config = GsvaConfig(
-        llama=llama.config(part(leaves, "llama/"), public, str(llava_file), **llama_sizes),
-        clip=clip.config(part(leaves, "clip/"), tower, str(tower_file), **given["clip"]),
-        sam=sam.config(part(leaves, "sam/"), **given["sam"]),
-        **values,
-    )
+    with about(where):
+        check_template(values.get("template", GsvaConfig.template), TEMPLATES)
+        config = GsvaConfig(
+            llama=llama.config(part(leaves, "llama/"), public, str(llava_file), **llama_sizes),
+            clip=clip.config(part(leaves, "clip/"), tower, str(tower_file), **given["clip"]),
+            sam=sam.config(part(leaves, "sam/"), **given["sam"]),
+            **values,
+        )
     told = {"llama": public, "clip": tower.get("vision_config", tower), "gsva": {**public, **values}}
     report += assumed(config, KEYS, UNTOLD, given, told)
     return config
@@ -308,12 +323,18 @@ def _checkpoint(
     report: list[str],
 ) -> Checkpoint:
     """Holds every leaf against the config, and completes the report."""
-    official_table(has_lora(leaves)).check_shapes(leaves, expected_shapes(model.init, config), where)
+    _check(leaves, config, where)
     return Checkpoint(config, leaves, frozen, tuple(report + closing_lines(config, leaves, given)))
 
 
-def _read_config(checkpoint: epath.PathLike) -> GsvaConfig:
-    return GsvaConfig.from_json(read_text(epath.Path(checkpoint) / folder.CONFIG_FILE))
+def _check(leaves: Mapping[str, LazyTensor], config: GsvaConfig, where: str) -> None:
+    """Raises CheckpointError unless the leaves are those of the config, whose sizes may be any."""
+    with about(where):
+        check_template(config.template, TEMPLATES)
+        llama.config(part(leaves, "llama/"), {}, where, **dataclasses.asdict(config.llama))
+        clip.config(part(leaves, "clip/"), {}, where, **dataclasses.asdict(config.clip))
+        sam.config(part(leaves, "sam/"), **dataclasses.asdict(config.sam))
+    official_table(has_lora(leaves)).check_shapes(leaves, expected_shapes(model.init, config), where)
 
 
 def _public_config(config: GsvaConfig, frozen: Tokenizer, dtype: np.dtype) -> dict[str, Any]:

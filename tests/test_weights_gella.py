@@ -15,9 +15,10 @@ from flax import traverse_util
 from gella_jax import model, weights
 from gella_jax.config import GellaConfig
 from grounding_jax.models.mobilenet import MobileNetConfig
-from grounding_jax.weights import folder, mobilenet
+from grounding_jax.weights import folder
 from grounding_jax.weights.checkpoint import Checkpoint
 from grounding_jax.weights.readers import open_weights
+from grounding_jax.weights.tables import mobilenet
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor, from_array
 from tests.small_llava import rewritten, shape_only, state, tensors, write_files
 
@@ -301,7 +302,7 @@ def test_sizes_that_do_not_fit(files, parts, tmp_path):
         with pytest.raises(ValueError, match=message):
             weights.open_parts(**{**parts["original"], "sizes": tmp_path / "sizes.json"})
 
-    refused(r"m2f\.pth: .*query_feat\.weight is \[12, 64\], should be \[20, 64\]", nheads=4, num_queries=20)
+    refused(r"m2f\.pth: .*: queries is 20, the weights have 12", nheads=4, num_queries=20)
     refused("unknown key num_querie, did you mean num_queries", num_querie=20)
     refused("seg_state is 'after'", seg_state="after", nheads=4)
     other = rewritten(files / "original", tmp_path / "other", num_hidden_layers=3)

@@ -7,7 +7,6 @@ pictures in batches, keeps the lines beside the report until it is written, and 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from etils import epath
 from grounding_jax.data.sources.registry import listed
 from grounding_jax.evaluation.identity import Records, identity_of
 from grounding_jax.evaluation.progress import PartialResults
+from grounding_jax.files.records import to_json
 from grounding_jax.language.batching import pad_batch, round_up
 
 PROTOCOLS = ("official", "guided", "generated")
@@ -144,7 +144,7 @@ def run(
 def as_json(report: Report, lines: Sequence[dict]) -> str:
     """The report as an `Output`."""
     del lines
-    return json.dumps(report, indent=2) + "\n"
+    return to_json(report, indent=2) + "\n"
 
 
 def _answer(

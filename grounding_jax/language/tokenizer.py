@@ -55,6 +55,7 @@ _DECODER = {
 }
 # Of all added tokens: they are taken as they stand, and leave the text around them alone.
 _FLAGS = dict(single_word=False, lstrip=False, rstrip=False, normalized=False)
+_SENTENCE = "a a"  # comes through every vocabulary
 # Pieces of the small vocabulary: a word with the space before it, otherwise single characters.
 _WORDS = rf"{_SPACE}?\p{{L}}+(?:['-]\p{{L}}+)*|{_SPACE}|[^{_SPACE}\p{{L}}]"
 
@@ -177,10 +178,14 @@ def freeze(language_model: epath.PathLike, tokens: Sequence[str] = TOKENS) -> To
         for name in _SENTENCEPIECE_FILES:
             if (folder / name).exists():
                 (epath.Path(copy) / name).write_bytes(regular.read_bytes(folder / name))
-        slow = LlamaTokenizer.from_pretrained(copy, legacy=True)
+        try:
+            slow = LlamaTokenizer.from_pretrained(copy, legacy=True)
+        except Exception as error:  # of any kind: these files are read without looking at what they hold
+            files = ", ".join(_SENTENCEPIECE_FILES)
+            raise ValueError(f"{folder}: no tokenizer can be made of {files}: {error!r}") from error
     # transformers does not always read this file itself.
     added_file = folder / "added_tokens.json"
-    declared = records.read(added_file, dict[str, int]) if added_file.exists() else {}
+    declared = _read_added(added_file) if added_file.exists() else {}
     slow.add_tokens(sorted(declared, key=declared.get), special_tokens=True)
     for token, i in declared.items():
         if (actual := slow.convert_tokens_to_ids(token)) != i:
@@ -194,6 +199,14 @@ def freeze(language_model: epath.PathLike, tokens: Sequence[str] = TOKENS) -> To
     for token in state["added_tokens"]:
         token.update(_FLAGS)
     return _from_json(records.to_json(state), str(folder))
+
+
+def _read_added(file: epath.Path) -> dict[str, int]:
+    """The ids of tokens in an ``added_tokens.json``."""
+    try:
+        return records.read(file, dict[str, int])
+    except ValueError as error:
+        raise ValueError(f"{error}; it should give tokens their ids, like {{'<pad>': 32000}}") from error
 
 
 def with_targets(tokenizer: Tokenizer, tokens: Sequence[str]) -> tuple[Tokenizer, tuple[int, ...]]:
@@ -299,6 +312,7 @@ def _from_json(text: str, where: str) -> Tokenizer:
     missing = [token for token in (UNK_TEXT, BOS_TEXT, EOS_TEXT) if token not in added]
     if missing:
         raise ValueError(f"{where} lacks {', '.join(missing)}: every LLaMA vocabulary has them")
+    _check_vocabulary(backend, where)
     return Tokenizer(
         backend=backend,
         bos=added[BOS_TEXT],
@@ -311,3 +325,16 @@ def _from_json(text: str, where: str) -> Tokenizer:
         added=frozenset(added.values()),
         vocab_size=backend.get_vocab_size(with_added_tokens=True),
     )
+
+
+def _check_vocabulary(backend: tokenizers.Tokenizer, where: str) -> None:
+    """Raises ValueError unless ids are numbered through, and text becomes ids and the same text again."""
+    vocabulary = backend.get_vocab(with_added_tokens=True)
+    if sorted(set(vocabulary.values())) != list(range(backend.get_vocab_size(with_added_tokens=True))):
+        raise ValueError(f"{where}: the ids of its {len(vocabulary)} tokens are not numbered through from 0")
+    try:
+        found = backend.decode(backend.encode(_SENTENCE, add_special_tokens=False).ids, skip_special_tokens=False)
+    except Exception as error:  # the library raises nothing narrower
+        raise ValueError(f"{where}: does not work ({error})") from error
+    if found != _SENTENCE:
+        raise ValueError(f"{where}: not of LLaMA's kind, {_SENTENCE!r} becomes {found!r}")

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from grounding_jax.models.attention import attention
-from grounding_jax.models.layers import LayerNorm, Linear, Mlp, merge_heads, patchify, split_heads
+from grounding_jax.models.layers import ACTIVATIONS, LayerNorm, Linear, Mlp, merge_heads, patchify, split_heads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +38,12 @@ class ClipConfig:
     heads: int
     eps: float = 1e-5
     activation: str = "quick_gelu"
+
+    def __post_init__(self):
+        if self.width % self.heads:
+            raise ValueError(f"{self.heads} heads don't divide the width {self.width}")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation is {self.activation!r}, should be {' or '.join(ACTIVATIONS)}")
 
     @classmethod
     def vit_l14(cls, image_size: int = 224) -> ClipConfig:

@@ -54,6 +54,8 @@ class LlamaConfig:
     def __post_init__(self):
         if self.remat not in ("none", "full"):
             raise ValueError(f"remat is {self.remat!r}, should be none or full")
+        if self.width % self.heads or self.heads % self.kv_heads:
+            raise ValueError(f"{self.kv_heads} don't divide {self.heads} heads, or these the width {self.width}")
 
     @classmethod
     def vicuna_7b(cls, **changes) -> LlamaConfig:

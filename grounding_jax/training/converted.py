@@ -8,6 +8,8 @@ from __future__ import annotations
 from etils import epath
 
 from grounding_jax.files import digests
+from grounding_jax.files.text import read_text
+from grounding_jax.files.writing import write_text
 from grounding_jax.training.run_folder import CHECKPOINTS, IDENTITY_FILE, RESULT
 from grounding_jax.weights.folder import CONFIG_FILE
 
@@ -27,13 +29,13 @@ def is_current(run: epath.Path, step: int) -> bool:
     note = _note(run, step)
     if not (place(run, step) / CONFIG_FILE).exists() or not note.exists():
         return False
-    identity, checkpoint = note.read_text().split()
+    identity, checkpoint = read_text(note).split()
     return identity == _identity(run) and _checkpoint(run, step) in (checkpoint, None)
 
 
 def write_note(run: epath.Path, step: int) -> None:
     """Notes beside a model folder of what it was made."""
-    _note(run, step).write_text(f"{_identity(run)} {_checkpoint(run, step)}\n")
+    write_text(_note(run, step), f"{_identity(run)} {_checkpoint(run, step)}\n")
 
 
 def _note(run: epath.Path, step: int) -> epath.Path:

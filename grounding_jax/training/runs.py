@@ -12,12 +12,11 @@ from etils import epath
 
 from grounding_jax.sharding import hosts
 from grounding_jax.sharding.mesh import MeshShape
-from grounding_jax.training import checkpoints
+from grounding_jax.training import checkpoints, converted
 from grounding_jax.training.loop import MAY_CHANGE, open_run
 from grounding_jax.training.options import TrainOptions
 from grounding_jax.training.run_folder import (
     IDENTITY_FILE,
-    RESULT,
     absolute,
     decode,
     find_folder,
@@ -123,8 +122,8 @@ def model_at(run: epath.PathLike, step: int | None, recipes: Recipes) -> epath.P
     origin, recipe, options = read_run(run, recipes)
     if step is None:
         step = checkpoints.best_step(run, origin.best_metric)
-    result = run / f"{RESULT}-{step}"
-    if (result / folder.CONFIG_FILE).exists():
+    result = converted.place(run, step)
+    if converted.is_current(run, step):
         return result
     for start, digest in origin.starts.items():
         if folder.digest(start) != digest:
@@ -133,6 +132,8 @@ def model_at(run: epath.PathLike, step: int | None, recipes: Recipes) -> epath.P
     task = recipe.task(starts[-1] if starts else None)
     opened = open_run(task, dataclasses.replace(options, mesh=MeshShape()), run, load_starts(task, starts), step)
     save_result(task, combine(opened.frozen, opened.state.params), result, origin.result_dtype)
+    if hosts.is_first():
+        converted.write_note(run, step)
     return result
 
 

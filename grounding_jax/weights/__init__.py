@@ -9,6 +9,6 @@ A published part is loaded in one call:
 and likewise `clip`, `llama`, `swin`, `mobilenet` and `mask2former`.
 """
 
-from grounding_jax.weights import clip, llama, mask2former, mobilenet, sam, swin
+from grounding_jax.weights.tables import clip, llama, mask2former, mobilenet, sam, swin
 
 __all__ = ["clip", "llama", "mask2former", "mobilenet", "sam", "swin"]

@@ -84,6 +84,14 @@ def check_template(name: str, known: Mapping[str, Any]) -> None:
         raise CheckpointError(f"template {name}: unknown, known are {', '.join(known)}")
 
 
+def check_tokenizer(tokenizer: Tokenizer, rows: int, where: str) -> None:
+    """Raises CheckpointError unless a model folder has as many tokens as token rows."""
+    if tokenizer.vocab_size != rows:
+        raise CheckpointError(
+            f"{where}: tokenizer.json has {tokenizer.vocab_size} tokens, the weights have {rows} rows"
+        )
+
+
 def closing_lines(config: Any, leaves: Mapping[str, LazyTensor], given: Sizes) -> list[str]:
     """How the report of every import ends: the template, LoRA, and keys of the sizes file without a meaning."""
     lora = f"rank {config.llama.lora_rank}, alpha {config.llama.lora_alpha}" if has_lora(leaves) else "none"

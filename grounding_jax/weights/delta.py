@@ -9,9 +9,10 @@ from etils import epath
 
 from grounding_jax.files import regular
 from grounding_jax.files.text import read_text
-from grounding_jax.weights import folder, llama
-from grounding_jax.weights.readers import open_weights
+from grounding_jax.weights import folder
+from grounding_jax.weights.layouts import open_layout
 from grounding_jax.weights.table import check_floats
+from grounding_jax.weights.tables import llama
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor
 from grounding_jax.weights.writers import Progress, write_torch_shards
 
@@ -50,7 +51,8 @@ def write_delta(
     """Writes the LLaVA folder that `delta` describes: sharded torch files, its config.json and tokenizer."""
     base, delta, out = epath.Path(base), epath.Path(delta), epath.Path(out)
     folder.check_free(out)
-    tensors = add_delta(open_weights(base), open_weights(delta), f"{base} + {delta}")
+    (_, added), (_, difference) = open_layout(base, ("LLaMA",)), open_layout(delta, ("llava",))
+    tensors = add_delta(added, difference, f"{base} + {delta}")
     config = read_text(delta / folder.CONFIG_FILE)
     out.mkdir(parents=True, exist_ok=True)
     write_torch_shards(out, tensors, progress)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from etils import epath
 from flax import traverse_util
 
+from grounding_jax import json_config
 from grounding_jax.files import digests
 from grounding_jax.weights.readers import open_weights, read_json
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor, from_array
 from grounding_jax.weights.writers import Progress, write_safetensors
 
+T = TypeVar("T")
 CONFIG_FILE = "config.json"
 _INDEX_FILE = "model.safetensors.index.json"
 
@@ -57,6 +59,15 @@ def open_folder(folder: epath.PathLike) -> dict[str, LazyTensor]:
     if not (folder / CONFIG_FILE).is_file() or not (folder / _INDEX_FILE).is_file():
         raise CheckpointError(f"{folder}: not a complete model folder, needs {CONFIG_FILE} and {_INDEX_FILE}")
     return open_weights(folder / _INDEX_FILE)
+
+
+def read_config(config: type[T], folder: epath.PathLike) -> T:
+    """The config.json of a model folder; FileNotFoundError, or CheckpointError that names the value that is wrong."""
+    file = epath.Path(folder) / CONFIG_FILE
+    try:
+        return json_config.build(config, read_json(file), str(file))
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def load(folder: epath.PathLike, dtype: np.dtype | None = None) -> dict:

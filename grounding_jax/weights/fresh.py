@@ -55,6 +55,15 @@ def resized_vocabulary(
     return out, report
 
 
+def num_zero_rows(leaves: Mapping[str, LazyTensor]) -> int:
+    """How many token rows at the end are zeros in embedding and head: the padding of a vocabulary."""
+    used = 0
+    for path, axis in _TOKEN_AXES.items():
+        nonzero = np.flatnonzero((leaves[path].read() != 0).any(1 - axis))
+        used = max(used, nonzero[-1] + 1 if len(nonzero) else 0)
+    return leaves["llama/embed/embedding"].shape[0] - used
+
+
 def moved_vocabulary(params: dict, rows: Sequence[int]) -> dict:
     """LLaMA's parameters for another vocabulary: `rows` are the old ids of its tokens, -1 for what is new.
 

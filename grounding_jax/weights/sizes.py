@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import difflib
-from collections.abc import Mapping
-from typing import Any
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
 
 from etils import epath
 
+from grounding_jax import json_config
 from grounding_jax.weights.readers import read_json
 from grounding_jax.weights.tensors import CheckpointError
 
+T = TypeVar("T")
 # Keys of the file: (part of the config, its field).
 Keys = Mapping[str, tuple[str, str]]
 LLAMA: Keys = {
@@ -63,16 +67,17 @@ class Sizes:
         return dict(self.fields.get(part, {}))
 
 
-def read_sizes(path: epath.PathLike | None, keys: Keys) -> Sizes:
-    """Reads a `--sizes` file; None gives no sizes.
+def read_sizes(path: epath.PathLike | None, keys: Keys, config: type) -> Sizes:
+    """Reads a `--sizes` file; None gives no sizes. `config` is that of the system, and has those of the parts.
 
     Keys that set nothing (a file may also describe ids, losses, versions) are returned in `unused`, so that
-    the caller can say so. Raises FileNotFoundError, or CheckpointError for a key that looks like a misspelt
-    one.
+    the caller can say so. Raises FileNotFoundError, or CheckpointError for a value of another type, and for a key that
+    looks like a misspelt one.
     """
     if path is None:
         return Sizes()
     fields: dict[str, dict[str, Any]] = collections.defaultdict(dict)
+    parts = typing.get_type_hints(config)
     unused = []
     for key, value in read_json(path).items():
         if key not in keys:
@@ -80,7 +85,8 @@ def read_sizes(path: epath.PathLike | None, keys: Keys) -> Sizes:
             unused.append(key)
             continue
         part, field = keys[key]
-        fields[part][field] = tuple(value) if isinstance(value, list) else value
+        with about(path):
+            fields[part][field] = json_config.convert(parts.get(part, config), field, value, key)
     return Sizes(fields, tuple(unused))
 
 
@@ -103,6 +109,53 @@ def assumed(
         if field in untold.get(part, {}) and not told and not idle:
             values[part, field] = f"{key} {getattr(getattr(config, part, config), field)}"
     return [f"assumed, and set by --sizes: {', '.join(values.values())}"] if values else []
+
+
+def fitted(config: type[T], seen: Mapping[str, Any], given: Mapping[str, Any]) -> T:
+    """The config of a part, from the sizes `seen` in its weights and fields that are `given`.
+
+    Raises:
+        ValueError: a field that is given contradicts the weights, or sizes don't go together.
+    """
+    wrong = [
+        f"{name} is {given[name]}, the weights have {size}"
+        for name, size in seen.items()
+        if given.get(name, size) != size
+    ]
+    if wrong:
+        raise ValueError(f"sizes that contradict the weights: {'; '.join(wrong)}")
+    return config(**{**given, **seen})
+
+
+def read_fields(public: Mapping[str, Any], names: Mapping[str, str], config: type, where: str) -> dict[str, Any]:
+    """Fields of a config from a public config.json, where they have other names; CheckpointError for another type."""
+    with about(where):
+        return {
+            field: json_config.convert(config, field, public[name], name)
+            for field, name in names.items()
+            if name in public
+        }
+
+
+def read_object(public: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
+    """An object inside a public config.json, {} where there is none; CheckpointError for anything else."""
+    found = public.get(name) or {}
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{where}: {name} is a JSON {type(found).__name__}, should be an object")
+    return found
+
+
+@contextlib.contextmanager
+def about(where: object) -> Iterator[None]:
+    """Makes of errors about leaves and sizes those of a checkpoint, which name it."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except KeyError as error:
+        raise CheckpointError(f"{where}: has no {error.args[0]}") from error
+    except (ArithmeticError, ValueError) as error:
+        raise CheckpointError(f"{where}: {error}") from error
 
 
 def _refuse_typo(key: str, keys: Keys, path: epath.PathLike) -> None:

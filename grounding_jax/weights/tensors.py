@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import ml_dtypes
 import numpy as np
@@ -58,6 +58,14 @@ class LazyTensor:
         if dtype == self.dtype:
             return self
         return LazyTensor(self.shape, dtype, lambda: self.read().astype(dtype))
+
+
+class Weights(dict[str, LazyTensor]):
+    """The tensors of a checkpoint by name; `report` says in words what of several was read, and what was left out."""
+
+    def __init__(self, tensors: Mapping[str, LazyTensor], report: Sequence[str] = ()):
+        super().__init__(tensors)
+        self.report = tuple(report)
 
 
 @dataclasses.dataclass(frozen=True)

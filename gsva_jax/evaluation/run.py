@@ -9,7 +9,6 @@ it stopped.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Sequence
 
 from etils import epath
@@ -17,6 +16,7 @@ from etils import epath
 import gsva_jax
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.evaluation.run import Evaluation, as_json, find_task, run
+from grounding_jax.files.records import to_json
 from gsva_jax.evaluation.gallery import gallery_page
 from gsva_jax.evaluation.published import markdown_table
 from gsva_jax.evaluation.tasks import TASKS, Setting, asks_for_list, record_of
@@ -120,4 +120,4 @@ def _question(gsva: Gsva, dataset: str, protocol: str, question: str) -> dict[st
 
 def _listed(lines: Sequence[dict]) -> str:
     """Every prediction of a whole split, one line of JSON each."""
-    return "".join(json.dumps(target) + "\n" for line in lines for target in line["predictions"])
+    return "".join(to_json(target) + "\n" for line in lines for target in line["predictions"])

@@ -40,6 +40,8 @@ class Mask2FormerConfig:
     def __post_init__(self):
         if self.remat not in ("none", "full"):
             raise ValueError(f"remat is {self.remat!r}, should be none or full")
+        if self.width % self.heads:
+            raise ValueError(f"{self.heads} heads don't divide the width {self.width}")
 
     @classmethod
     def coco_panoptic_swin_t(cls, **changes) -> Mask2FormerConfig:

@@ -50,6 +50,11 @@ class SamConfig:
     def __post_init__(self):
         if not self.hidden:
             object.__setattr__(self, "hidden", 4 * self.width)
+        if self.width % self.heads or self.prompt_width % (2 * self.decoder_heads):
+            raise ValueError(
+                f"{self.heads} heads don't divide the width {self.width}, or {self.decoder_heads} those of the "
+                f"decoder, {self.prompt_width} and half of it"
+            )
 
     @classmethod
     def vit_b(cls) -> SamConfig:

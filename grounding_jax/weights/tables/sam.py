@@ -14,6 +14,7 @@ from grounding_jax.models.sam import SamConfig
 from grounding_jax.weights.checkpoint import read_part
 from grounding_jax.weights.layouts import open_layout
 from grounding_jax.weights.rules import layer, norm
+from grounding_jax.weights.sizes import fitted
 from grounding_jax.weights.table import Rule, Table
 from grounding_jax.weights.tensors import LazyTensor
 from grounding_jax.weights.transforms import (
@@ -60,7 +61,7 @@ def table() -> Table:
 
 
 def config(leaves: Mapping[str, LazyTensor], **sizes: Any) -> SamConfig:
-    """The sizes of a SAM from the shapes of its leaves; `sizes` are fields of `SamConfig` that win.
+    """The sizes of a SAM from the shapes of its leaves; `sizes` are fields of `SamConfig` that can't contradict them.
 
     Heads follow from the width of the relative position tables, windowed and global blocks from their
     lengths. Only the heads of the mask decoder and the eps are not in the weights: 8 and 1e-6, as published.
@@ -76,7 +77,6 @@ def config(leaves: Mapping[str, LazyTensor], **sizes: Any) -> SamConfig:
         width=width,
         layers=layers,
         heads=width // tables[0][1],
-        global_blocks=tuple(i for i, (rows, _) in enumerate(tables) if rows == 2 * grid - 1),
         image_size=grid * patch,
         patch_size=patch,
         hidden=shapes["image_encoder/blocks_0/mlp/fc1/kernel"][1],
@@ -88,9 +88,10 @@ def config(leaves: Mapping[str, LazyTensor], **sizes: Any) -> SamConfig:
         iou_layers=sum(path.startswith("mask_decoder/iou_head/") and path.endswith("kernel") for path in shapes),
         iou_hidden=shapes["mask_decoder/iou_head/layers_0/kernel"][1],
     )
+    global_blocks = tuple(i for i, (rows, _) in enumerate(tables) if rows == 2 * grid - 1)
     if windows:
-        values["window"] = min(windows)
-    return SamConfig(**(values | sizes))
+        values |= dict(window=min(windows), global_blocks=global_blocks)
+    return fitted(SamConfig, values, {"global_blocks": global_blocks, **sizes})
 
 
 def _image_encoder() -> Table:

@@ -14,9 +14,11 @@ from etils import epath
 from grounding_jax.language.tokenizer import IMAGE_TEXT, Tokenizer
 from grounding_jax.models.clip import ClipConfig
 from grounding_jax.models.llama import LlamaConfig
-from grounding_jax.weights import clip, folder, llama
+from grounding_jax.weights import folder
 from grounding_jax.weights.rules import layer
+from grounding_jax.weights.sizes import read_object
 from grounding_jax.weights.table import Table
+from grounding_jax.weights.tables import clip, llama
 
 VISION_TOWER = "model.vision_tower.vision_tower."  # before CLIP's names in the original layout
 PROJECTOR = "model.mm_projector"
@@ -75,8 +77,9 @@ def is_tower(key: str) -> bool:
 def read_public(language_model: epath.PathLike) -> tuple[dict[str, Any], dict[str, Any], str]:
     """The folder's config.json as (what is about the language model, all of it, the file's name); {} without one."""
     public = folder.read_public(language_model)
-    text = {**_HF_DEFAULTS, **public["text_config"]} if "text_config" in public else public
-    return text, public, str(epath.Path(language_model) / folder.CONFIG_FILE)
+    where = str(epath.Path(language_model) / folder.CONFIG_FILE)
+    text = {**_HF_DEFAULTS, **read_object(public, "text_config", where)} if "text_config" in public else public
+    return text, public, where
 
 
 def public_original(

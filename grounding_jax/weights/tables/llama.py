@@ -15,6 +15,7 @@ from grounding_jax.weights import folder
 from grounding_jax.weights.checkpoint import read_part
 from grounding_jax.weights.layouts import open_layout
 from grounding_jax.weights.readers import check_public
+from grounding_jax.weights.sizes import fitted, read_fields, read_object
 from grounding_jax.weights.table import Rule, Table
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor
 from grounding_jax.weights.transforms import LINEAR
@@ -76,6 +77,7 @@ def config(leaves: Mapping[str, LazyTensor], public: Mapping[str, Any], where: s
 
     Raises:
         CheckpointError: the heads are nowhere, `public` is of another model, or asks for rope scaling.
+        ValueError: `sizes` contradict the shapes.
     """
     vocabulary, width = leaves["embed/embedding"].shape
     layers, _, hidden = leaves["layers/mlp/gate/kernel"].shape
@@ -83,17 +85,15 @@ def config(leaves: Mapping[str, LazyTensor], public: Mapping[str, Any], where: s
     seen = {"hidden_size": width, "intermediate_size": hidden, "num_hidden_layers": layers}
     check_public(public, seen, where)
     names = {"heads": "num_attention_heads", "eps": "rms_norm_eps", "max_positions": "max_position_embeddings"}
-    values = dict(vocab_size=vocabulary, width=width, hidden=hidden, layers=layers, lora_rank=rank)
-    values |= {field: public[name] for field, name in names.items() if name in public}
-    values |= _rope(public, where)
-    values |= sizes
+    found = dict(vocab_size=vocabulary, width=width, hidden=hidden, layers=layers, lora_rank=rank)
+    values = read_fields(public, names, LlamaConfig, where) | _rope(public, where) | sizes
     if "heads" not in values:
         raise CheckpointError(f"{where}: num_attention_heads is missing, and weights can't tell it (heads in --sizes)")
-    if width % values["heads"]:
+    if not 0 < values["heads"] <= width or width % values["heads"]:
         raise CheckpointError(f"{where}: {values['heads']} heads don't divide the width {width} of the weights")
     key_width = leaves["layers/attn/k/kernel"].shape[-1]
     values.setdefault("kv_heads", key_width * values["heads"] // width)
-    return LlamaConfig(**values)
+    return fitted(LlamaConfig, found, values)
 
 
 def public(config: LlamaConfig, tokenizer: Tokenizer, dtype: np.dtype) -> dict[str, Any]:
@@ -119,9 +119,8 @@ def public(config: LlamaConfig, tokenizer: Tokenizer, dtype: np.dtype) -> dict[s
 
 def _rope(public: Mapping[str, Any], where: str) -> dict[str, float]:
     """The base of the rotary angles, which newer versions of transformers write into `rope_parameters`."""
-    rope = public.get("rope_parameters") or public.get("rope_scaling") or {}
+    rope = read_object(public, "rope_parameters", where) or read_object(public, "rope_scaling", where)
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default":
         raise CheckpointError(f"{where}: rotary positions of type {kind} are not supported, only the default")
-    theta = public.get("rope_theta", rope.get("rope_theta"))
-    return {} if theta is None else {"rope_theta": theta}
+    return read_fields({**rope, **public}, {"rope_theta": "rope_theta"}, LlamaConfig, where)

@@ -14,6 +14,8 @@ from etils import epath
 from grounding_jax.files.regular import open_regular
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor
 
+_MOST_AXES = 32  # of an array of NumPy 1 and of torch's own; weights have at most four
+
 
 class FileBytes:
     """Random access to one file. Local files are mapped (no anonymous memory); others are read in ranges."""
@@ -33,7 +35,9 @@ class FileBytes:
         return np.asarray(np.memmap(os.fspath(self.path), np.uint8, mode="r")) if local else None
 
     def read(self, offset: int, length: int) -> np.ndarray:
-        """uint8[length] from `offset`; CheckpointError when the file ends before."""
+        """uint8[length] from `offset`; CheckpointError when that is not inside of the file."""
+        if min(offset, length) < 0:
+            raise CheckpointError(f"{self.path}: damaged, it points before its beginning")
         if offset + length > self.size:
             raise CheckpointError(
                 f"{self.path}: truncated, needs at least {offset + length:,} bytes and has {self.size:,}"
@@ -67,15 +71,17 @@ def file_tensor(
 ) -> FileTensor:
     """A tensor at byte `offset` of `source`; `strides` in bytes, C order when None.
 
-    Raises CheckpointError when it reaches beyond the file.
+    Raises CheckpointError when these are no numbers of a tensor, or when it reaches beyond the file.
     """
     shape = tuple(shape)
+    if not all(type(size) is int for size in shape) or len(shape) > _MOST_AXES or math.prod(shape) > source.size:
+        raise CheckpointError(f"{source.path}: damaged, a tensor can't have these sizes, or is larger than the file")
     if strides is None:
         strides = tuple(dtype.itemsize * math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+    if not all(type(number) is int and 0 <= number < 2**62 for number in (offset, *shape, *strides)):
+        raise CheckpointError(f"{source.path}: damaged, a tensor with a size, stride or offset that can't be")
     last = sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     span = last + dtype.itemsize if math.prod(shape) else 0
-    if offset < 0 or min((*shape, *strides), default=0) < 0:
-        raise CheckpointError(f"{source.path}: a tensor with a negative size, stride or offset")
     if offset + span > source.size:
         raise CheckpointError(
             f"{source.path}: truncated, needs at least {offset + span:,} bytes and has {source.size:,}"

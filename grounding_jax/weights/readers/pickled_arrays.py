@@ -16,17 +16,22 @@ from grounding_jax.weights.tensors import LazyTensor, from_array
 _CODES = ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u1", "b1")
 
 
+def _quoted(found: object) -> str:
+    """What was found where there should be a short text; written out, anything else could be of any length."""
+    return repr(found[:20]) if isinstance(found, str) else f"a {type(found).__name__}"
+
+
 class _Dtype:
     """Stands in for numpy.dtype."""
 
     def __init__(self, code: str, *unused: object):
-        if code not in _CODES:
-            raise ValueError(f"an array of {code!r}, known are {', '.join(_CODES)}")
+        if not isinstance(code, str) or code not in _CODES:
+            raise ValueError(f"an array of {_quoted(code)}, known are {', '.join(_CODES)}")
         self.value = np.dtype(code)
 
     def __setstate__(self, state: tuple) -> None:
         if state[1] not in ("<", "|"):
-            raise ValueError(f"an array in byte order {state[1]!r}, expected little-endian")
+            raise ValueError(f"an array in byte order {_quoted(state[1])}, expected little-endian")
 
 
 class PickledArray:
@@ -39,8 +44,10 @@ class PickledArray:
         self.fill(data, dtype, shape, "F" if is_fortran else "C")
 
     def fill(self, data: bytes | bytearray, dtype: _Dtype, shape: tuple[int, ...], order: str) -> None:
+        if not all(type(size) is int and size >= 0 for size in shape):
+            raise ValueError("an array whose sizes are none")
         needed = math.prod(shape) * dtype.value.itemsize
-        if min(shape, default=0) < 0 or not isinstance(data, bytes | bytearray) or len(data) != needed:
+        if not isinstance(data, bytes | bytearray) or len(data) != needed:
             raise ValueError(f"an array {shape} of {dtype.value} without its {needed:,} bytes")
         self.tensor = from_array(np.frombuffer(bytes(data), dtype.value).reshape(shape, order=order))
 
@@ -60,7 +67,7 @@ def _frombuffer(data: bytes | bytearray, dtype: _Dtype, shape: tuple[int, ...], 
 def _encode(text: str, encoding: str) -> bytes:
     """Stands in for _codecs.encode, which protocol 2 needs for bytes."""
     if encoding != "latin1":
-        raise ValueError(f"bytes in the encoding {encoding!r}, expected latin1")
+        raise ValueError("bytes in another encoding than latin1")
     return text.encode("latin1")
 
 

@@ -17,6 +17,7 @@ from grounding_jax.weights import folder
 from grounding_jax.weights.checkpoint import read_part
 from grounding_jax.weights.layouts import open_layout
 from grounding_jax.weights.rules import norm
+from grounding_jax.weights.sizes import read_fields
 from grounding_jax.weights.table import Rule, Table
 from grounding_jax.weights.tensors import LazyTensor
 from grounding_jax.weights.transforms import CONV, CONV_1X1, Transform
@@ -124,8 +125,8 @@ def config(leaves: Mapping[str, LazyTensor], convention: MobileNetConfig) -> Mob
 def convention(public: Mapping[str, Any]) -> MobileNetConfig:
     """The convention that a config.json of Hugging Face states; that of its own files where it is silent."""
     own = MobileNetConfig.tensorflow()
-    same_padding, eps = public.get("tf_padding", own.same_padding), public.get("layer_norm_eps", own.eps)
-    return dataclasses.replace(own, same_padding=same_padding, eps=eps)
+    names = {"same_padding": "tf_padding", "eps": "layer_norm_eps"}
+    return dataclasses.replace(own, **read_fields(public, names, MobileNetConfig, "config.json"))
 
 
 def public(config: MobileNetConfig, dtype: np.dtype) -> dict[str, Any]:

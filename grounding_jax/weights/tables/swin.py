@@ -20,6 +20,7 @@ from grounding_jax.models.swin import SwinConfig
 from grounding_jax.weights.checkpoint import read_part
 from grounding_jax.weights.layouts import open_layout
 from grounding_jax.weights.rules import layer, norm, packed_layers
+from grounding_jax.weights.sizes import fitted
 from grounding_jax.weights.table import Rule, Table
 from grounding_jax.weights.tensors import LazyTensor
 from grounding_jax.weights.transforms import LINEAR, PATCH
@@ -132,7 +133,7 @@ def transformers(prefix: str = "", *, detection: bool = True, stages: int = 4) -
 
 
 def config(leaves: Mapping[str, LazyTensor], **sizes: Any) -> SwinConfig:
-    """The sizes of a Swin from the shapes of its leaves, which tell them all; `sizes` are fields that win."""
+    """The sizes of a Swin from the shapes of its leaves, which tell them all; `sizes` are other fields."""
     shapes = {path: leaf.shape for path, leaf in leaves.items()}
     stages = sum(path.endswith("attn/relative_bias") for path in shapes)
     tables = [shapes[f"stages_{i}/blocks/attn/relative_bias"] for i in range(stages)]
@@ -145,7 +146,7 @@ def config(leaves: Mapping[str, LazyTensor], **sizes: Any) -> SwinConfig:
         patch_size=math.isqrt(kernel_rows // 3),
         mlp_ratio=shapes["stages_0/blocks/mlp/fc1/kernel"][-1] // width,
     )
-    return SwinConfig(**(values | sizes))
+    return fitted(SwinConfig, values, sizes)
 
 
 def public(config: SwinConfig) -> dict[str, Any]:

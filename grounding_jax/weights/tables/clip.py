@@ -16,6 +16,7 @@ from grounding_jax.weights.checkpoint import read_part
 from grounding_jax.weights.layouts import open_layout
 from grounding_jax.weights.readers import check_public
 from grounding_jax.weights.rules import layer, norm
+from grounding_jax.weights.sizes import fitted, read_fields, read_object
 from grounding_jax.weights.table import Rule, Table
 from grounding_jax.weights.tensors import LazyTensor
 from grounding_jax.weights.transforms import PATCH
@@ -76,8 +77,9 @@ def config(leaves: Mapping[str, LazyTensor], public: Mapping[str, Any], where: s
 
     Raises:
         CheckpointError: `public` is of another tower.
+        ValueError: `sizes` contradict the shapes.
     """
-    public = public.get("vision_config", public)
+    public = read_object(public, "vision_config", where) or public
     kernel_rows, width = leaves["patch_embed/kernel"].shape
     layers, _, hidden = leaves["layers/mlp/fc1/kernel"].shape
     patch = math.isqrt(kernel_rows // 3)
@@ -85,10 +87,9 @@ def config(leaves: Mapping[str, LazyTensor], public: Mapping[str, Any], where: s
     seen = {"hidden_size": width, "intermediate_size": hidden, "num_hidden_layers": layers}
     check_public(public, {**seen, "patch_size": patch, "image_size": image}, where)
     names = {"heads": "num_attention_heads", "eps": "layer_norm_eps", "activation": "hidden_act"}
-    values = dict(image_size=image, patch_size=patch, width=width, hidden=hidden, layers=layers)
-    values["heads"] = max(1, width // _HEAD_WIDTH)
-    values |= {field: public[name] for field, name in names.items() if name in public}
-    return ClipConfig(**(values | sizes))
+    found = dict(image_size=image, patch_size=patch, width=width, hidden=hidden, layers=layers)
+    values = {"heads": max(1, width // _HEAD_WIDTH)} | read_fields(public, names, ClipConfig, where) | sizes
+    return fitted(ClipConfig, found, values)
 
 
 def public(config: ClipConfig, dtype: np.dtype) -> dict[str, Any]:

@@ -15,11 +15,13 @@ from grounding_jax.models import mask2former as mask2former_model
 from grounding_jax.models import swin as swin_model
 from grounding_jax.models.mask2former import Mask2FormerConfig
 from grounding_jax.models.swin import SwinConfig
-from grounding_jax.weights import folder, swin
+from grounding_jax.weights import folder
 from grounding_jax.weights.checkpoint import expected_shapes, part, prefixed
 from grounding_jax.weights.layouts import open_layout
 from grounding_jax.weights.rules import layer, norm
+from grounding_jax.weights.sizes import about, fitted, read_fields
 from grounding_jax.weights.table import Rule, Table, packed
+from grounding_jax.weights.tables import swin
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor
 from grounding_jax.weights.transforms import CONV, CONV_1X1, LINEAR
 
@@ -97,16 +99,17 @@ def read(
         raise CheckpointError(f"{path}: is a CropFormer, which looks at crops, too; use a Mask2Former of EntitySeg")
     table = original_with_swin() if layout == "Mask2Former" else transformers_with_swin()
     leaves = table.to_ours(tensors, str(path))
-    public = folder.read_public(path)
-    sizes = {"heads": public.get("num_attention_heads", Mask2FormerConfig.heads), **sizes}
-    backbone, decoders = swin.config(part(leaves, "backbone/")), config(leaves, **sizes)
+    names = {"heads": "num_attention_heads"}
+    sizes = read_fields(folder.read_public(path), names, Mask2FormerConfig, str(path)) | sizes
+    with about(path):
+        backbone, decoders = swin.config(part(leaves, "backbone/")), config(leaves, **sizes)
     inside = prefixed("backbone/", expected_shapes(swin_model.init, backbone))
     table.check_shapes(leaves, inside | expected_shapes(mask2former_model.init, decoders), str(path))
     return backbone, decoders, leaves
 
 
 def config(leaves: Mapping[str, LazyTensor], **sizes: Any) -> Mask2FormerConfig:
-    """The sizes of the decoders from the shapes of their leaves; `sizes` are fields of `Mask2FormerConfig` that win.
+    """The sizes of the decoders from the shapes of their leaves; `sizes` are other fields of `Mask2FormerConfig`.
 
     Only the heads are not in the weights: 8, as published.
     """
@@ -126,7 +129,7 @@ def config(leaves: Mapping[str, LazyTensor], **sizes: Any) -> Mask2FormerConfig:
         decoder_layers=sum(path.endswith("cross_attn/q/kernel") for path in shapes),
         decoder_hidden=shapes["transformer_decoder/layers_0/mlp/fc1/kernel"][1],
     )
-    return Mask2FormerConfig(**(values | sizes))
+    return fitted(Mask2FormerConfig, values, {"heads": heads, **sizes})
 
 
 def public(config: Mask2FormerConfig, backbone: SwinConfig, dtype: np.dtype) -> dict[str, Any]:

@@ -1,0 +1,73 @@
+"""The config.json of a model folder: every value of its declared type, and sizes that can be."""
+
+import dataclasses
+
+import pytest
+
+from grounding_jax import json_config
+
+
+@dataclasses.dataclass(frozen=True)
+class Eye:
+    width: int
+    eps: float = 1e-6
+    layer: int = -2
+    rank: int = 0
+    kind: str = "vit"
+    stages: tuple[int, ...] = (0, 1)
+    skip: bool = False
+
+    def __post_init__(self):
+        if self.kind not in ("vit", "swin"):
+            raise ValueError(f"kind is {self.kind!r}, should be vit or swin")
+
+
+@dataclasses.dataclass(frozen=True)
+class Ear:
+    rate: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    eye: Eye
+    other: Eye | Ear
+
+
+def test_both_directions():
+    for other in (Eye(3, kind="swin", layer=-1, stages=(4,)), Ear(0.5)):
+        head = Head(Eye(8, 1, rank=2, skip=True), other)
+        assert json_config.from_json(Head, json_config.to_json(head)) == head
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", r"config\.json: not valid JSON"),
+        ("[" * 100_000, r"config\.json: not valid JSON \(maximum recursion"),
+        ('{"width": NaN}', r"config\.json: not valid JSON"),
+        ("[1]", r"config\.json: is a JSON list, should be an object"),
+        ('{"width": 3, "size": 4}', r"Eye has unknown keys \['size'\] and lacks \[\]"),
+        ("{}", r"lacks \['width'\]"),
+        ('{"width": "3"}', r"config\.json, width: Expected `int`, got `str`"),
+        ('{"width": 3.5}', r"width: Expected `int`, got `float`"),
+        ('{"width": true}', r"width: Expected `int`, got `bool`"),
+        ('{"width": null}', r"width: Expected `int`, got `null`"),
+        ('{"width": 0}', r"width: is 0, should be a number from 1 to 2147483647"),
+        ('{"width": 3000000000}', r"width: is 3000000000, should be a number from 1"),
+        ('{"width": 3, "rank": -1}', r"rank: is -1, should be a number from 0"),
+        ('{"width": 3, "eps": -1e-6}', r"eps: is -1e-06, should be a number from 0"),
+        ('{"width": 3, "stages": [1, "2"]}', r"stages: Expected `int`, got `str` - at `\$\[1\]`"),
+        ('{"width": 3, "stages": [-1]}', r"stages: is -1, should be a number from 0"),
+        ('{"width": 3, "kind": "cnn"}', r"config\.json: kind is 'cnn', should be vit or swin"),
+    ],
+)
+def test_values_that_are_no_sizes(text, message):
+    with pytest.raises(ValueError, match=message):
+        json_config.from_json(Eye, text)
+
+
+def test_the_place_of_a_value_inside():
+    with pytest.raises(ValueError, match=r"config\.json, other, rate: Expected `float`, got `str`"):
+        json_config.from_json(Head, '{"eye": {"width": 3}, "other": {"rate": "x"}}')
+    with pytest.raises(ValueError, match=r"config\.json, eye: is a JSON int, should be an object"):
+        json_config.from_json(Head, '{"eye": 3, "other": {"rate": 1}}')
