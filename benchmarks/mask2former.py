@@ -124,8 +124,8 @@ def our_pass(options: Options) -> Callable[[], list[np.ndarray]]:
 
     from grounding_jax.models import mask2former
     from grounding_jax.weights import folder
-    from grounding_jax.weights import mask2former as weights
     from grounding_jax.weights.readers import open_weights
+    from grounding_jax.weights.tables import mask2former as weights
 
     leaves = weights.transformers().to_ours(open_weights(options.work / WEIGHTS), WEIGHTS)
     config, params = weights.config(leaves), jax.device_put(folder.to_params(leaves))

@@ -20,11 +20,12 @@ from grounding_jax.models.llama import LlamaConfig
 from grounding_jax.models.mask2former import Mask2FormerConfig
 from grounding_jax.models.mobilenet import MobileNetConfig
 from grounding_jax.models.swin import SwinConfig
-from grounding_jax.weights import clip, folder, fresh, llama, llava, mask2former, mobilenet, swin
+from grounding_jax.weights import folder, fresh
 from grounding_jax.weights.checkpoint import part, prefixed
 from grounding_jax.weights.layouts import open_layout
 from grounding_jax.weights.sizes import Sizes, about, read_fields, read_object
 from grounding_jax.weights.table import listed
+from grounding_jax.weights.tables import clip, llama, llava, mask2former, mobilenet, swin
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor
 
 # Leaves of Mask2Former that depend on what it was trained to tell apart, and on its backbone.

@@ -31,7 +31,7 @@ from grounding_jax.language import tokenizer as tokenizers
 from grounding_jax.language.tokenizer import Tokenizer
 from grounding_jax.models.mobilenet import MobileNetConfig
 from grounding_jax.models.swin import SwinConfig
-from grounding_jax.weights import clip, folder, fresh, llama, llava, mask2former, mobilenet, swin
+from grounding_jax.weights import folder, fresh
 from grounding_jax.weights.checkpoint import (
     Checkpoint,
     check_template,
@@ -46,6 +46,7 @@ from grounding_jax.weights.lora import has_lora, merged
 from grounding_jax.weights.readers import open_weights
 from grounding_jax.weights.sizes import Sizes, about, read_sizes
 from grounding_jax.weights.table import Rule, Table
+from grounding_jax.weights.tables import clip, llama, llava, mask2former, mobilenet, swin
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor
 from grounding_jax.weights.writers import Progress, write_safetensors, write_torch, write_torch_shards
 

@@ -24,10 +24,10 @@ from grounding_jax.models.swin import SwinConfig
 from grounding_jax.proposals import Proposals, non_overlapping, segment_everything
 from grounding_jax.sharding.placement import place
 from grounding_jax.weights import folder
-from grounding_jax.weights import mask2former as mask2former_weights
-from grounding_jax.weights import sam as sam_weights
 from grounding_jax.weights.checkpoint import expected_shapes
 from grounding_jax.weights.layouts import open_layout
+from grounding_jax.weights.tables import mask2former as mask2former_weights
+from grounding_jax.weights.tables import sam as sam_weights
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor
 
 # How detectron2 shows a picture to a Mask2Former when it is tested, in pixels.

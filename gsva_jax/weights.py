@@ -12,7 +12,7 @@ from etils import epath
 
 from grounding_jax.language import tokenizer as tokenizers
 from grounding_jax.language.tokenizer import REJ_TEXT, TOKENS, Tokenizer
-from grounding_jax.weights import clip, folder, fresh, llama, llava, sam
+from grounding_jax.weights import folder, fresh
 from grounding_jax.weights.checkpoint import (
     Checkpoint,
     check_template,
@@ -24,12 +24,13 @@ from grounding_jax.weights.checkpoint import (
 )
 from grounding_jax.weights.delta import add_delta
 from grounding_jax.weights.layouts import PUBLIC, open_layout
-from grounding_jax.weights.llava import VISION_TOWER
 from grounding_jax.weights.lora import has_lora, merged
-from grounding_jax.weights.readers import read_json
+from grounding_jax.weights.readers.json_reader import read_json
 from grounding_jax.weights.rules import layer
 from grounding_jax.weights.sizes import Sizes, about, read_fields, read_sizes
 from grounding_jax.weights.table import Table
+from grounding_jax.weights.tables import clip, llama, llava, sam
+from grounding_jax.weights.tables.llava import VISION_TOWER
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor, Weights
 from grounding_jax.weights.writers import Progress, write_torch, write_torch_shards
 from gsva_jax import model

@@ -8,8 +8,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from grounding_jax.models import clip
 from grounding_jax.models.clip import ClipConfig
-from grounding_jax.weights import clip as clip_weights
 from grounding_jax.weights import folder
+from grounding_jax.weights.tables import clip as clip_weights
 from tests.torch_reference import leaves, randomize
 
 FEATURES = 2e-4  # absolute: float32 sums in another order

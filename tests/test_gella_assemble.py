@@ -12,9 +12,9 @@ from gella_jax import assemble
 from gella_jax.config import GellaConfig
 from grounding_jax.models.mobilenet import MobileNetConfig
 from grounding_jax.models.swin import SwinConfig
-from grounding_jax.weights import swin
 from grounding_jax.weights.readers import open_weights
 from grounding_jax.weights.sizes import Sizes
+from grounding_jax.weights.tables import swin
 from grounding_jax.weights.tensors import LazyTensor
 from grounding_jax.weights.writers import write_safetensors
 from tests.small_llava import rewritten, shape_only, state, tensors, write_files

@@ -30,9 +30,10 @@ from grounding_jax.models.llama import LlamaConfig
 from grounding_jax.models.llava import IMAGE_TOKEN
 from grounding_jax.models.mask2former import Mask2FormerConfig, Prediction
 from grounding_jax.models.swin import SwinConfig
-from grounding_jax.weights import folder, llava
-from grounding_jax.weights import mask2former as mask2former_weights
+from grounding_jax.weights import folder
 from grounding_jax.weights.readers import open_weights
+from grounding_jax.weights.tables import llava
+from grounding_jax.weights.tables import mask2former as mask2former_weights
 from grounding_jax.weights.writers import write_safetensors
 from tests.small_gella import small_picture
 from tests.test_resoblend import table as blend_table

@@ -9,12 +9,12 @@ import optax
 
 from grounding_jax.models import clip, llama, llava
 from grounding_jax.models.llava import IMAGE_TOKEN
-from grounding_jax.weights import clip as clip_weights
 from grounding_jax.weights import folder
-from grounding_jax.weights import llama as llama_weights
-from grounding_jax.weights import llava as llava_weights
 from grounding_jax.weights.checkpoint import part
 from grounding_jax.weights.readers import open_weights
+from grounding_jax.weights.tables import clip as clip_weights
+from grounding_jax.weights.tables import llama as llama_weights
+from grounding_jax.weights.tables import llava as llava_weights
 
 TOLERANCE = dict(atol=1e-4, rtol=1e-4)
 

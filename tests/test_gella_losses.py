@@ -16,9 +16,9 @@ from gella_jax.matching import Points, SegmentationWeights, Targets
 from grounding_jax.models import mask2former, swin
 from grounding_jax.models.mask2former import Prediction
 from grounding_jax.weights import folder
-from grounding_jax.weights import mask2former as mask2former_weights
-from grounding_jax.weights import swin as swin_weights
 from grounding_jax.weights.readers import open_weights
+from grounding_jax.weights.tables import mask2former as mask2former_weights
+from grounding_jax.weights.tables import swin as swin_weights
 
 # The whole model and its gradients run once, so most of their time is that of the compiler.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}

@@ -15,7 +15,7 @@ from grounding_jax.models.llava import IMAGE_TOKEN
 from grounding_jax.models.sam import SamConfig
 from grounding_jax.models.sam.prompt_encoder import dense_positions
 from grounding_jax.weights import folder
-from grounding_jax.weights import sam as sam_weights
+from grounding_jax.weights.tables import sam as sam_weights
 from grounding_jax.weights.tensors import from_array
 from gsva_jax import model
 from gsva_jax.config import GsvaConfig

@@ -13,7 +13,7 @@ from transformers import LlamaForCausalLM
 from grounding_jax.models import llama
 from grounding_jax.models.llama import LlamaConfig
 from grounding_jax.weights import folder
-from grounding_jax.weights import llama as llama_weights
+from grounding_jax.weights.tables import llama as llama_weights
 from tests.torch_reference import leaves, parameters, randomize
 
 FEATURES = 2e-4  # absolute: float32 sums in another order

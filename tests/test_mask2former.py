@@ -18,9 +18,9 @@ from grounding_jax.models.mask2former import Mask2FormerConfig
 from grounding_jax.models.mask2former.deformable import DeformableAttention, sample
 from grounding_jax.models.swin import SwinConfig
 from grounding_jax.weights import folder
-from grounding_jax.weights import mask2former as mask2former_weights
-from grounding_jax.weights import swin as swin_weights
 from grounding_jax.weights.readers import open_weights
+from grounding_jax.weights.tables import mask2former as mask2former_weights
+from grounding_jax.weights.tables import swin as swin_weights
 from tests.torch_reference import parameters, randomize
 
 FEATURES = dict(atol=1e-4, rtol=1e-4)

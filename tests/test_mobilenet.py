@@ -16,8 +16,8 @@ from transformers import MobileNetV2ForImageClassification, MobileNetV2Model
 from grounding_jax.models import mobilenet
 from grounding_jax.models.mobilenet import MobileNetConfig
 from grounding_jax.weights import folder
-from grounding_jax.weights import mobilenet as mobilenet_weights
 from grounding_jax.weights.readers import open_weights
+from grounding_jax.weights.tables import mobilenet as mobilenet_weights
 from grounding_jax.weights.tensors import LazyTensor, from_array
 from tests.torch_reference import STD, randomize
 

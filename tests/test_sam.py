@@ -15,7 +15,7 @@ from grounding_jax.models.attention import attention
 from grounding_jax.models.sam import SamConfig, image_encoder
 from grounding_jax.models.sam.prompt_encoder import PromptEncoder
 from grounding_jax.weights import folder
-from grounding_jax.weights import sam as sam_weights
+from grounding_jax.weights.tables import sam as sam_weights
 from tests.torch_reference import leaves, randomize
 
 FEATURES = 2e-4  # absolute: float32 sums in another order

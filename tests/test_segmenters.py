@@ -19,10 +19,11 @@ from grounding_jax.models import sam
 from grounding_jax.models.mask_resize import resize_masks
 from grounding_jax.models.sam import SamConfig
 from grounding_jax.proposals import PointGrid, non_overlapping, segment_everything
-from grounding_jax.weights import folder, mask2former
-from grounding_jax.weights import sam as sam_weights
+from grounding_jax.weights import folder
 from grounding_jax.weights.checkpoint import expected_shapes
 from grounding_jax.weights.layouts import open_layout
+from grounding_jax.weights.tables import mask2former
+from grounding_jax.weights.tables import sam as sam_weights
 from grounding_jax.weights.tensors import CheckpointError, from_array
 from tests.torch_reference import randomize
 

@@ -16,9 +16,9 @@ from transformers import SwinBackbone, SwinForImageClassification, SwinModel
 from grounding_jax.models import swin
 from grounding_jax.models.swin import SwinConfig
 from grounding_jax.weights import folder
-from grounding_jax.weights import swin as swin_weights
 from grounding_jax.weights.readers import open_weights
 from grounding_jax.weights.table import Table
+from grounding_jax.weights.tables import swin as swin_weights
 from grounding_jax.weights.tensors import LazyTensor, from_array
 from tests.torch_reference import randomize
 

@@ -19,8 +19,8 @@ from grounding_jax.models.llama import LlamaConfig
 from grounding_jax.models.llama import init as init_llama
 from grounding_jax.models.sam import SamConfig
 from grounding_jax.models.sam import init as init_sam
-from grounding_jax.weights import clip, llama, sam
 from grounding_jax.weights.readers import open_weights
+from grounding_jax.weights.tables import clip, llama, sam
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor
 from gsva_jax import model
 from gsva_jax.config import GsvaConfig

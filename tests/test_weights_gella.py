@@ -15,9 +15,10 @@ from flax import traverse_util
 from gella_jax import model, weights
 from gella_jax.config import GellaConfig
 from grounding_jax.models.mobilenet import MobileNetConfig
-from grounding_jax.weights import folder, mobilenet
+from grounding_jax.weights import folder
 from grounding_jax.weights.checkpoint import Checkpoint
 from grounding_jax.weights.readers import open_weights
+from grounding_jax.weights.tables import mobilenet
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor, from_array
 from tests.small_llava import rewritten, shape_only, state, tensors, write_files
 

@@ -15,8 +15,8 @@ from safetensors.numpy import load_file
 
 from grounding_jax.models import mask2former as model
 from grounding_jax.models.mask2former import Mask2FormerConfig
-from grounding_jax.weights import mask2former
 from grounding_jax.weights.readers import open_weights
+from grounding_jax.weights.tables import mask2former
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor, from_array
 from grounding_jax.weights.writers import write_safetensors
 

@@ -12,8 +12,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from grounding_jax.weights.files import FileBytes
 from grounding_jax.weights.readers import open_weights
+from grounding_jax.weights.readers.files import FileBytes
 from grounding_jax.weights.tensors import CheckpointError
 
 

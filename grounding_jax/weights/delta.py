@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 from etils import epath
 
-from grounding_jax.weights import folder, llama
+from grounding_jax.weights import folder
 from grounding_jax.weights.layouts import open_layout
 from grounding_jax.weights.table import check_floats
+from grounding_jax.weights.tables import llama
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor
 from grounding_jax.weights.writers import Progress, write_torch_shards
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from etils import epath
 
 from grounding_jax import json_config
-from grounding_jax.weights.readers import read_json
+from grounding_jax.weights.readers.json_reader import read_json
 from grounding_jax.weights.tensors import CheckpointError
 
 T = TypeVar("T")
@@ -92,6 +92,15 @@ def fitted(config: type[T], seen: Mapping[str, Any], given: Mapping[str, Any]) -
     if wrong:
         raise ValueError(f"sizes that contradict the weights: {'; '.join(wrong)}")
     return config(**{**given, **seen})
+
+
+def check_public(public: Mapping[str, Any], seen: Mapping[str, int], where: str) -> None:
+    """Raises CheckpointError where a public config.json contradicts sizes seen in the weights."""
+    wrong = [
+        f"{name} {public[name]} (weights: {size})" for name, size in seen.items() if public.get(name, size) != size
+    ]
+    if wrong:
+        raise CheckpointError(f"{where}: belongs to another model than the weights, it says {', '.join(wrong)}")
 
 
 def read_fields(public: Mapping[str, Any], names: Mapping[str, str], config: type, where: str) -> dict[str, Any]:

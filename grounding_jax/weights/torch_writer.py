@@ -13,8 +13,8 @@ import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO
 
+from grounding_jax.weights.readers.torch_reader import STORAGE_DTYPES
 from grounding_jax.weights.tensors import LazyTensor
-from grounding_jax.weights.torch_reader import STORAGE_DTYPES
 
 _ALIGNMENT = 64
 _PADDING_ID = 0x4246  # "FB", the zip extra field with which torch itself pads

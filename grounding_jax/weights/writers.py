@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 from etils import epath
 
-from grounding_jax.weights.readers import SAFETENSORS_DTYPES
+from grounding_jax.weights.readers.safetensors_reader import SAFETENSORS_DTYPES
 from grounding_jax.weights.tensors import FLOATS, CheckpointError, LazyTensor, has_non_finite, raw_bytes
 from grounding_jax.weights.torch_writer import write_torch_archive
 

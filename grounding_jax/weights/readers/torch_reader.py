@@ -23,8 +23,8 @@ import ml_dtypes
 import numpy as np
 from etils import epath
 
-from grounding_jax.weights.files import FileBytes, file_tensor
-from grounding_jax.weights.pickled_arrays import STAND_INS, PickledArray
+from grounding_jax.weights.readers.files import FileBytes, file_tensor
+from grounding_jax.weights.readers.pickled_arrays import STAND_INS, PickledArray
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor, Weights
 
 STORAGE_DTYPES = {

@@ -9,8 +9,7 @@ import numpy as np
 
 from grounding_jax.language.tokenizer import Tokenizer
 from grounding_jax.models.llama import LlamaConfig
-from grounding_jax.weights.readers import check_public
-from grounding_jax.weights.sizes import fitted, read_fields, read_object
+from grounding_jax.weights.sizes import check_public, fitted, read_fields, read_object
 from grounding_jax.weights.table import Rule, Table
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor
 from grounding_jax.weights.transforms import LINEAR

@@ -14,10 +14,11 @@ from etils import epath
 from grounding_jax.language.tokenizer import IMAGE_TEXT, Tokenizer
 from grounding_jax.models.clip import ClipConfig
 from grounding_jax.models.llama import LlamaConfig
-from grounding_jax.weights import clip, folder, llama
+from grounding_jax.weights import folder
 from grounding_jax.weights.rules import layer
 from grounding_jax.weights.sizes import read_object
 from grounding_jax.weights.table import Table
+from grounding_jax.weights.tables import clip, llama
 
 VISION_TOWER = "model.vision_tower.vision_tower."  # before CLIP's names in the original layout
 PROJECTOR = "model.mm_projector"

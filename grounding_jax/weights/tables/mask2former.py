@@ -15,11 +15,12 @@ from grounding_jax.models import mask2former as mask2former_model
 from grounding_jax.models import swin as swin_model
 from grounding_jax.models.mask2former import Mask2FormerConfig
 from grounding_jax.models.swin import SwinConfig
-from grounding_jax.weights import folder, swin
+from grounding_jax.weights import folder
 from grounding_jax.weights.checkpoint import expected_shapes, part, prefixed
 from grounding_jax.weights.rules import layer, norm
 from grounding_jax.weights.sizes import about, fitted, read_fields
 from grounding_jax.weights.table import Rule, Table, packed
+from grounding_jax.weights.tables import swin
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor
 from grounding_jax.weights.transforms import CONV, CONV_1X1, LINEAR
 
