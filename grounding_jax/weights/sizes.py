@@ -130,7 +130,7 @@ def about(where: object) -> Iterator[None]:
         raise
     except KeyError as error:
         raise CheckpointError(f"{where}: has no {error.args[0]}") from error
-    except (ArithmeticError, ValueError) as error:
+    except (ArithmeticError, IndexError, ValueError) as error:
         raise CheckpointError(f"{where}: {error}") from error
 
 
