@@ -15,6 +15,7 @@ from grounding_jax.models.swin import SwinConfig
 
 # Vicuna v1.5: its vocabulary and [SEG], and a context of 4,096 tokens.
 _LLAVA_15 = dict(vocab_size=32001, max_positions=4096, eps=1e-5)
+_LARGEST_SIDE = 2**13  # of a colormap in pixels
 _CHOICES = {
     "projector": ("linear", "mlp2x_gelu"),
     "seg_state": ("at", "predicting"),
@@ -66,6 +67,8 @@ class GellaConfig:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, should be {' or '.join(choices)}")
+        if self.side > _LARGEST_SIDE:
+            raise ValueError(f"side is {self.side}, should be at most {_LARGEST_SIDE}")
         if not -1 <= self.vision_layer + self.clip.layers <= 2 * self.clip.layers:
             raise ValueError(f"vision_layer is {self.vision_layer}, but CLIP has {self.clip.layers} layers")
         if self.blend.channels != self.mask2former.channels:

@@ -58,6 +58,8 @@ class ResoBlendConfig:
     def __post_init__(self):
         if self.query not in ("image", "mask"):
             raise ValueError(f"query is {self.query!r}, should be image or mask")
+        if self.width % self.heads:
+            raise ValueError(f"{self.heads} heads don't divide the width {self.width}")
 
     @classmethod
     def paper(cls, channels: tuple[int, ...], **changes) -> ResoBlendConfig:

@@ -25,7 +25,7 @@ from grounding_jax.weights.checkpoint import (
 from grounding_jax.weights.delta import add_delta
 from grounding_jax.weights.layouts import PUBLIC, open_layout
 from grounding_jax.weights.lora import has_lora, merged
-from grounding_jax.weights.readers import read_json
+from grounding_jax.weights.readers.json_reader import read_json
 from grounding_jax.weights.rules import layer
 from grounding_jax.weights.sizes import Sizes, about, assumed, read_fields, read_sizes
 from grounding_jax.weights.table import Table

@@ -1,6 +1,7 @@
 """How GELLA is wired (spec gella l), with random weights, and its published sizes by shape."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -73,6 +74,20 @@ def test_the_state_of_a_noun():
     predicting = dataclasses.replace(CONFIG, seg_state="predicting")
     np.testing.assert_array_equal(model.noun_states(CONFIG, hidden, positions)[0, :2], hidden[0, [7, 9]])
     np.testing.assert_array_equal(model.noun_states(predicting, hidden, positions)[0, :2], hidden[0, [6, 8]])
+
+
+@pytest.mark.parametrize(
+    "damaged, message",
+    [
+        ({"side": 10**9}, "side is 1000000000, should be at most 8192"),
+        ({"vision_layer": 99}, "vision_layer is 99, but CLIP has"),
+        ({"blend": {**dataclasses.asdict(CONFIG.blend), "heads": 7}}, "blend: 7 heads don't divide the width"),
+    ],
+)
+def test_a_config_that_can_be_no_model(damaged, message):
+    text = json.dumps({**dataclasses.asdict(CONFIG), **damaged})
+    with pytest.raises(ValueError, match=message):
+        GellaConfig.from_json(text)
 
 
 @pytest.mark.parametrize("backbone", ["swin_t", "swin_l", "mobilenet_v2"])

@@ -143,6 +143,45 @@ def test_truncated_sentencepiece_model(golden, tmp_path, size):
         tokenizers.freeze(folder)
 
 
+def move_ids(state):
+    state["model"]["vocab"] = {piece: i + 10**6 for piece, i in state["model"]["vocab"].items()}
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (move_ids, r"tokenizer\.json: the ids of its .* tokens are not numbered through"),
+        (lambda state: state.update(decoder=None), r"tokenizer\.json: not of LLaMA's kind, 'a a' becomes"),
+        (
+            lambda state: state["model"].update(vocab={}, merges=[]),
+            r"tokenizer\.json: not of LLaMA's kind, 'a a' becomes ''",
+        ),
+    ],
+)
+def test_a_vocabulary_that_does_not_work(frozen, tmp_path, damage, message):
+    frozen.save(tmp_path)
+    state = json.loads((tmp_path / "tokenizer.json").read_text())
+    damage(state)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(state))
+    with pytest.raises(ValueError, match=message):
+        tokenizers.load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"<pad>": "x"}', '{"<pad>": 1.5}', "[" * 100_000])
+def test_added_tokens_without_ids(golden, tmp_path, content):
+    llava_folder(golden, tmp_path, {})
+    (tmp_path / "added_tokens.json").write_text(content)
+    with pytest.raises(ValueError, match=r"added_tokens\.json should give tokens their ids"):
+        tokenizers.freeze(tmp_path)
+
+
+def test_a_tokenizer_config_that_makes_no_tokenizer(golden, tmp_path):
+    llava_folder(golden, tmp_path, {})
+    (tmp_path / "tokenizer_config.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"no tokenizer can be made of tokenizer\.model, tokenizer_config\.json"):
+        tokenizers.freeze(tmp_path)
+
+
 def test_not_text(frozen):
     with pytest.raises(ValueError, match="Unicode"):
         frozen.encode("dog \udcff")

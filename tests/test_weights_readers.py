@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import struct
+import tracemalloc
 import zipfile
 
 import ml_dtypes
@@ -164,6 +165,60 @@ def test_a_tensor_beyond_its_storage_is_refused(tmp_path):
             archive.writestr(name, data.replace(shape, larger, 1) if name.endswith("data.pkl") else data)
     with pytest.raises(CheckpointError, match="reaches beyond its 16 elements"):
         open_weights(tmp_path / "x.bin")
+
+
+def test_a_tensor_larger_than_its_file_is_refused(tmp_path):
+    """A million times the same element takes four bytes in the file, and four megabytes where it is copied."""
+    torch.save({"a": torch.zeros(1).expand(1000, 1000)}, tmp_path / "x.bin")
+    with pytest.raises(CheckpointError, match=r"x\.bin: damaged, a tensor can't have these sizes, or is larger"):
+        open_weights(tmp_path / "x.bin")
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        b"\x80\x02]r\xff\xff\xff\x7f.",  # a memo of two billion entries
+        b"\x80\x05\x96" + b"\xff" * 7 + b"\x7f.",  # a bytearray
+        b"\x80\x04\x95" + b"\xff" * 7 + b"\x7f.",  # a frame
+        b"\x80\x02" + b"\x8b\xff\xff\xff\x7f.",  # a number
+    ],
+)
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "plain"])
+def test_what_a_pickle_asks_for_is_not_reserved(tmp_path, index, zipped):
+    if zipped:
+        with zipfile.ZipFile(tmp_path / "x.bin", "w") as archive:
+            archive.writestr("x/data.pkl", index)
+    else:
+        (tmp_path / "x.bin").write_bytes(index)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match=r"x\.bin: damaged, its index can't be read"):
+            open_weights(tmp_path / "x.bin")
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "header, message",
+    [
+        ('{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, "b": {"dtype": "F32", "shape": [1], '
+         '"data_offsets": [4, 8]}}', "b should begin at byte 8 of the data, not 4"),
+        ('{"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}', "a should begin at byte 0 .* not 4"),
+        ('{"a": {"dtype": "F32", "shape": [2], "data_offsets": [-8, 0]}}', "a should begin at byte 0 .* not -8"),
+        ('{"a": {"dtype": "F32", "shape": ["2"], "data_offsets": [0, 8]}}', r"at a \(Expected `int`, got `str` - at"),
+        ('{"a": {"dtype": "F32", "data_offsets": [0, 8]}}', "at a .*missing required field `shape`"),
+        ('{"a": {"dtype": "F32", "shape": [-1, -2], "data_offsets": [0, 8]}}', "a tensor with a size"),
+        ('{"a": {"dtype": "F8_E4M3", "shape": [8], "data_offsets": [0, 8]}}', "a has dtype F8_E4M3"),
+        ('{"a": ' + "[" * 100_000, "header can't be read"),
+        ("{}", "truncated or damaged, needs 10 bytes and has 18"),
+    ],
+)  # fmt: skip
+def test_headers_that_do_not_fit(tmp_path, header, message):
+    data = struct.pack("<Q", len(header)) + header.encode() + b"\0" * 8
+    (tmp_path / "x.safetensors").write_bytes(data)
+    with pytest.raises(CheckpointError, match=rf"x\.safetensors: .*{message}"):
+        open_weights(tmp_path / "x.safetensors")
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before torch 1.6"])

@@ -11,7 +11,8 @@ from flax import traverse_util
 
 from grounding_jax import json_config
 from grounding_jax.files import digests
-from grounding_jax.weights.readers import open_weights, read_json
+from grounding_jax.weights.readers import open_weights
+from grounding_jax.weights.readers.json_reader import read_json
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor, from_array
 from grounding_jax.weights.writers import Progress, write_safetensors
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from etils import epath
 
 from grounding_jax import json_config
-from grounding_jax.weights.readers import read_json
+from grounding_jax.weights.readers.json_reader import read_json
 from grounding_jax.weights.tensors import CheckpointError
 
 T = TypeVar("T")
@@ -127,6 +127,15 @@ def fitted(config: type[T], seen: Mapping[str, Any], given: Mapping[str, Any]) -
     return config(**{**given, **seen})
 
 
+def check_public(public: Mapping[str, Any], seen: Mapping[str, int], where: str) -> None:
+    """Raises CheckpointError where a public config.json contradicts sizes seen in the weights."""
+    wrong = [
+        f"{name} {public[name]} (weights: {size})" for name, size in seen.items() if public.get(name, size) != size
+    ]
+    if wrong:
+        raise CheckpointError(f"{where}: belongs to another model than the weights, it says {', '.join(wrong)}")
+
+
 def read_fields(public: Mapping[str, Any], names: Mapping[str, str], config: type, where: str) -> dict[str, Any]:
     """Fields of a config from a public config.json, where they have other names; CheckpointError for another type."""
     with about(where):
@@ -154,7 +163,7 @@ def about(where: object) -> Iterator[None]:
         raise
     except KeyError as error:
         raise CheckpointError(f"{where}: has no {error.args[0]}") from error
-    except (ArithmeticError, ValueError) as error:
+    except (ArithmeticError, IndexError, ValueError) as error:
         raise CheckpointError(f"{where}: {error}") from error
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from etils import epath
 
 from grounding_jax.files.writing import write_json
-from grounding_jax.weights.readers import SAFETENSORS_DTYPES
+from grounding_jax.weights.readers.safetensors_reader import SAFETENSORS_DTYPES
 from grounding_jax.weights.tensors import FLOATS, CheckpointError, LazyTensor, has_non_finite, raw_bytes
 from grounding_jax.weights.torch_writer import write_torch_archive
 

@@ -2,32 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from typing import Any
-
-import ml_dtypes
-import msgspec
-import numpy as np
 from etils import epath
 
-from grounding_jax.files import records
-from grounding_jax.weights.readers.files import FileBytes, file_tensor
+from grounding_jax.weights.readers.json_reader import read_json
+from grounding_jax.weights.readers.safetensors_reader import read_safetensors
 from grounding_jax.weights.readers.torch_reader import read_torch
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor, Weights
 
-SAFETENSORS_DTYPES = {
-    "F64": np.dtype(np.float64),
-    "F32": np.dtype(np.float32),
-    "F16": np.dtype(np.float16),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-    "I64": np.dtype(np.int64),
-    "I32": np.dtype(np.int32),
-    "I16": np.dtype(np.int16),
-    "I8": np.dtype(np.int8),
-    "U8": np.dtype(np.uint8),
-    "BOOL": np.dtype(np.bool_),
-}
 _TORCH_SUFFIXES = (".bin", ".pth", ".pt", ".pkl", ".ckpt")
 _SHARD_SUFFIXES = (".safetensors", *_TORCH_SUFFIXES)
 # In the order in which transformers looks for them.
@@ -45,8 +26,6 @@ _CONVERTERS = {
     "`python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER OUT.bin`",
     "adapter_model.*": "only the adapters of PEFT; fold them into their model with its `merge_and_unload()`",
 }
-_LARGEST_JSON = 2**27  # bytes; the largest public index has 2**24
-_LARGEST_HEADER = 10**8  # bytes, as in the safetensors library
 
 
 def open_weights(path: epath.PathLike) -> Weights:
@@ -64,34 +43,6 @@ def open_weights(path: epath.PathLike) -> Weights:
     if not weights:
         raise CheckpointError(f"{path}: holds no tensors")
     return Weights(weights, report + weights.report)
-
-
-def read_json(path: epath.PathLike) -> dict:
-    """A JSON object; FileNotFoundError or CheckpointError in one line."""
-    path = epath.Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        return records.read(path, dict[str, Any], max_bytes=_LARGEST_JSON)
-    except ValueError as error:
-        raise CheckpointError(str(error)) from error
-
-
-def check_public(public: Mapping[str, Any], seen: Mapping[str, int], where: str) -> None:
-    """Raises CheckpointError where a public config.json contradicts sizes seen in the weights."""
-    wrong = [
-        f"{name} {public[name]} (weights: {size})" for name, size in seen.items() if public.get(name, size) != size
-    ]
-    if wrong:
-        raise CheckpointError(f"{where}: belongs to another model than the weights, it says {', '.join(wrong)}")
-
-
-def _parsed(data: bytes, kind: Any, what: str) -> Any:
-    """JSON of a kind; CheckpointError that begins with `what`."""
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{what} ({error})") from error
 
 
 def _file_of_folder(folder: epath.Path) -> tuple[epath.Path, tuple[str, ...]]:
@@ -121,7 +72,7 @@ def _open_file(path: epath.Path) -> Weights:
     if path.name.endswith(".index.json"):
         return _open_sharded(path)
     if path.suffix == ".safetensors":
-        return Weights(_open_safetensors(path))
+        return Weights(read_safetensors(path))
     if path.suffix in _TORCH_SUFFIXES:
         return read_torch(path)
     if not path.exists():
@@ -154,45 +105,3 @@ def _open_sharded(index: epath.Path) -> Weights:
         tensors |= opened
         report += opened.report
     return Weights(tensors, report)
-
-
-class _Entry(msgspec.Struct):
-    """A tensor in the header of a safetensors file."""
-
-    dtype: str
-    shape: list[int]
-    data_offsets: tuple[int, int]
-
-
-def _open_safetensors(path: epath.Path) -> dict[str, LazyTensor]:
-    source = FileBytes(path)
-    if source.size < 8:
-        raise CheckpointError(f"{path}: truncated, {source.size} bytes are not even a safetensors header")
-    length = int(np.frombuffer(bytes(source.read(0, 8)), "<u8")[0])
-    if length > min(source.size - 8, _LARGEST_HEADER):
-        raise CheckpointError(
-            f"{path}: truncated or not a safetensors file; its header should take {length:,} bytes, "
-            f"the file has {source.size:,}"
-        )
-    what = f"{path}: not a safetensors file, its header can't be read"
-    header = _parsed(bytes(source.read(8, length)), dict[str, msgspec.Raw], what)
-    header.pop("__metadata__", None)
-    entries = {key: _parsed(raw, _Entry, f"{what} at {key}") for key, raw in header.items()}
-    end = 0
-    for key, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
-        start, stop = entry.data_offsets
-        if start != end or stop < start:
-            raise CheckpointError(f"{path}: damaged, {key} should begin at byte {end:,} of the data, not {start:,}")
-        end = stop
-    if 8 + length + end != source.size:
-        raise CheckpointError(f"{path}: truncated or damaged, needs {8 + length + end:,} bytes and has {source.size:,}")
-    return {key: _safetensors_entry(source, 8 + length, key, entry) for key, entry in entries.items()}
-
-
-def _safetensors_entry(source: FileBytes, data_start: int, key: str, entry: _Entry) -> LazyTensor:
-    dtype, (start, end) = SAFETENSORS_DTYPES.get(entry.dtype), entry.data_offsets
-    if dtype is None:
-        raise CheckpointError(f"{source.path}: {key} has dtype {entry.dtype}, known are {list(SAFETENSORS_DTYPES)}")
-    if end - start != math.prod(entry.shape) * dtype.itemsize:
-        raise CheckpointError(f"{source.path}: {key} {entry.shape} of {dtype} does not fill its {end - start:,} bytes")
-    return file_tensor(source, data_start + start, entry.shape, dtype)

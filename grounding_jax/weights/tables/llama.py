@@ -14,8 +14,7 @@ from grounding_jax.models.llama import LlamaConfig
 from grounding_jax.weights import folder
 from grounding_jax.weights.checkpoint import read_part
 from grounding_jax.weights.layouts import open_layout
-from grounding_jax.weights.readers import check_public
-from grounding_jax.weights.sizes import fitted, read_fields, read_object
+from grounding_jax.weights.sizes import check_public, fitted, read_fields, read_object
 from grounding_jax.weights.table import Rule, Table
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor
 from grounding_jax.weights.transforms import LINEAR
