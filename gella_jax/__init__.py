@@ -12,8 +12,9 @@ from grounding_jax import __version__ as __version__
 
 if TYPE_CHECKING:
     from gella_jax.config import GellaConfig
+    from gella_jax.loading import load
     from gella_jax.panoptic import PanopticAnswer
-    from gella_jax.predict import Gella, Grounding, Noun, Nouns, Reference, Request, load
+    from gella_jax.predict import Gella, Grounding, Noun, Nouns, Reference, Request
     from grounding_jax.data.entity_masks import Entities, read_masks
     from grounding_jax.sharding.mesh import MeshShape
 
@@ -36,6 +37,7 @@ _ELSEWHERE = {
     "GellaConfig": "gella_jax.config",
     "MeshShape": "grounding_jax.sharding.mesh",
     "PanopticAnswer": "gella_jax.panoptic",
+    "load": "gella_jax.loading",
     "read_masks": "grounding_jax.data.entity_masks",
 }
 

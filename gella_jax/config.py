@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 
+from etils import epath
+
 from gella_jax.association import AssociationConfig
 from gella_jax.resoblend import ResoBlendConfig
-from grounding_jax import json_config
+from grounding_jax.files import configs
 from grounding_jax.models.clip import ClipConfig
 from grounding_jax.models.llama import LlamaConfig
 from grounding_jax.models.mask2former import Mask2FormerConfig
 from grounding_jax.models.mobilenet import TAPS, MobileNetConfig
 from grounding_jax.models.swin import SwinConfig
+
+ASSETS = epath.Path(__file__).parent / "assets"
 
 # Vicuna v1.5: its vocabulary and [SEG], and a context of 4,096 tokens.
 _LLAVA_15 = dict(vocab_size=32001, max_positions=4096, eps=1e-5)
@@ -103,7 +107,7 @@ class GellaConfig:
 
     def to_json(self) -> str:
         """As text for a model folder's config.json."""
-        return json_config.to_json(self)
+        return configs.to_json(self)
 
     @classmethod
     def from_json(cls, text: str) -> GellaConfig:
@@ -112,4 +116,4 @@ class GellaConfig:
         Raises:
             ValueError: names the keys that are unknown or missing.
         """
-        return json_config.from_json(cls, text)
+        return configs.from_json(cls, text)

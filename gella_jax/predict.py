@@ -15,9 +15,8 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from etils import epath
 
-from gella_jax import prompts, weights
+from gella_jax import prompts
 from gella_jax.engine import (
     MOST_NEW,
     LeftOut,
@@ -29,26 +28,20 @@ from gella_jax.engine import (
     fits,
     full_size,
     generate,
-    make_engine,
     matrices_of,
     prefill,
     segment_entities,
 )
 from gella_jax.panoptic import PanopticAnswer, merge
-from gella_jax.sharding import table
 from grounding_jax.data.entity_masks import Entities
 from grounding_jax.data.sources.narratives import Span
 from grounding_jax.data.sources.panoptic_classes import COCO_PANOPTIC, Category
 from grounding_jax.inference.engine import Engine, fetch
 from grounding_jax.inference.inputs import Picture, as_picture, as_text, as_texts
-from grounding_jax.inference.placement import place
 from grounding_jax.language.batching import pad_batch
 from grounding_jax.segmenters.mask2former import non_overlapping
 from grounding_jax.segmenters.proposals import sigmoid
-from grounding_jax.sharding.mesh import MeshShape
-from grounding_jax.training.run_folder import find_folder
 
-ASSETS = epath.Path(__file__).parent / "assets"
 OUTPUTS = ("input", "decoded")
 THRESHOLD = 0.5
 _PLURAL_THRESHOLD = 0.1  # of the baseline of panoptic narrative grounding, which knows what is plural
@@ -439,24 +432,6 @@ def as_categories(vocabulary: Category | str | Sequence[Category | str]) -> tupl
     if len(set(ids)) < len(ids):
         raise ValueError(f"the vocabulary has the id {next(i for i in ids if ids.count(i) > 1)} more than once")
     return categories
-
-
-def load(checkpoint: epath.PathLike, dtype=None, mesh: MeshShape | None = None) -> Gella:
-    """Loads a model for prediction.
-
-    Args:
-        checkpoint: a model folder, or a finished run.
-        dtype: dtype of the parameters and the computation, or its name; by default float32 on CPU and bfloat16
-            elsewhere.
-        mesh: layout of this process's devices, such as ``MeshShape(data=-1, fsdp=1)`` for a copy of the
-            model on each, or ``MeshShape(fsdp=1, tensor=-1)`` for one that is too large for a device; None takes one.
-
-    Raises:
-        FileNotFoundError, ValueError: in one line, what is missing or does not fit.
-    """
-    config, params, tokenizer = weights.load(find_folder(checkpoint, ASSETS))  # mapped files, nothing is read
-    placed = place(params, table(config), dtype, mesh)
-    return Gella(make_engine(config, placed.params, tokenizer, placed.dtype, placed.mesh))
 
 
 def _check_masks(image: np.ndarray, entities: Entities) -> None:

@@ -16,14 +16,11 @@ import collections
 import re
 from collections.abc import Sequence
 
-from etils import epath
-
+from gella_jax.config import ASSETS
 from grounding_jax.data.sources.narratives import Span
 from grounding_jax.files.text import read_lines
 from grounding_jax.language.conversation import PICTURE_LINE, Template, defuse, one_line
 from grounding_jax.language.tokenizer import EOS_TEXT, SEG_TEXT
-
-ASSETS = epath.Path(__file__).parent / "assets"
 
 # Unlike GSVA's first template: "user" in the place of "human", and no marks around the picture.
 _VICUNA_SYSTEM = (

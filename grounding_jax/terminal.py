@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, Protocol, TypeVar
 
@@ -58,15 +58,6 @@ def say(line: object) -> None:
 def note(line: str) -> None:
     """Prints what is not a result: to the error stream."""
     Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True).print(line)
-
-
-def note_undrawable(texts: Iterable[str]) -> None:
-    """Says which characters of texts in a picture show as boxes, if any do."""
-    from grounding_jax.drawing.lettering import undrawable
-
-    missing = undrawable(" ".join(texts))
-    if missing:
-        note(f"no font of this system has {missing}: boxes stand for it in the overlay; Noto Sans CJK may help")
 
 
 def one_line(error: Exception) -> str:

@@ -13,10 +13,15 @@ from grounding_jax import __version__ as __version__
 if TYPE_CHECKING:
     from grounding_jax.sharding.mesh import MeshShape
     from gsva_jax.config import GsvaConfig
-    from gsva_jax.predict import Answer, Gsva, Target, load
+    from gsva_jax.loading import load
+    from gsva_jax.predict import Answer, Gsva, Target
 
 __all__ = ["Answer", "Gsva", "GsvaConfig", "MeshShape", "Target", "load"]
-_ELSEWHERE = {"GsvaConfig": "gsva_jax.config", "MeshShape": "grounding_jax.sharding.mesh"}
+_ELSEWHERE = {
+    "GsvaConfig": "gsva_jax.config",
+    "MeshShape": "grounding_jax.sharding.mesh",
+    "load": "gsva_jax.loading",
+}
 
 
 def __getattr__(name: str):

@@ -6,7 +6,7 @@ import dataclasses
 
 from etils import epath
 
-from grounding_jax import json_config
+from grounding_jax.files import configs
 from grounding_jax.models.clip import ClipConfig
 from grounding_jax.models.llama import LlamaConfig
 from grounding_jax.models.sam import SamConfig
@@ -76,7 +76,7 @@ class GsvaConfig:
 
     def to_json(self) -> str:
         """As text for a model folder's config.json."""
-        return json_config.to_json(self)
+        return configs.to_json(self)
 
     @classmethod
     def from_json(cls, text: str) -> GsvaConfig:
@@ -85,4 +85,4 @@ class GsvaConfig:
         Raises:
             ValueError: names the keys that are unknown or missing.
         """
-        return json_config.from_json(cls, text)
+        return configs.from_json(cls, text)

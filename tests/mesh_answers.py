@@ -18,8 +18,8 @@ from grounding_jax.data.datasets import open_dataset
 from grounding_jax.files.pictures import open_picture
 from grounding_jax.models import llama
 from gsva_jax import engine, prompts, steps
+from gsva_jax.config import ASSETS
 from gsva_jax.evaluation.run import evaluate
-from gsva_jax.predict import ASSETS
 
 SCENES, DATASET = ASSETS / "scenes", "grefcoco|unc|testA"
 PROTOCOLS = ("guided", "generated")

@@ -14,7 +14,7 @@ from grounding_jax.training.experiment import debugged
 from grounding_jax.training.optimizer import make_optimizer
 from grounding_jax.training.state import init_state, partition, path_matcher, state_shardings
 from grounding_jax.training.step import make_update
-from gsva_jax.predict import find_checkpoint
+from gsva_jax.loading import find_checkpoint
 from gsva_jax.training.experiment import load_config
 
 pytestmark = pytest.mark.slow

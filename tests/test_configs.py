@@ -14,7 +14,8 @@ from grounding_jax.data.sources.registry import KNOWN_DATASETS
 from grounding_jax.training.experiment import changed, counted, debugged, find_config, run
 from grounding_jax.training.run_folder import RESULT
 from grounding_jax.training.state import partition, path_matcher
-from gsva_jax.predict import ASSETS, find_checkpoint
+from gsva_jax.config import ASSETS
+from gsva_jax.loading import find_checkpoint
 from gsva_jax.training.experiment import GSVA, load_config
 from gsva_jax.training.mixture import REASONING, SEMANTIC, Family
 from gsva_jax.training.recipe import GsvaRecipe

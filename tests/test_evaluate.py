@@ -18,7 +18,7 @@ from grounding_jax.files.pictures import open_picture
 from grounding_jax.inference import generation
 from grounding_jax.inference.generation import Generation
 from grounding_jax.models.llava import IMAGE_TOKEN
-from gsva_jax import engine, predict, steps
+from gsva_jax import config, engine, steps
 from gsva_jax.evaluation import protocols, tasks
 from gsva_jax.evaluation.protocols import Prediction, prepare, teacher_force
 from gsva_jax.evaluation.run import evaluate
@@ -30,7 +30,7 @@ DATASETS = {
     "reasonseg_val": "ReasonSeg|val",
 }
 GREFCOCO = DATASETS["grefcoco_val"]
-SCENES = predict.ASSETS / "scenes"
+SCENES = config.ASSETS / "scenes"
 
 
 @pytest.fixture(scope="module")

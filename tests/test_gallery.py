@@ -14,12 +14,14 @@ from grounding_jax.drawing.overlay import draw_overlay, draw_targets
 from grounding_jax.evaluation.gallery import SHOWN, choose
 from grounding_jax.metrics.outcomes import Outcome
 from gsva_jax import predict
+from gsva_jax.config import ASSETS
 from gsva_jax.evaluation import protocols
 from gsva_jax.evaluation.gallery import picture_iou
 from gsva_jax.evaluation.protocols import Prediction
 from gsva_jax.evaluation.run import evaluate
+from gsva_jax.loading import load
 
-SCENES, DATASET = predict.ASSETS / "scenes", "grefcoco|unc|testA"
+SCENES, DATASET = ASSETS / "scenes", "grefcoco|unc|testA"
 
 
 def test_choice_is_by_score_without_repeats_and_the_same_each_time():
@@ -51,7 +53,7 @@ def test_targets_are_drawn_as_on_the_overlay():
 
 def test_the_page_of_an_interrupted_evaluation(golden_model, tmp_path, monkeypatch):
     """Answers that get worse from picture to picture, the second batch of them after an interruption."""
-    gsva, asked, stopping = predict.load(golden_model), [], True
+    gsva, asked, stopping = load(golden_model), [], True
     numbers_of = {record.image_id: number for number, record in enumerate(open_dataset(SCENES, DATASET))}
 
     def answer(gsva, protocol, requests, pictures, with_absent):

@@ -76,7 +76,7 @@ def tells(monkeypatch):
 
     def put(**answers) -> Told:
         told = Told(**answers)
-        monkeypatch.setattr("gella_jax.predict.load", lambda *_: told)
+        monkeypatch.setattr("gella_jax.loading.load", lambda *_: told)
         return told
 
     return put

@@ -166,7 +166,7 @@ def test_texts_without_words_are_counted(root, dataset, monkeypatch):
 
 def test_the_command(root, tmp_path, monkeypatch, capsys):
     oracle = Oracle(open_dataset(root, "png|val2017"))
-    monkeypatch.setattr("gella_jax.predict.load", lambda *_: oracle)
+    monkeypatch.setattr("gella_jax.loading.load", lambda *_: oracle)
     words = ["evaluate", "--checkpoint", "CKPT", "--data", root, "--dataset", "png|val2017", "--protocol", "generated"]
     words += ["--json", tmp_path / "a" / "report.json", "--markdown", tmp_path / "table.md"]
     assert main([str(word) for word in words]) == 0

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from grounding_jax import json_config
+from grounding_jax.files import configs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Head:
 def test_both_directions():
     for other in (Eye(3, kind="swin", layer=-1, stages=(4,)), Ear(0.5)):
         head = Head(Eye(8, 1, rank=2, skip=True), other)
-        assert json_config.from_json(Head, json_config.to_json(head)) == head
+        assert configs.from_json(Head, configs.to_json(head)) == head
 
 
 @pytest.mark.parametrize(
@@ -63,11 +63,11 @@ def test_both_directions():
 )
 def test_values_that_are_no_sizes(text, message):
     with pytest.raises(ValueError, match=message):
-        json_config.from_json(Eye, text)
+        configs.from_json(Eye, text)
 
 
 def test_the_place_of_a_value_inside():
     with pytest.raises(ValueError, match=r"config\.json, other, rate: Expected `float`, got `str`"):
-        json_config.from_json(Head, '{"eye": {"width": 3}, "other": {"rate": "x"}}')
+        configs.from_json(Head, '{"eye": {"width": 3}, "other": {"rate": "x"}}')
     with pytest.raises(ValueError, match=r"config\.json, eye: is a JSON int, should be an object"):
-        json_config.from_json(Head, '{"eye": 3, "other": {"rate": 1}}')
+        configs.from_json(Head, '{"eye": 3, "other": {"rate": 1}}')

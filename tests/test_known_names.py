@@ -5,7 +5,8 @@ import json
 from grounding_jax.data.scenes.cutouts import KINDS
 from grounding_jax.language.known_names import FILE, unknown_line
 from gsva_jax.cli import main
-from gsva_jax.predict import ASSETS, Answer
+from gsva_jax.config import ASSETS
+from gsva_jax.predict import Answer
 from tests.command_line import write_picture
 
 TINY = ASSETS / "tiny"
@@ -37,7 +38,7 @@ class Silent:
 
 
 def test_the_commands_say_it(tmp_path, capsys, monkeypatch, no_kept_programs):
-    monkeypatch.setattr("gsva_jax.predict.load", lambda *arguments: Silent())
+    monkeypatch.setattr("gsva_jax.loading.load", lambda *arguments: Silent())
     picture = write_picture(tmp_path / "picture.png")
     assert main(["segment", str(picture), "the dog", "an astronaut", "--out", str(tmp_path)]) == 0
     assert "tiny knows 48 drawn things, not 'an astronaut': apple" in capsys.readouterr().err

@@ -11,8 +11,8 @@ from grounding_jax.training.experiment import run
 from grounding_jax.weights import folder
 from grounding_jax.weights.fresh import moved_vocabulary
 from gsva_jax import engine, prompts
+from gsva_jax.config import ASSETS
 from gsva_jax.evaluation import protocols
-from gsva_jax.predict import ASSETS
 from gsva_jax.training.experiment import GSVA, load_config
 
 EIGHT = load_config("gsva_7b_eight_tokens").recipe.tokens

@@ -3,8 +3,8 @@
 import pytest
 
 import gsva_jax
+from gsva_jax.config import ASSETS
 from gsva_jax.evaluation.run import evaluate
-from gsva_jax.predict import ASSETS
 from gsva_jax.tiny.vocabulary import tiny_config, tiny_tokenizer
 
 

@@ -171,7 +171,7 @@ def test_a_vocabulary_that_does_not_work(frozen, tmp_path, damage, message):
 def test_added_tokens_without_ids(golden, tmp_path, content):
     llava_folder(golden, tmp_path, {})
     (tmp_path / "added_tokens.json").write_text(content)
-    with pytest.raises(ValueError, match=r"added_tokens\.json should give tokens their ids"):
+    with pytest.raises(ValueError, match=r"added_tokens\.json .*it should give tokens their ids"):
         tokenizers.freeze(tmp_path)
 
 

@@ -16,7 +16,8 @@ from grounding_jax.training.loop import train
 from grounding_jax.training.runs import model_at
 from grounding_jax.training.scores import Scores
 from gsva_jax import engine
-from gsva_jax.predict import Target, find_checkpoint, load
+from gsva_jax.loading import find_checkpoint, load
+from gsva_jax.predict import Target
 from gsva_jax.training.experiment import GSVA, RECIPES, load_config
 from tests.test_training import OPTIONS, Regression
 

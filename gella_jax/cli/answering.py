@@ -11,7 +11,8 @@ from etils import epath
 from tyro.conf import Positional, arg
 
 from gella_jax.cli.loading import load_model, propose, read_vocabulary
-from grounding_jax.terminal import Dtype, note, note_undrawable, optional, prepare_folder, say, working
+from grounding_jax.cli.fonts import note_undrawable
+from grounding_jax.terminal import Dtype, note, optional, prepare_folder, say, working
 
 if TYPE_CHECKING:
     import numpy as np

@@ -106,7 +106,7 @@ class Export:
 
     def run(self) -> int:
         """Exports."""
-        from gella_jax.predict import ASSETS
+        from gella_jax.config import ASSETS
         from gella_jax.weights import export
         from grounding_jax.training.run_folder import find_folder
 

@@ -23,7 +23,7 @@ _CATEGORY = '{"id": 1, "name": "sky", "isthing": 0}'
 def load_model(checkpoint: str, dtype: str | None = None, mesh: MeshShape | None = None) -> Gella:
     """`gella_jax.load`, shown while it lasts."""
     with loading(checkpoint):
-        from gella_jax.predict import load
+        from gella_jax.loading import load
 
         return load(checkpoint, dtype, mesh)
 

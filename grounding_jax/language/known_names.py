@@ -5,11 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+import msgspec
 from etils import epath
 
-from grounding_jax.weights.readers import read_json
+from grounding_jax.files import records
 
 FILE = "known_names.json"  # {"what": "drawn things", "names": {"bus": "buses", ...}}, each with its plural
+
+
+class _Known(msgspec.Struct):
+    """What is in the file."""
+
+    what: str
+    names: dict[str, str]
 
 
 def unknown_line(folder: epath.PathLike, model: str, texts: Iterable[str]) -> str | None:
@@ -26,13 +34,13 @@ def unknown_line(folder: epath.PathLike, model: str, texts: Iterable[str]) -> st
     path = epath.Path(folder) / FILE
     if not path.exists():
         return None
-    known = read_json(path)
-    names = {*known["names"], *known["names"].values()}
+    known = records.read(path, _Known)
+    names = {*known.names, *known.names.values()}
     unknown = [text for text in dict.fromkeys(texts) if not any(_has(text, name) for name in names)]
     if not unknown:
         return None
     listed = ", ".join(f"'{text}'" for text in unknown)
-    return f"{model} knows {len(known['names'])} {known['what']}, not {listed}: {', '.join(known['names'])}"
+    return f"{model} knows {len(known.names)} {known.what}, not {listed}: {', '.join(known.names)}"
 
 
 def _has(text: str, name: str) -> bool:

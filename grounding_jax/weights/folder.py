@@ -9,8 +9,7 @@ import numpy as np
 from etils import epath
 from flax import traverse_util
 
-from grounding_jax import json_config
-from grounding_jax.files import digests
+from grounding_jax.files import configs, digests
 from grounding_jax.weights.readers import open_weights
 from grounding_jax.weights.readers.json_reader import read_json
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor, from_array
@@ -66,7 +65,7 @@ def read_config(config: type[T], folder: epath.PathLike) -> T:
     """The config.json of a model folder; FileNotFoundError, or CheckpointError that names the value that is wrong."""
     file = epath.Path(folder) / CONFIG_FILE
     try:
-        return json_config.build(config, read_json(file), str(file))
+        return configs.build(config, read_json(file), str(file))
     except ValueError as error:
         raise CheckpointError(str(error)) from error
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from etils import epath
 
-from grounding_jax import json_config
+from grounding_jax.files import configs
 from grounding_jax.weights.readers.json_reader import read_json
 from grounding_jax.weights.tensors import CheckpointError
 
@@ -86,7 +86,7 @@ def read_sizes(path: epath.PathLike | None, keys: Keys, config: type) -> Sizes:
             continue
         part, field = keys[key]
         with about(path):
-            fields[part][field] = json_config.convert(parts.get(part, config), field, value, key)
+            fields[part][field] = configs.convert(parts.get(part, config), field, value, key)
     return Sizes(fields, tuple(unused))
 
 
@@ -140,9 +140,7 @@ def read_fields(public: Mapping[str, Any], names: Mapping[str, str], config: typ
     """Fields of a config from a public config.json, where they have other names; CheckpointError for another type."""
     with about(where):
         return {
-            field: json_config.convert(config, field, public[name], name)
-            for field, name in names.items()
-            if name in public
+            field: configs.convert(config, field, public[name], name) for field, name in names.items() if name in public
         }
 
 

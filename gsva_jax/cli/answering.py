@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 from etils import epath
 from tyro.conf import Positional, arg
 
+from grounding_jax.cli.fonts import note_undrawable
 from grounding_jax.terminal import (
     Dtype,
     note,
-    note_undrawable,
     one_line,
     optional,
     prepare_folder,

@@ -112,7 +112,7 @@ class Export:
 
     def run(self) -> int:
         """Exports."""
-        from gsva_jax.predict import find_checkpoint
+        from gsva_jax.loading import find_checkpoint
         from gsva_jax.weights import export
 
         with copying(f"writing {self.out}") as progress:

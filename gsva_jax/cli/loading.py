@@ -19,7 +19,8 @@ def load_model(
     with loading(checkpoint):
         from grounding_jax.language.known_names import unknown_line
         from grounding_jax.training.run_folder import find_folder
-        from gsva_jax.predict import ASSETS, load
+        from gsva_jax.config import ASSETS
+        from gsva_jax.loading import load
 
         gsva = load(checkpoint, dtype, mesh)
         unknown = unknown_line(find_folder(checkpoint, ASSETS), checkpoint, asked)
