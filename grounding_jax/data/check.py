@@ -7,6 +7,7 @@ from etils import epath
 from grounding_jax.data.datasets import Source, open_dataset
 from grounding_jax.data.llava_instruct import VqaRecord
 from grounding_jax.data.packed import AnyRecord, PackedSource, Progress
+from grounding_jax.data.refer import Record
 from grounding_jax.data.semantic import ClassRecord, LabelMapRecord
 from grounding_jax.files.pictures import open_picture
 
@@ -32,12 +33,14 @@ class Checked:
         pictures: how many there are.
         expressions: how many there are: parts, in datasets of parts, or conversations; None in label maps, whose
             classes are not counted.
+        drawn_nothing: how many expressions have masks that are listed but draw no pixel, so that they count as absent.
         problem: what is missing or damaged; None if nothing is.
     """
 
     name: str
     pictures: int = 0
     expressions: int | None = None
+    drawn_nothing: int = 0
     problem: str | None = None
 
 
@@ -53,28 +56,33 @@ def check_dataset(root: epath.PathLike, name: str, progress: Progress) -> Checke
         source = open_dataset(root, name)
         if isinstance(source, PackedSource):
             source.verify(progress)
-        pictures, expressions = _count(source, progress)
+        checked = _count(source, progress)
         _read(source[0])
     except (OSError, ValueError) as error:
         return Checked(name, problem=str(error))
-    return Checked(name, pictures, expressions)
+    return checked
 
 
-def _count(source: Source, progress: Progress) -> tuple[int, int | None]:
+def _count(source: Source, progress: Progress) -> Checked:
     """How many pictures and expressions there are.
 
     Raises:
-        ValueError: none.
+        ValueError: none, or a record is damaged.
     """
-    pictures, expressions = set(), 0
+    pictures, expressions, drawn_nothing = set(), 0, 0
     for index in range(len(source)):
         record = source[index]
         pictures.add(str(record.image))  # there may be several conversations about one
         expressions += 0 if isinstance(record, LabelMapRecord) else _num_expressions(record)
+        if isinstance(record, Record):
+            drawn_nothing += sum(
+                bool(of) and absent for of, absent in zip(record.targets, record.rejected, strict=True)
+            )
         progress(source.name, index + 1, len(source))
     if not pictures:
         raise ValueError(f"the dataset '{source.name}' has no records")
-    return len(pictures), None if isinstance(record, LabelMapRecord) else expressions
+    counted = None if isinstance(record, LabelMapRecord) else expressions
+    return Checked(source.name, len(pictures), counted, int(drawn_nothing))
 
 
 def _num_expressions(record: AnyRecord) -> int:
