@@ -6,6 +6,7 @@ import json
 import pytest
 from PIL import Image
 
+from grounding_jax.cli.datasets import show_datasets
 from grounding_jax.data.check import Checked, check_dataset
 from grounding_jax.data.sources.registry import KNOWN_DATASETS, PUBLISHED_PICTURES
 from gsva_jax.cli import main
@@ -40,6 +41,20 @@ def test_counts(tree):
             assert (checked.pictures, checked.expressions) == (3, None)
         else:
             assert (checked.pictures, checked.expressions) == counted(images)
+
+
+def test_masks_that_draw_nothing_are_counted(tree, capsys):
+    root, _ = tree
+    file = root / "refer_seg" / "refcoco" / "instances.json"
+    content = json.loads(file.read_text())
+    for annotation in content["annotations"]:
+        annotation["segmentation"] = [[1, 2, 3, 4]]
+    file.write_text(json.dumps(content))
+    checked = check(root, COCO)
+    assert checked.problem is None and checked.drawn_nothing == checked.expressions > 0
+    show_datasets(root, [COCO])
+    line = f"{COCO}: {checked.expressions} expressions have masks without a pixel: they count as absent"
+    assert line in capsys.readouterr().out
 
 
 def test_published_numbers_are_of_known_datasets():

@@ -29,6 +29,9 @@ def show_datasets(root: epath.PathLike, names: Iterable[str]) -> set[str]:
     whole = [checked for checked in found if checked.problem is None]
     if whole:
         Console().print(_table(whole))
+    for checked in whole:
+        if checked.drawn_nothing:
+            say(f"{checked.name}: {checked.drawn_nothing} expressions have masks without a pixel: they count as absent")
     for line in _problems([checked for checked in found if checked.problem is not None]):
         say(line)
     return {checked.name for checked in whole}

@@ -7,6 +7,7 @@ from etils import epath
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.packed.source import PackedSource, Progress
 from grounding_jax.data.sources.llava_instruct import VqaRecord
+from grounding_jax.data.sources.refer import Record
 from grounding_jax.data.sources.registry import AnyRecord, Source
 from grounding_jax.data.sources.semantic import ClassRecord, LabelMapRecord
 from grounding_jax.files.pictures import open_picture
@@ -21,12 +22,14 @@ class Checked:
         pictures: number of pictures.
         expressions: number of expressions, of parts in datasets of parts, or of conversations; None in label maps,
             whose classes are not counted.
+        drawn_nothing: number of expressions whose masks are listed but draw no pixel, so that they count as absent.
         problem: the thing that is missing or damaged; None if nothing is.
     """
 
     name: str
     pictures: int = 0
     expressions: int | None = None
+    drawn_nothing: int = 0
     problem: str | None = None
 
 
@@ -42,29 +45,33 @@ def check_dataset(root: epath.PathLike, name: str, progress: Progress) -> Checke
         source = open_dataset(root, name)
         if isinstance(source, PackedSource):
             source.verify(progress)
-        pictures, expressions = _count(source, progress)
+        checked = _count(source, progress)
         _read(source[0])
     except (OSError, ValueError) as error:
         return Checked(name, problem=str(error))
-    return Checked(name, pictures, expressions)
+    return checked
 
 
-def _count(source: Source, progress: Progress) -> tuple[int, int | None]:
+def _count(source: Source, progress: Progress) -> Checked:
     """How many pictures and expressions there are.
 
     Raises:
-        ValueError: none.
+        ValueError: none, or a record is damaged.
     """
-    pictures, expressions, labelled = set(), 0, False
+    pictures, expressions, drawn_nothing, labelled = set(), 0, 0, False
     for index in range(len(source)):
         record = source[index]
         pictures.add(str(record.image))  # there may be several conversations about one
         labelled = isinstance(record, LabelMapRecord)
         expressions += 0 if labelled else _num_expressions(record)
+        if isinstance(record, Record):
+            drawn_nothing += sum(
+                bool(of) and absent for of, absent in zip(record.targets, record.rejected, strict=True)
+            )
         progress(source.name, index + 1, len(source))
     if not pictures:
         raise ValueError(f"the dataset '{source.name}' has no records")
-    return len(pictures), None if labelled else expressions
+    return Checked(source.name, len(pictures), None if labelled else expressions, int(drawn_nothing))
 
 
 def _num_expressions(record: AnyRecord) -> int:

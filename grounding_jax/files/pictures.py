@@ -69,9 +69,9 @@ def open_label_map(file: epath.PathLike | PackedFile) -> np.ndarray:
 
     A palette is only there to look at: the numbers are those of the file.
 
-    Raises FileNotFoundError if there is no such file, ValueError if it is not a picture of one 8-bit channel.
+    Raises FileNotFoundError if there is no such file, ValueError if it is not a PNG of one 8-bit channel.
     """
-    with opened(file, "label map") as image:
+    with opened(file, "label map", formats=("PNG",)) as image:  # others round the numbers, or exchange them
         if image.mode not in ("L", "P"):
             raise ValueError(f"it has mode {image.mode}, not one 8-bit channel")
         return np.array(image)

@@ -102,7 +102,7 @@ def _ended(call: Callable[[], Any]) -> tuple[str, str]:
         return "read", str(call())[:150]
     except (ValueError, OSError) as error:
         line = str(error)
-        return "traceback" if "\n" in line or len(line) > 2000 else "refused", line[:300]
+        return "traceback" if "\n" in line else "refused", line[:300]
     except _Hang:
         return "hang", f"after {MOST_SECONDS} s of the processor"
     except BaseException as error:

@@ -5,16 +5,19 @@ import shutil
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[3]))
+
 import numpy as np
-from case import GOLDEN, Trials
+from case import GOLDEN
 from encodings_of_masks import OK, SEGMENTATIONS, H, W
 from PIL import Image
 
 from grounding_jax.data.datasets import open_dataset
+from tests.programs.trials import run_trials
 
 out = Path(sys.argv[1])
 out.mkdir(parents=True)
-trial = Trials()
+trials = {}
 angles = np.linspace(0, 2 * np.pi, 1_000_000)
 circle = [np.stack([45 + 30 * np.cos(angles), 30 + 20 * np.sin(angles)], 1).ravel().tolist()]
 Image.new("RGB", (W, H), "orange").save(out / "1.jpg")
@@ -32,7 +35,7 @@ def areas(root, name, most=3):
 def own(name, text):
     """Tries a list of one's own."""
     (out / f"{name}.jsonl").write_bytes(text if isinstance(text, bytes) else text.encode())
-    trial("own_" + name, lambda: areas(out, f"jsonl|{name}.jsonl"))
+    trials["own_" + name] = lambda: areas(out, f"jsonl|{name}.jsonl")
 
 
 def line(**more):
@@ -129,8 +132,7 @@ def refer(name, change_instances=None, change_refs=None, instances=None, refs=No
             file.write_text(json.dumps(content if changed is None else changed))
         if data is not None:
             file.write_bytes(data)
-    trial("refer_" + name, lambda: areas(root, "grefcoco|unc|val", most=100))
-    shutil.rmtree(root)
+    trials["refer_" + name] = lambda: areas(root, "grefcoco|unc|val", most=100)
 
 
 def annotations(key, value):
@@ -231,4 +233,4 @@ refer("inst_deep", instances=(b"[" * 100000))
 refer("inst_bin", instances=(b"\xff\xfe"))
 refer("refs_bad", refs=(b"{"))
 refer("inst_empty", instances=(b""))
-trial.finish()
+run_trials(trials, out / "EXECUTED")

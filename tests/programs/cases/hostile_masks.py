@@ -5,26 +5,28 @@ import random
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[3]))
+
 import numpy as np
-from case import Trials
 from encodings_of_masks import OK, SEGMENTATIONS, H, W
 from PIL import Image
 
 from grounding_jax.data.entity_masks import read_masks
 from grounding_jax.files.masks import decode_mask, union_is_empty
+from tests.programs.trials import run_trials
 
 SIZE = (H, W)
 out = Path(sys.argv[1])
 out.mkdir(parents=True)
-trial = Trials()
+trials = {}
 angles = np.linspace(0, 2 * np.pi, 1_000_000)
 circle = [np.stack([45 + 30 * np.cos(angles), 30 + 20 * np.sin(angles)], 1).ravel().tolist()]
 for name, value in {**SEGMENTATIONS, "1e6_vertices": circle, "1e5_polygons": OK * 100_000}.items():
-    trial("mask_" + name, lambda value=value: (decode_mask(value, SIZE).sum(), union_is_empty([value], SIZE)))
+    trials["mask_" + name] = lambda value=value: (decode_mask(value, SIZE).sum(), union_is_empty([value], SIZE))
 source = random.Random(0)
 for k in range(300):
     counts = "".join(chr(48 + source.randrange(64)) for _ in range(source.randrange(1, 20)))
-    trial(f"counts_{k}", lambda counts=counts: decode_mask({"size": [H, W], "counts": counts}, SIZE).sum())
+    trials[f"counts_{k}"] = lambda counts=counts: decode_mask({"size": [H, W], "counts": counts}, SIZE).sum()
 
 
 def described(file, size=SIZE, **options):
@@ -38,7 +40,7 @@ def table(label, content, **options):
     folder = out / f"json_{label}"
     folder.mkdir()
     (folder / "m.json").write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
-    trial("json_" + label, lambda: described(folder / "m.json", **options))
+    trials["json_" + label] = lambda: described(folder / "m.json", **options)
 
 
 def mask(segmentation=OK, **more):
@@ -121,7 +123,7 @@ def png(label, image, content=None):
         image.save(folder / "a.png")
     if content is not None:
         (folder / "a.json").write_text(content if isinstance(content, str) else json.dumps(content))
-    trial("png_" + label, lambda: described(folder / "a.png"))
+    trials["png_" + label] = lambda: described(folder / "a.png")
 
 
 def panoptic(segments):
@@ -159,8 +161,9 @@ png("json_int", rgb, "5")
 png("json_list5", rgb, "[5]")
 png("all_crowd", rgb, panoptic([{"id": 1, "iscrowd": 1}, {"id": 2, "iscrowd": 1}]))
 (out / "folder").mkdir()
-trial("folder_empty", lambda: described(out / "folder"))
+(out / "empty").mkdir()
+trials["folder_empty"] = lambda: described(out / "empty")
 for k in range(500):
     Image.new("1", (W, H), 1).save(out / "folder" / f"{k}.png")
-trial("folder_500", lambda: described(out / "folder"))
-trial.finish()
+trials["folder_500"] = lambda: described(out / "folder")
+run_trials(trials, out / "EXECUTED")

@@ -1,18 +1,10 @@
-"""Opens some 450 odd picture files in one process: each is a picture uint8 [H, W, 3], or one line that says why not.
+"""python hostile_pictures.py OUT: 400 and more odd picture files; each is pixels or one line that says why not."""
 
-    python hostile_pictures.py FOLDER       needs about 1 GB of memory; prints a table, exits with 1 if anything is bad
-
-A file is bad if opening it ends in any other exception, in an array that is no picture, or takes more than 20 seconds
-of processor time; so is more than 2 GB of memory at any time.
-"""
-
-import collections
+import functools
 import io
 import os
 import pathlib
 import random
-import resource
-import signal
 import struct
 import sys
 import zlib
@@ -20,9 +12,11 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from grounding_jax.files.pictures import open_picture, picture_size
+sys.path.insert(0, str(pathlib.Path(__file__).parents[3]))
 
-SECONDS, MEMORY = 20, 2 * 2**30
+from grounding_jax.files.pictures import open_picture, picture_size
+from tests.programs.trials import run_trials
+
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 # Formats that Pillow knows and no camera or annotation tool writes; one of them starts Ghostscript.
 REFUSED = ("EPS", "PDF", "ICO", "ICNS", "PCX", "TGA", "SGI", "DDS", "MSP", "XBM", "IM")
@@ -134,53 +128,25 @@ def special(folder: pathlib.Path) -> list[pathlib.Path]:
     return [folder / f"{name}.png" for name in ("pipe", "folder", "zero", "loop", "dangling", "sparse", "missing")]
 
 
-def outcome(path: pathlib.Path) -> str:
-    """What opening one file comes to: "picture", "refused", or what is bad about it."""
+def opened(path: pathlib.Path) -> str:
+    """The size of a picture; AssertionError where what is opened, or said, is not as it should be."""
     try:
         image = open_picture(path)
     except (ValueError, OSError) as error:
-        text = str(error)
-        return (
-            "refused" if path.name in text and "\n" not in text else f"BAD: not one line with the file's name: {text!r}"
-        )
-    except Exception as error:
-        return f"BAD: {type(error).__name__}: {error}"
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        return f"BAD: {image.dtype} {image.shape}"
-    if picture_size(path) != image.shape[:2]:
-        return f"BAD: its size is told as {picture_size(path)}, but it has {image.shape[:2]}"
-    return "picture"
+        assert path.name in str(error), f"the line does not name the file: {error}"
+        assert path.stem not in FORMATS, f"a whole picture was refused: {error}"
+        raise
+    assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size, image.shape
+    assert picture_size(path) == image.shape[:2], f"{picture_size(path)} is told, but it has {image.shape[:2]}"
+    assert not path.stem.startswith("refused-"), "a format that is not on the list was opened"
+    return str(image.shape[:2])
 
 
-def main(folder: pathlib.Path) -> int:
-    folder.mkdir(parents=True)
-    files = special(folder)
-    good = {kind: encoded(scene(), kind) for kind in FORMATS}
-    for name, content in {**good, **damaged(good), **strange()}.items():
-        files.append(folder / f"{name}.bin")
-        files[-1].write_bytes(content)
-
-    def too_long(number: int, frame: object) -> None:
-        raise TimeoutError(f"took more than {SECONDS} seconds of processor time")
-
-    signal.signal(signal.SIGVTALRM, too_long)
-    counts, bad = collections.Counter(), []
-    for path in files:
-        signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
-        found = outcome(path)
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        if path.stem.startswith("refused-") and found == "picture":
-            found = "BAD: a format that is not on the list was opened"
-        if path.stem in FORMATS and found != "picture":
-            found = f"BAD: a whole picture was not opened ({found})"
-        counts[found.partition(":")[0]] += 1
-        bad += [f"{path.name}: {found}"] if found.startswith("BAD") else []
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(*bad, sep="\n" if bad else "", end="\n" if bad else "")
-    print(f"files {len(files)}, pictures {counts['picture']}, refused in one line {counts['refused']}, bad {len(bad)}, "
-          f"peak memory {peak / 2**30:.2f} GiB")  # fmt: skip
-    return int(bool(bad) or peak > MEMORY)
-
-
-if __name__ == "__main__":
-    sys.exit(main(pathlib.Path(sys.argv[1])))
+out = pathlib.Path(sys.argv[1])
+out.mkdir(parents=True)
+files = special(out)
+good = {kind: encoded(scene(), kind) for kind in FORMATS}
+for name, content in {**good, **damaged(good), **strange()}.items():
+    files.append(out / f"{name}.bin")
+    files[-1].write_bytes(content)
+run_trials({path.name: functools.partial(opened, path) for path in files}, out / "EXECUTED")
