@@ -33,7 +33,7 @@ def main(out: str) -> None:
         arrays[f"{name}/scores"] = np.array([[noun.scores for noun in one.nouns] for one in groundings])
         arrays[f"{name}/masks"] = np.array([one.entities.masks[:, :50] for one in groundings])
         arrays[f"{name}/text"] = np.array(gella.nouns(requests[0].image, CAPTION, max_new=6).text)
-    arrays["split"] = np.array(str(mesh.params["llama"]["layers"]["attn"]["q"]["kernel"].sharding.spec))
+    arrays["split"] = np.array(str(mesh.engine.params["llama"]["layers"]["attn"]["q"]["kernel"].sharding.spec))
     np.savez(out, **arrays)
 
 
