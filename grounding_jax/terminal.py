@@ -35,6 +35,8 @@ from tyro.conf import arg
 
 T = TypeVar("T")
 
+_LONGEST = 1000  # letters of an error: names from outside may be of any length
+
 OUR_PACKAGES = ("grounding_jax", "gsva_jax", "gella_jax")
 
 # A bar of things that are counted.
@@ -64,7 +66,8 @@ def one_line(error: Exception) -> str:
     """An error's message on one line; for one of the operating system, the file and what is wrong with it."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+    line = " ".join(str(error).split()) or type(error).__name__
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
 
 
 @contextlib.contextmanager

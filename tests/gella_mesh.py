@@ -43,7 +43,7 @@ def main(out: str) -> None:
         arrays[f"{name}/masks"] = np.array([one.entities.masks[:, :50] for one in groundings])
         arrays[f"{name}/text"] = np.array(gella.nouns(requests[0].image, CAPTION, max_new=6).text)
     for path in SPLIT:
-        leaf = functools.reduce(operator.getitem, path.split("/"), mesh.params)
+        leaf = functools.reduce(operator.getitem, path.split("/"), mesh.engine.params)
         arrays[path] = np.array(str(leaf.sharding.spec))
     np.savez(out, **arrays)
 

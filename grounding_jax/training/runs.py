@@ -131,6 +131,8 @@ def model_at(run: epath.PathLike, step: int | None, recipes: Recipes) -> epath.P
     starts = [epath.Path(start) for start in origin.starts]
     task = recipe.task(starts[-1] if starts else None)
     opened = open_run(task, dataclasses.replace(options, mesh=MeshShape()), run, load_starts(task, starts), step)
+    if hosts.is_first():
+        result.rmtree(missing_ok=True)  # made of another checkpoint, or not to the end
     save_result(task, combine(opened.frozen, opened.state.params), result, origin.result_dtype)
     if hosts.is_first():
         converted.write_note(run, step)
