@@ -36,8 +36,8 @@ def draw_queries(seed: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("seed", range(5))
 def test_every_pixel_goes_to_the_most_probable_query_that_has_it(seed):
     classes, masks = draw_queries(seed)
-    (found, *rest), left_out, stability = non_overlapping(classes, masks, MATRICES, most=9)
-    ids, _, scores, _ = rest
+    entities, left_out, stability = non_overlapping(classes, masks, MATRICES, most=9)
+    found, ids, scores = entities.masks, entities.ids, entities.scores
     probability = np.exp(classes[:, 0]) / np.exp(classes).sum(1)
     logits = resize_masks(masks, *MATRICES)
     painted = np.argsort(probability)[-9:]
