@@ -30,7 +30,6 @@ from grounding_jax.sharding.mesh import MeshShape
 from grounding_jax.sharding.placement import place
 from grounding_jax.training.run_folder import find_folder
 
-ASSETS = epath.Path(__file__).parent / "assets"
 OUTPUTS = ("input", "decoded")
 THRESHOLD = 0.5
 _PLURAL_THRESHOLD = 0.1  # of the baseline of panoptic narrative grounding, which knows what is plural
@@ -409,7 +408,7 @@ def load(checkpoint: epath.PathLike, dtype=None, mesh: MeshShape | None = None) 
     Raises:
         FileNotFoundError, ValueError: in one line, what is missing or does not fit.
     """
-    config, params, tokenizer = weights.load(find_folder(checkpoint, ASSETS))  # mapped files, nothing is read
+    config, params, tokenizer = weights.load(find_folder(checkpoint))  # mapped files, nothing is read
     placed = place(params, table(config), dtype, mesh)
     return Gella(config, placed.params, tokenizer, placed.dtype, placed.mesh)
 
