@@ -5,7 +5,6 @@ from __future__ import annotations
 from etils import epath
 
 from gella_jax import weights
-from gella_jax.config import ASSETS
 from gella_jax.engine import make_engine
 from gella_jax.predict import Gella
 from gella_jax.sharding import table
@@ -27,6 +26,6 @@ def load(checkpoint: epath.PathLike, dtype=None, mesh: MeshShape | None = None) 
     Raises:
         FileNotFoundError, ValueError: in one line, what is missing or does not fit.
     """
-    config, params, tokenizer = weights.load(find_folder(checkpoint, ASSETS))  # mapped files, nothing is read
+    config, params, tokenizer = weights.load(find_folder(checkpoint))  # mapped files, nothing is read
     placed = place(params, table(config), dtype, mesh)
     return Gella(make_engine(config, placed.params, tokenizer, placed.dtype, placed.mesh))

@@ -17,7 +17,7 @@ from einops import rearrange
 from flax import linen as nn
 
 from grounding_jax.models.attention import attention
-from grounding_jax.models.layers import Conv3x3, LayerNorm, Linear, Mlp, merge_heads, split_heads
+from grounding_jax.models.layers import Linear, Mlp, conv3x3, layer_norm, merge_heads, split_heads
 from grounding_jax.models.mask2former.positions import sine_positions
 
 EPS = 1e-5  # of all norms, PyTorch's default
@@ -139,7 +139,7 @@ class Scale(nn.Module):
     def __call__(self, masks: jax.Array, image: jax.Array | None, refined: jax.Array | None) -> jax.Array:
         """``masks [B, h, w, C]``, the picture's features before and behind self attention -> ``[B, h, w, C]``."""
         c, C = self.config, masks.shape[-1]
-        x = shortcut = LayerNorm(EPS, name="mask_norm")(Linear(c.width, name="mask_proj")(masks))
+        x = shortcut = layer_norm(Linear(c.width, name="mask_proj")(masks), EPS, "mask_norm")
         if c.ca:
             looking, source = (refined, x) if c.query == "image" else (x, refined)
             shortcut = image if c.query == "image" else x  # of the side that looks, at the width of the blend
@@ -150,7 +150,7 @@ class Scale(nn.Module):
             x = x + shortcut
         if c.conv:
             bias = self.param("conv_bias", nn.initializers.zeros, (C,))
-            x = Conv3x3(C, name="conv")(x) + bias.astype(x.dtype)
+            x = conv3x3(x, C, "conv") + bias.astype(x.dtype)
         else:
             x = Linear(C, name="point")(x)
         x = jax.image.resize(x, masks.shape, "linear", antialias=False)
@@ -175,7 +175,7 @@ class ResoBlend(nn.Module):
             image = refined = image.reshape(len(image), side, side, c.width)
             if c.sa:
                 y = Attention(c.heads, name="self_attn")(image, image)
-                refined = LayerNorm(EPS, name="self_norm")(image + y)
+                refined = layer_norm(image + y, EPS, "self_norm")
         return [Scale(c, name=f"scales_{i}")(masks, image, refined) for i, masks in enumerate(maps)]
 
 

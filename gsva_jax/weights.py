@@ -59,12 +59,6 @@ def lisa_table(lora: bool = False) -> Table:
     return llava.original("linear", lora) + Table(prompt_mlp) + segmenter
 
 
-def read_official(path: epath.PathLike) -> dict:
-    """The parameters of an official checkpoint as nested dicts of numpy arrays, in the dtypes of the file."""
-    tensors = _open(path, "official")
-    return folder.to_params(official_table(_has_lora_names(tensors)).to_ours(tensors, str(path)))
-
-
 def open_official(
     weights: epath.PathLike,
     language_model: epath.PathLike,

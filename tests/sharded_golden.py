@@ -2,11 +2,13 @@
 
     python -m tests.sharded_golden WEIGHTS_AND_NUMBERS OUT.json CASE...
 
-A case is data,fsdp,tensor,accumulate,dropout. In several processes, every one writes what it sees, and together they
-write the model that they started from as the folder CASE beside OUT; see `hosts.start`.
+A case is data,fsdp,tensor,accumulate,dropout; with 0 for accumulate nothing is trained. In several processes, every one
+writes what it sees, and together they write the model that they started from as the folder CASE beside OUT; see
+`hosts.start`.
 """
 
 import dataclasses
+import functools
 import json
 import sys
 from pathlib import Path
@@ -23,6 +25,7 @@ from grounding_jax.training.runs import save_result
 from grounding_jax.training.state import init_state, partition, path_matcher, state_shardings
 from grounding_jax.training.step import make_update
 from grounding_jax.weights import folder
+from grounding_jax.weights.checkpoint import Checkpoint
 from gsva_jax.losses import LossWeights
 from gsva_jax.training.task import TRAINED, GsvaTask
 from gsva_jax.weights import open_official
@@ -32,17 +35,22 @@ STEPS = 2
 DROPOUT = 0.05
 
 
-def run(golden: Path, case: str, models: Path | None) -> dict:
-    """Losses and gradient norms of some updates on a mesh, and how some arrays lie on it."""
-    data, fsdp, tensor, accumulate, dropout = map(int, case.split(","))
+@functools.cache
+def read_golden(golden: Path) -> tuple[Checkpoint, dict[str, np.ndarray]]:
+    """The model and a batch of eight."""
     checkpoint = open_official(golden / "gsva-tiny-a.bin", golden / "tiny-llava", sizes=golden / "config.json")
     stored = dict(np.load(golden / "train_batch.npz"))
     meta = json.loads((golden / "meta.json").read_text())
     batch = make_batch(stored, meta, checkpoint, separate=False)
     # The four images of the batch, twice: so many rows divide over eight devices, and every mean stays as it is.
     batch = {name: np.concatenate([array, array]) for name, array in batch.items()}
-    batch["example"] = np.arange(8, dtype=np.int32)
+    return checkpoint, {**batch, "example": np.arange(8, dtype=np.int32)}
 
+
+def run(golden: Path, case: str, models: Path | None) -> dict:
+    """Losses and gradient norms of some updates on a mesh, and how some arrays lie on it."""
+    data, fsdp, tensor, accumulate, dropout = map(int, case.split(","))
+    checkpoint, batch = read_golden(golden)
     config = checkpoint.config
     if dropout:
         config = dataclasses.replace(config, llama=dataclasses.replace(config.llama, lora_dropout=DROPOUT))
@@ -51,13 +59,15 @@ def run(golden: Path, case: str, models: Path | None) -> dict:
     params = place(task, mesh, 0, task.import_params(folder.to_params(checkpoint.leaves)))
     if models:
         save_result(task, params, models / case, "float32")
+    rows = local_rows(mesh, 8)
+    if not accumulate:
+        return {"rows": rows}
     trained, frozen = partition(params, path_matcher(TRAINED))
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(3e-4, 0.9, 0.95, eps=1e-8, weight_decay=0.0))
     whole = jax.sharding.NamedSharding(mesh, REPLICATED)
     placed = state_shardings(optimizer, trained, jax.tree.map(lambda leaf: leaf.sharding, trained), whole)
     state = jax.jit(init_state, static_argnums=0, out_shardings=placed)(optimizer, trained)
     update = jax.jit(make_update(task, optimizer, accumulate), donate_argnums=0, out_shardings=(placed, whole))
-    rows = local_rows(mesh, 8)
     spread = global_batch(mesh, 8, rows, {name: array[rows] for name, array in batch.items()})
     trajectory = []
     for _ in range(STEPS):

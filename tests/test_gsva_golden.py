@@ -15,11 +15,12 @@ from grounding_jax.models.llava import IMAGE_TOKEN
 from grounding_jax.models.sam import SamConfig
 from grounding_jax.models.sam.prompt_encoder import dense_positions
 from grounding_jax.weights import folder
+from grounding_jax.weights.readers import open_weights
 from grounding_jax.weights.tables import sam as sam_weights
 from grounding_jax.weights.tensors import from_array
 from gsva_jax import model
 from gsva_jax.config import GsvaConfig
-from gsva_jax.weights import read_official
+from gsva_jax.weights import official_table
 
 FEATURES, MASKS = 2e-4, 1e-3
 
@@ -46,7 +47,8 @@ def config() -> GsvaConfig:
 
 @pytest.fixture(scope="module")
 def params(golden) -> dict:
-    return read_official(golden / "gsva" / "gsva-tiny-a.bin")
+    path = golden / "gsva" / "gsva-tiny-a.bin"
+    return folder.to_params(official_table(lora=True).to_ours(open_weights(path), str(path)))
 
 
 @pytest.fixture(scope="module")

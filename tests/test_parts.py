@@ -1,6 +1,8 @@
 """One call loads a published part: sizes and parameters, checked against each other."""
 
+import ast
 import dataclasses
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -92,3 +94,27 @@ def test_a_leaf_of_another_shape_is_named(golden, tmp_path):
     save_file({**tensors, **{key: tensors[key][:-1] for key in names}}, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"of another shape than the config: .*mlp\.fc1\.bias"):
         weights.clip.load(tmp_path)
+
+
+def test_model_files_need_nothing_but_arrays():
+    """No files, datasets, tokenizers, meshes: a model imports models and array libraries."""
+    allowed = {
+        "__future__",
+        "collections",
+        "dataclasses",
+        "functools",
+        "math",
+        "typing",
+        "einops",
+        "flax",
+        "jax",
+        "numpy",
+    }
+    files = sorted(Path(sam.__file__).parent.parent.rglob("*.py"))
+    assert len(files) > 20
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                assert name.startswith("grounding_jax.models") or name.partition(".")[0] in allowed, f"{file}: {name}"

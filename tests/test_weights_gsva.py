@@ -54,11 +54,11 @@ def test_config_comes_from_shapes_and_sizes(checkpoint, tiny):
     assert (config.sam.image_size, config.sam.window, config.sam.global_blocks) == (128, 3, (1, 3))
     assert (config.sam.decoder_heads, config.sam.iou_hidden, config.select_layer) == (4, 32, -2)
     assert (tokenizer.seg, tokenizer.rej, tokenizer.vocab_size) == ((420,), 421, 424)
-    read = weights.read_official(tiny / "gsva-tiny-a.bin")
-    flat, wanted = (traverse_util.flatten_dict(tree, sep="/") for tree in (params, read))
+    wanted = weights.official_table(lora=True).to_ours(open_weights(tiny / "gsva-tiny-a.bin"), "tiny")
+    flat = traverse_util.flatten_dict(params, sep="/")
     assert flat.keys() == wanted.keys()
-    for path in wanted:
-        np.testing.assert_array_equal(flat[path], wanted[path], strict=True)
+    for path, leaf in wanted.items():
+        np.testing.assert_array_equal(flat[path], leaf.read(), strict=True)
 
 
 @pytest.mark.parametrize("name", ["gsva-tiny-a.bin", "gsva-tiny-a.safetensors"])

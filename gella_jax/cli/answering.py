@@ -27,14 +27,12 @@ class _Told:
     Attributes:
         checkpoint: a model folder.
         out: folder for the answer as json, too; made if missing. An earlier result is replaced.
-        masks: not looked at; taken so that all five commands may be called alike.
         max_new: the most tokens to write.
         dtype: floating-point type of the weights and the computation; by default float32 on CPU and bfloat16 elsewhere.
     """
 
     checkpoint: Annotated[str, arg(metavar="CKPT")]
     out: Annotated[str | None, optional("DIR")] = None
-    masks: Annotated[str | None, optional("SOURCE")] = None
     max_new: Annotated[int, arg(metavar="N")] = 512
     dtype: Dtype = None
 

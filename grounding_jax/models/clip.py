@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from grounding_jax.models.attention import attention
-from grounding_jax.models.layers import ACTIVATIONS, LayerNorm, Linear, Mlp, merge_heads, patchify, split_heads
+from grounding_jax.models.layers import ACTIVATIONS, Linear, Mlp, layer_norm, merge_heads, patchify, split_heads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +78,8 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
         """``[B, 1 + P, D] -> (x, x)``."""
         c = self.config
-        x = x + Attention(c, name="attn")(LayerNorm(c.eps, name="norm1")(x))
-        x = x + Mlp(c.hidden, c.width, c.activation, name="mlp")(LayerNorm(c.eps, name="norm2")(x))
+        x = x + Attention(c, name="attn")(layer_norm(x, c.eps, "norm1"))
+        x = x + Mlp(c.hidden, c.width, c.activation, name="mlp")(layer_norm(x, c.eps, "norm2"))
         return x, x
 
 
@@ -106,10 +106,10 @@ class VisionTower(nn.Module):
         class_token = self.param("class_embed", normal, (c.width,)).astype(x.dtype)
         x = jnp.concatenate([jnp.broadcast_to(class_token, (x.shape[0], 1, c.width)), x], axis=1)
         x = x + self.param("pos_embed", normal, (1 + c.num_patches, c.width)).astype(x.dtype)
-        embedding = LayerNorm(c.eps, name="pre_norm")(x)
+        embedding = layer_norm(x, c.eps, "pre_norm")
         scanned = nn.scan(Block, variable_axes={"params": 0}, split_rngs={"params": True}, length=c.layers)
         x, states = scanned(c, name="layers")(embedding, None)
-        pooled = LayerNorm(c.eps, name="post_norm")(x[:, 0])
+        pooled = layer_norm(x[:, 0], c.eps, "post_norm")
         return pooled, jnp.concatenate([embedding[None], states])
 
 

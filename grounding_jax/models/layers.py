@@ -66,20 +66,6 @@ def drop(x: jax.Array, keys: jax.Array, rate: float) -> jax.Array:
     return jnp.where(keep, x / (1 - rate), 0)
 
 
-class Conv3x3(nn.Module):
-    """3x3 convolution with padding 1 and no bias."""
-
-    features: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """``[B, h, w, C] -> [B, h, w, features]``."""
-        kernel = self.param("kernel", LECUN, (3, 3, x.shape[-1], self.features))
-        return jax.lax.conv_general_dilated(
-            x, kernel.astype(x.dtype), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-
-
 class Mlp(nn.Module):
     """Two linear layers with an activation between them: ``fc2(activation(fc1(x)))``."""
 
@@ -107,24 +93,23 @@ def gelu(x: jax.Array) -> jax.Array:
 ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": gelu, "relu": jax.nn.relu}
 
 
-class LayerNorm(nn.Module):
-    """Layer norm over the last axis, in float32. On [..., h, w, C] this is SAM's LayerNorm2d."""
+def layer_norm(x: jax.Array, eps: float, name: str) -> jax.Array:
+    """Layer norm over the last axis of ``[..., D]``, in float32. On ``[..., h, w, C]`` this is SAM's LayerNorm2d."""
+    # Flax would by default take the variance as E[x^2] - E[x]^2, which cancels where the mean is large.
+    return nn.LayerNorm(eps, dtype=x.dtype, use_fast_variance=False, name=name)(x)
 
-    eps: float
 
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """``[..., D] -> [..., D]``."""
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
-        y = x.astype(jnp.float32)
-        y = y - y.mean(-1, keepdims=True)
-        y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.eps)
-        return (y * scale + bias).astype(x.dtype)
+def conv3x3(x: jax.Array, features: int, name: str) -> jax.Array:
+    """3x3 convolution with padding 1 and no bias: ``[B, h, w, C] -> [B, h, w, features]``."""
+    return nn.Conv(features, (3, 3), use_bias=False, dtype=x.dtype, name=name)(x)
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm over the last axis, in float32 (LLaMA)."""
+    """Root-mean-square norm over the last axis, in float32 (LLaMA).
+
+    Not `nn.RMSNorm`, which rounds to the dtype of ``x`` behind the scale: LLaMA rounds before it, which differs in
+    bfloat16.
+    """
 
     eps: float
 

@@ -104,6 +104,7 @@ class ConvNorm(nn.Module):
         if self.size == 1:
             y = matmul(x, self.param("kernel", LECUN, (C, self.features)))
         else:
+            # Not nn.Conv, which would put the kernel a level deeper than that of size 1.
             groups = C if self.depthwise else 1
             kernel = self.param("kernel", LECUN, (3, 3, C // groups, self.features))
             y = jax.lax.conv_general_dilated(

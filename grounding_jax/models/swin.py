@@ -24,9 +24,9 @@ from flax import linen as nn
 
 from grounding_jax.models.attention import attention
 from grounding_jax.models.layers import (
-    LayerNorm,
     Linear,
     Mlp,
+    layer_norm,
     merge_heads,
     patchify,
     split_heads,
@@ -179,8 +179,8 @@ class Block(nn.Module):
         """
         c, C = self.config, x.shape[-1]
         attn_keys, mlp_keys = (None, None) if keys is None else keys
-        x = x + drop_path(self.attend(LayerNorm(EPS, name="norm1")(x), shift), attn_keys, rate)
-        y = Mlp(c.mlp_ratio * C, C, "gelu", name="mlp")(LayerNorm(EPS, name="norm2")(x))
+        x = x + drop_path(self.attend(layer_norm(x, EPS, "norm1"), shift), attn_keys, rate)
+        y = Mlp(c.mlp_ratio * C, C, "gelu", name="mlp")(layer_norm(x, EPS, "norm2"))
         return x + drop_path(y, mlp_keys, rate), None
 
     def attend(self, x: jax.Array, shift: jax.Array) -> jax.Array:
@@ -203,7 +203,7 @@ class PatchMerging(nn.Module):
         _, h, w, C = x.shape
         x = jnp.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)))
         x = rearrange(x, "B (h y) (w x) C -> B h w (x y C)", y=2, x=2)
-        return Linear(2 * C, use_bias=False, name="reduction")(LayerNorm(EPS, name="norm")(x))
+        return Linear(2 * C, use_bias=False, name="reduction")(layer_norm(x, EPS, "norm"))
 
 
 class Stage(nn.Module):
@@ -245,7 +245,7 @@ class Swin(nn.Module):
         c, size = self.config, self.config.patch_size
         _, H, W, _ = images.shape
         x = jnp.pad(images, ((0, 0), (0, -H % size), (0, -W % size), (0, 0)))
-        x = LayerNorm(EPS, name="patch_norm")(Linear(c.width, name="patch_embed")(patchify(x, size)))
+        x = layer_norm(Linear(c.width, name="patch_embed")(patchify(x, size)), EPS, "patch_norm")
         if keys is not None:
             keys = jax.vmap(lambda key: jax.random.split(key, (sum(c.depths), 2)), out_axes=2)(keys)
         maps = []
@@ -253,8 +253,8 @@ class Swin(nn.Module):
             x = Stage(c, i, self.detection, name=f"stages_{i}")(x, keys)
             maps.append(x)
         if self.detection:
-            return [LayerNorm(EPS, name=f"norm{i}")(x) for i, x in enumerate(maps)]
-        x = LayerNorm(EPS, name="norm")(x)
+            return [layer_norm(x, EPS, f"norm{i}") for i, x in enumerate(maps)]
+        x = layer_norm(x, EPS, "norm")
         return x, x.mean((1, 2))
 
 

@@ -113,6 +113,7 @@ def global_batch(
     sharding = NamedSharding(mesh, BATCH)
     place = {row: k for k, row in enumerate(rows)}
 
+    # Not jax.make_array_from_process_local_data, which refuses meshes in which two hosts share some of their rows only.
     def spread(array: np.ndarray) -> jax.Array:
         def part(index: tuple[slice, ...]) -> np.ndarray:
             start, stop, _ = index[0].indices(batch_size)

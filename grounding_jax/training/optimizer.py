@@ -36,6 +36,7 @@ def make_optimizer(options: TrainOptions) -> optax.GradientTransformation:
             lambda path, _: options.slow_rate if is_slow("/".join(key.key for key in path)) else 1.0, params
         )
 
+    # Not optax.masked, which puts a level into the optimizer's state: checkpoints without it could not be restored.
     slow_down = optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, rates(updates)))
     adamw = optax.adamw(make_schedule(options), options.b1, options.b2, weight_decay=options.weight_decay)
     return optax.chain(optax.clip_by_global_norm(options.clip_norm), adamw, slow_down)

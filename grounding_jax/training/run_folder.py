@@ -42,12 +42,12 @@ def step_of_run(name: epath.PathLike) -> tuple[epath.Path, int | None] | None:
     return epath.Path(run), None if step == BEST else int(step)
 
 
-def find_folder(name: epath.PathLike, shipped: epath.Path) -> epath.Path:
+def find_folder(name: epath.PathLike, shipped: epath.Path | None = None) -> epath.Path:
     """The model folder that a name means: that of a finished run, a shipped model's, or the path itself.
 
     Args:
         name: a path, or the bare name of a shipped model.
-        shipped: the folder that holds the shipped models.
+        shipped: the folder that holds the shipped models; None where there are none.
 
     Raises:
         FileNotFoundError: a run has not finished.
@@ -57,8 +57,10 @@ def find_folder(name: epath.PathLike, shipped: epath.Path) -> epath.Path:
         return path / RESULT
     if (path / IDENTITY_FILE).exists():
         raise FileNotFoundError(f"{path}: this run has not finished; name one of its steps, as in {path}@STEP")
+    if shipped is None or path.exists() or str(name) != path.name:
+        return path
     model = shipped / path.name
-    return model if not path.exists() and str(name) == path.name and (model / CONFIG_FILE).exists() else path
+    return model if (model / CONFIG_FILE).exists() else path
 
 
 def claim(run: epath.Path, identity: Mapping) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
+from optax.microbatching import AccumulationType, microbatch
 
 from grounding_jax.training.state import State, combine
 from grounding_jax.training.task import Task
@@ -29,10 +30,13 @@ def make_update(task: Task, optimizer: optax.GradientTransformation, accumulate:
             loss, scalars = task.loss(combine(frozen, params), part, key)
             return loss, {"loss": loss, **scalars}
 
+        batch = task.prepare(batch)
         gradient_of = jax.grad(objective, has_aux=True)
-        gradient, scalars = mean_over_parts(
-            lambda part: gradient_of(state.params, part), task.prepare(batch), accumulate
-        )
+        if accumulate > 1:
+            # A micro-batch takes every accumulate-th row, so that each device cuts its own rows.
+            rows = len(jax.tree.leaves(batch)[0]) // accumulate
+            gradient_of = microbatch(gradient_of, 1, rows, AccumulationType.MEAN)
+        gradient, scalars = gradient_of(state.params, batch)
         norm = optax.tree.norm(gradient)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         good = jnp.isfinite(scalars["loss"]) & jnp.isfinite(norm)
@@ -46,24 +50,3 @@ def make_update(task: Task, optimizer: optax.GradientTransformation, accumulate:
         return State(state.step + 1, params, opt_state, skipped, bad), scalars
 
     return update
-
-
-def mean_over_parts(function: Callable[[dict], dict], batch: dict, parts: int):
-    """The mean of a function of micro-batches, which are computed one after the other.
-
-    Args:
-        function: from arrays ``[B / parts, ...]`` to a tree of arrays.
-        batch: arrays ``[B, ...]``.
-        parts: micro-batches. Each takes every ``parts``-th row, so that each device cuts its own rows.
-    """
-    if parts == 1:
-        return function(batch)
-
-    def add(total, part):
-        return jax.tree.map(jnp.add, total, function(part)), None
-
-    cut = jax.tree.map(lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch)
-    shapes = jax.eval_shape(function, jax.tree.map(lambda x: x[0], cut))
-    zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
-    total, _ = jax.lax.scan(add, zeros, cut)
-    return jax.tree.map(lambda x: x / parts, total)

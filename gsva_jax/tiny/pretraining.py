@@ -23,7 +23,7 @@ from grounding_jax.data.scenes.scene_expressions import PLACE_GAP, SIZE_RATIO
 from grounding_jax.data.scenes.scenes import Scene, SceneSource
 from grounding_jax.models import clip, sam
 from grounding_jax.models.clip import ClipConfig
-from grounding_jax.models.layers import LayerNorm, Linear, Mlp
+from grounding_jax.models.layers import Linear, Mlp, layer_norm
 from grounding_jax.models.mask_resize import resize_matrix
 from grounding_jax.models.normalize import normalize_clip, normalize_sam
 from grounding_jax.models.picture_resize import clip_crop
@@ -319,6 +319,6 @@ class PatchHead(nn.Module):
     @nn.compact
     def __call__(self, x):
         """``[..., D] -> ([..., classes], [..., 5], [..., 6])``."""
-        x = LayerNorm(1e-5, name="norm")(x)
+        x = layer_norm(x, 1e-5, "norm")
         heads = (("kind", self.classes), ("geometry", 5), ("extreme", 6))
         return tuple(Linear(features, name=name)(x) for name, features in heads)

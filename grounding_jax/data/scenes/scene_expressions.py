@@ -20,7 +20,6 @@ TEMPLATES = {
     "place": ("the left {noun}", "the right {noun}", "the top {noun}", "the bottom {noun}"),
     "size": ("the largest {noun}", "the smallest {noun}"),
 }
-FAMILIES = (*TEMPLATES, "absent")
 # How much each family is preferred when a scene offers more than is asked for. Only kinds that are there
 # several times offer place and size, and few of those pass the rule for size.
 _WEIGHTS = {"name": 0.8, "all": 0.45, "place": 1.0, "size": 3.0}

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from grounding_jax.models.layers import Conv3x3, LayerNorm, Linear, Mlp
+from grounding_jax.models.layers import Linear, Mlp, conv3x3, layer_norm
 from grounding_jax.models.mask2former.config import Mask2FormerConfig
 from grounding_jax.models.mask2former.deformable import DeformableAttention, Sizes
 from grounding_jax.models.mask2former.positions import sine_positions
@@ -17,19 +17,9 @@ EPS = 1e-5  # of all norms, PyTorch's default
 GROUPS = 32
 
 
-class GroupNorm(nn.Module):
-    """Norm over all places and the channels of a group, in float32."""
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """``[B, h, w, D] -> [B, h, w, D]``."""
-        D = x.shape[-1]
-        scale = self.param("scale", nn.initializers.ones, (D,))
-        bias = self.param("bias", nn.initializers.zeros, (D,))
-        y = x.astype(jnp.float32).reshape(len(x), -1, GROUPS, D // GROUPS)
-        y = y - y.mean((1, 3), keepdims=True)
-        y = y * jax.lax.rsqrt(jnp.square(y).mean((1, 3), keepdims=True) + EPS)
-        return (y.reshape(x.shape) * scale + bias).astype(x.dtype)
+def group_norm(x: jax.Array, name: str) -> jax.Array:
+    """Norm over all places and the channels of a group of ``[B, h, w, D]``, in float32."""
+    return nn.GroupNorm(GROUPS, epsilon=EPS, dtype=x.dtype, use_fast_variance=False, name=name)(x)
 
 
 class EncoderLayer(nn.Module):
@@ -43,8 +33,8 @@ class EncoderLayer(nn.Module):
         """``x [B, S, D], positions [S, D] -> x``."""
         c = self.config
         y = DeformableAttention(c.heads, c.points, name="attn")(x + positions, x, self.sizes)
-        x = LayerNorm(EPS, name="norm1")(x + y)
-        return LayerNorm(EPS, name="norm2")(x + Mlp(c.encoder_hidden, c.width, "relu", name="mlp")(x)), None
+        x = layer_norm(x + y, EPS, "norm1")
+        return layer_norm(x + Mlp(c.encoder_hidden, c.width, "relu", name="mlp")(x), EPS, "norm2"), None
 
 
 class PixelDecoder(nn.Module):
@@ -59,7 +49,7 @@ class PixelDecoder(nn.Module):
         tokens, positions = [], []
         level_embed = self.param("level_embed", nn.initializers.normal(1.0), (len(coarse), c.width))
         for i, x in enumerate(reversed(coarse)):
-            x = GroupNorm(name=f"input_norm_{i}")(Linear(c.width, name=f"input_proj_{i}")(x))
+            x = group_norm(Linear(c.width, name=f"input_proj_{i}")(x), f"input_norm_{i}")
             tokens.append(x.reshape(len(x), -1, c.width))
             positions.append(sine_positions(*x.shape[1:3], c.width).reshape(-1, c.width) + level_embed[i])
         sizes = tuple(x.shape[1:3] for x in reversed(coarse))
@@ -76,7 +66,7 @@ class PixelDecoder(nn.Module):
         ends = [sum(h * w for h, w in sizes[: i + 1]) for i in range(len(sizes) - 1)]
         parts = jnp.split(x, ends, axis=1)
         scales = [part.reshape(len(x), h, w, c.width) for part, (h, w) in zip(parts, sizes, strict=True)]
-        fine = GroupNorm(name="lateral_norm")(Linear(c.width, use_bias=False, name="lateral")(fine))
+        fine = group_norm(Linear(c.width, use_bias=False, name="lateral")(fine), "lateral_norm")
         fine = fine + jax.image.resize(scales[-1], fine.shape, "linear")
-        fine = jax.nn.relu(GroupNorm(name="fine_norm")(Conv3x3(c.width, name="fine_conv")(fine)))
+        fine = jax.nn.relu(group_norm(conv3x3(fine, c.width, "fine_conv"), "fine_norm"))
         return Linear(c.width, name="mask_features")(fine), scales

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from grounding_jax.models.layers import LayerNorm, Linear, Mlp
+from grounding_jax.models.layers import Linear, Mlp, layer_norm
 from grounding_jax.models.mask2former.config import Mask2FormerConfig
 from grounding_jax.models.mask2former.positions import sine_positions
 from grounding_jax.models.multihead import MultiHeadAttention
@@ -43,10 +43,10 @@ class DecoderLayer(nn.Module):
         """``x [B, Q, D], query_embed [Q, D], keys and memory [B, S, D], allowed bool [B, 1, Q, S] -> x``."""
         c = self.config
         y = MultiHeadAttention(c.width, c.heads, name="cross_attn")(x + query_embed, keys, memory, allowed)
-        x = LayerNorm(EPS, name="norm1")(x + y)
+        x = layer_norm(x + y, EPS, "norm1")
         y = MultiHeadAttention(c.width, c.heads, name="self_attn")(x + query_embed, x + query_embed, x)
-        x = LayerNorm(EPS, name="norm2")(x + y)
-        return LayerNorm(EPS, name="norm3")(x + Mlp(c.decoder_hidden, c.width, "relu", name="mlp")(x))
+        x = layer_norm(x + y, EPS, "norm2")
+        return layer_norm(x + Mlp(c.decoder_hidden, c.width, "relu", name="mlp")(x), EPS, "norm3")
 
 
 class Heads(nn.Module):
@@ -58,7 +58,7 @@ class Heads(nn.Module):
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """``[B, Q, D]`` -> normed states and mask embeddings ``[B, Q, D]``, class logits ``[B, Q, C + 1]``."""
         c = self.config
-        x = y = LayerNorm(EPS, name="norm")(x)
+        x = y = layer_norm(x, EPS, "norm")
         for i in range(3):
             y = Linear(c.width, name=f"mask_embed_{i}")(y)
             y = jax.nn.relu(y) if i < 2 else y

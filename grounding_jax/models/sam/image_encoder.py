@@ -9,10 +9,10 @@ from flax import linen as nn
 
 from grounding_jax.models.attention import attention
 from grounding_jax.models.layers import (
-    Conv3x3,
-    LayerNorm,
     Linear,
     Mlp,
+    conv3x3,
+    layer_norm,
     merge_heads,
     patchify,
     split_heads,
@@ -116,13 +116,13 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """``[B, h, w, D] -> [B, h, w, D]``."""
         c = self.config
-        y = LayerNorm(c.eps, name="norm1")(x)
+        y = layer_norm(x, c.eps, "norm1")
         if self.window:
             y = window_unpartition(Attention(c, name="attn")(window_partition(y, self.window)), c.grid)
         else:
             y = Attention(c, name="attn")(y)
         x = x + y
-        return x + Mlp(c.hidden, c.width, "gelu", name="mlp")(LayerNorm(c.eps, name="norm2")(x))
+        return x + Mlp(c.hidden, c.width, "gelu", name="mlp")(layer_norm(x, c.eps, "norm2"))
 
 
 class Neck(nn.Module):
@@ -135,9 +135,9 @@ class Neck(nn.Module):
         """``[B, h, w, D] -> [B, h, w, C]``."""
         c = self.config
         x = Linear(c.prompt_width, use_bias=False, name="conv1")(x)
-        x = LayerNorm(c.eps, name="norm1")(x)
-        x = Conv3x3(c.prompt_width, name="conv2")(x)
-        return LayerNorm(c.eps, name="norm2")(x)
+        x = layer_norm(x, c.eps, "norm1")
+        x = conv3x3(x, c.prompt_width, "conv2")
+        return layer_norm(x, c.eps, "norm2")
 
 
 class ImageEncoder(nn.Module):

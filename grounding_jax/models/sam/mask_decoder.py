@@ -8,10 +8,10 @@ from flax import linen as nn
 
 from grounding_jax.models.layers import (
     LECUN,
-    LayerNorm,
     Linear,
     Mlp,
     gelu,
+    layer_norm,
     matmul,
     unpatchify,
 )
@@ -40,15 +40,15 @@ class TwoWayBlock(nn.Module):
         else:
             q = tokens + token_positions
             tokens = tokens + self_attn(q, q, tokens)
-        tokens = LayerNorm(NORM_EPS, name="norm1")(tokens)
+        tokens = layer_norm(tokens, NORM_EPS, "norm1")
         q, k = tokens + token_positions, image + image_positions
         tokens = tokens + MultiHeadAttention(C // 2, c.decoder_heads, name="cross_token_to_image")(q, k, image)
-        tokens = LayerNorm(NORM_EPS, name="norm2")(tokens)
+        tokens = layer_norm(tokens, NORM_EPS, "norm2")
         tokens = tokens + Mlp(c.decoder_hidden, C, "relu", name="mlp")(tokens)
-        tokens = LayerNorm(NORM_EPS, name="norm3")(tokens)
+        tokens = layer_norm(tokens, NORM_EPS, "norm3")
         q, k = tokens + token_positions, image + image_positions
         image = image + MultiHeadAttention(C // 2, c.decoder_heads, name="cross_image_to_token")(k, q, tokens)
-        return tokens, LayerNorm(NORM_EPS, name="norm4")(image)
+        return tokens, layer_norm(image, NORM_EPS, "norm4")
 
 
 class TwoWayTransformer(nn.Module):
@@ -66,7 +66,7 @@ class TwoWayTransformer(nn.Module):
             tokens, image = block(tokens, image, token_positions, image_positions)
         q, k = tokens + token_positions, image + image_positions
         tokens = tokens + MultiHeadAttention(c.prompt_width // 2, c.decoder_heads, name="final_attn")(q, k, image)
-        return LayerNorm(NORM_EPS, name="norm_final")(tokens), image
+        return layer_norm(tokens, NORM_EPS, "norm_final"), image
 
 
 class Upscale(nn.Module):
@@ -79,7 +79,7 @@ class Upscale(nn.Module):
         """``[M, h, w, C] -> [M, 4h, 4w, C / 8]``."""
         C = self.config.prompt_width
         x = UpConv(C // 4, name="conv1")(x)
-        x = gelu(LayerNorm(self.config.eps, name="norm")(x))
+        x = gelu(layer_norm(x, self.config.eps, "norm"))
         return gelu(UpConv(C // 8, name="conv2")(x))
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from grounding_jax.models.layers import LayerNorm, Linear, gelu, patchify
+from grounding_jax.models.layers import Linear, gelu, layer_norm, patchify
 from grounding_jax.models.sam.config import SamConfig
 
 # Rows of `point_embed`, which are also the labels of points; label -1 marks a slot that holds no point.
@@ -107,7 +107,7 @@ class MaskDownscaling(nn.Module):
         """``[M, 4h, 4w, 1] -> [M, h, w, C]``."""
         c = self.config
         x = Linear(c.mask_channels // 4, name="conv1")(patchify(x, 2))
-        x = gelu(LayerNorm(c.eps, name="norm1")(x))
+        x = gelu(layer_norm(x, c.eps, "norm1"))
         x = Linear(c.mask_channels, name="conv2")(patchify(x, 2))
-        x = gelu(LayerNorm(c.eps, name="norm2")(x))
+        x = gelu(layer_norm(x, c.eps, "norm2"))
         return Linear(c.prompt_width, name="conv3")(x)
