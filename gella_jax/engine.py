@@ -44,7 +44,7 @@ class Written(NamedTuple):
         text: as it was written.
         nouns: in it.
         states: ``[M, D]``, for each noun the one that stands for it.
-        finished: whether it ends by itself, not at the limit on tokens.
+        finished: True if it ends by itself, not at the limit on tokens.
     """
 
     text: str
@@ -57,8 +57,8 @@ class Segmented(NamedTuple):
     """What the mask branch makes of a batch of pictures.
 
     Attributes:
-        drawn: what was drawn of each.
-        prediction: what the decoder says of them.
+        drawn: the arrays drawn of each.
+        prediction: the decoder's answer about them.
         queries: int32 ``[B, E]``, the query that stands for each mask; -1 where there is none.
     """
 
@@ -108,8 +108,8 @@ def segment_entities(
 
     Args:
         features: see `encode_image`.
-        entities: of each picture.
-        image_ids: what the pictures are called; random colours depend on it.
+        entities: the entities of each picture.
+        image_ids: names of the pictures; random colours depend on them.
     """
     drawn = [draw(engine.config, masks, name) for masks, name in zip(entities, image_ids, strict=True)]
     E = next_power(max(len(masks.masks) for masks in entities), _MASKS)
@@ -133,7 +133,7 @@ def prefill(
 
     Args:
         questions: about the pictures.
-        nouns: of each answer.
+        nouns: the nouns of each answer.
         patches: see `encode_image`.
 
     Raises:

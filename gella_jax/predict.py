@@ -52,10 +52,10 @@ class Request(NamedTuple):
 
     Attributes:
         image: uint8 ``[H, W, 3]`` RGB, a Pillow picture or the path of a file.
-        caption: what is said about it.
+        caption: text about the picture.
         entities: the masks, E of them; see `as_entities`.
-        nouns: of the caption; None lets the model name them.
-        image_id: what the picture is called; random colours depend on it.
+        nouns: nouns of the caption; None lets the model name them.
+        image_id: name of the picture; random colours depend on it.
     """
 
     image: Picture
@@ -179,7 +179,7 @@ class Gella:
 
         Args:
             image: uint8 ``[H, W, 3]`` RGB, a Pillow picture or the path of a file.
-            caption: what is said about it.
+            caption: text about the picture.
             max_new: the most tokens to write.
 
         Raises:
@@ -204,9 +204,9 @@ class Gella:
 
         Args:
             image: uint8 ``[H, W, 3]`` RGB, a Pillow picture or the path of a file.
-            caption: what is said about it.
+            caption: text about the picture.
             entities: masks, bool ``[E, H, W]``, or what `read_masks` gives; they may overlap.
-            nouns: of the caption, a lone text is one; None lets the model name them.
+            nouns: nouns of the caption, a lone text is one; None lets the model name them.
             threshold: a noun means all masks with a higher score, or the best one where none has.
             output_masks: "input" answers with the masks that were put in, "decoded" with those the model makes of them.
 

@@ -168,8 +168,8 @@ def counting(
     """Shows how far several things are: as bars beneath what is printed if somebody is watching, else as lines.
 
     Args:
-        columns: of a bar.
-        lines: what writes the lines.
+        columns: columns of a bar.
+        lines: writer of the lines.
         keep: leave the bars when they are full.
         shown: by this process; the others of several are silent.
     """

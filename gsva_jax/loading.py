@@ -21,7 +21,7 @@ def load(checkpoint: epath.PathLike, dtype=None, mesh: MeshShape | None = None) 
         checkpoint: a model folder, a finished run, a step of a run (``run@step`` or ``run@best``), or the name of a
             shipped model ("tiny").
         dtype: dtype of the parameters and the computation, or its name; by default float32 on CPU, else bfloat16.
-        mesh: how the devices of this process are laid out, such as ``MeshShape(data=-1, fsdp=1)`` for a copy of the
+        mesh: layout of this process's devices, such as ``MeshShape(data=-1, fsdp=1)`` for a copy of the
             model on each, or ``MeshShape(fsdp=1, tensor=-1)`` for one that is too large for a device; None takes one.
 
     Raises:

@@ -15,8 +15,7 @@ from grounding_jax import terminal
 from grounding_jax.files.masks import decode_mask
 from grounding_jax.weights.readers import open_weights
 from grounding_jax.weights.writers import write_torch
-from gsva_jax.cli import demo
-from gsva_jax.cli import COMMANDS, _parse, main
+from gsva_jax.cli import COMMANDS, _parse, demo, main
 from tests import processes
 from tests.command_line import failed, import_words, records, write_picture
 

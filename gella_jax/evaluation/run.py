@@ -94,8 +94,8 @@ def check_dataset(dataset: str, protocol: str) -> None:
     """Tells whether there is such an evaluation, before anything is loaded.
 
     Args:
-        dataset: of `tasks.TASKS`, such as "png|val2017" or "refcoco|unc|val".
-        protocol: of `run.PROTOCOLS`; categories and entities have the official one only.
+        dataset: one of `tasks.TASKS`, such as "png|val2017" or "refcoco|unc|val".
+        protocol: one of `run.PROTOCOLS`; categories and entities have the official one only.
 
     Raises:
         ValueError: there is not.

@@ -57,7 +57,7 @@ class Setting(NamedTuple):
     Attributes:
         protocol: one of `PROTOCOLS`.
         output_masks: see `Gella.ground`.
-        categories: of the dataset, where it has any.
+        categories: categories of the dataset, where it has any.
         entities: ``(record, picture) -> Entities``: the masks that the model gets, perhaps none.
     """
 
@@ -245,8 +245,8 @@ def prepare(
 
     Args:
         gella: the model.
-        setting: how it is asked.
-        record: of the dataset.
+        setting: the way it is asked.
+        record: record of the dataset.
         texts: the captions about the picture, each with its nouns where they are given.
         empty: the line of a picture that can't be asked about: it is "without_masks", a text is "wordless", or a
             conversation "too_long".

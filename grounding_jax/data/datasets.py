@@ -13,7 +13,7 @@ def open_dataset(root: epath.PathLike, name: str) -> Source:
     Args:
         root: the folder that holds refer_seg/, reason_seg/, ade20k/, coco/, cocostuff/, mapillary/, vlpart/,
             llava_dataset/ and entityseg/; or a packed folder, which gives the same records.
-        name: of a dataset in the `registry`; several splits of ReasonSeg joined like "ReasonSeg|train_val"; or
+        name: name of a dataset in the `registry`; several splits of ReasonSeg joined like "ReasonSeg|train_val"; or
             "jsonl|FILE", the file below `root` that lists pictures and expressions of one's own.
 
     Raises:

@@ -78,7 +78,7 @@ class Entities(NamedTuple):
         names: the category of each, or its file's name in a folder; its number where nothing is known.
         scores: float32 [M]: the confidence, for SAM its predicted IoU; None if the file has none.
         category_ids: the file's number of each category; None if it has no categories.
-        crowds: how many masks of the file are left out because they are of crowds.
+        crowds: number of masks of the file that are left out because they are of crowds.
     """
 
     masks: np.ndarray

@@ -22,9 +22,9 @@ def page(report: Report, facts: Sequence[str], scores: Sequence[float], card: Ca
     """Makes the page.
 
     Args:
-        report: what an evaluation returns.
-        facts: what stands below the title.
-        scores: how well the model did, a number a picture.
+        report: the report that an evaluation returns.
+        facts: lines below the title.
+        scores: quality of the model's answer, a number a picture.
         card: HTML about a picture, by its place among the scores; see `make_card`.
 
     Returns:
@@ -64,7 +64,7 @@ def make_card(name: str, score: float, meaning: str, true: Image.Image, predicte
     Args:
         name: its heading.
         score: shown beside it.
-        meaning: what a pointer on the score tells.
+        meaning: text that a pointer on the score shows.
         true, predicted: the picture with both kinds of masks.
         details: HTML below the pictures.
     """

@@ -40,7 +40,7 @@ def identity_of(
         engine: the model in memory.
         system: the package that it is of.
         source: the dataset.
-        given: what the model gets about a record besides its picture, if anything.
+        given: anything that the model gets about a record besides its picture.
 
     Raises:
         FileNotFoundError, ValueError: a record is damaged, or a file of it is missing.

@@ -30,9 +30,9 @@ class Prepared(NamedTuple):
     """A picture of a dataset, ready to be asked about.
 
     Attributes:
-        item: what the task asks.
+        item: question of the task.
         shape: items of one shape can be answered in one batch without much padding.
-        line: what is kept of a picture that can't be asked about; None if it can.
+        line: result of a picture that can't be asked about; None if it can.
     """
 
     item: Any
@@ -64,11 +64,11 @@ class Evaluation:
     Attributes:
         system: the package of the model.
         model: in memory; its ``engine`` is an `Engine`.
-        task: of the dataset.
-        setting: how the task asks.
+        task: task of the dataset.
+        setting: the way the task asks.
         source: the dataset.
         head: begins the report, with ``dataset`` and ``protocol``: which evaluation it is.
-        also: what else tells it from others.
+        also: anything else that tells it from others.
         given: see `identity_of`.
     """
 
@@ -113,7 +113,7 @@ def run(
     """Evaluates, from where an earlier call with the same files was interrupted.
 
     Args:
-        evaluation: what is evaluated.
+        evaluation: model, task and data.
         outputs: the files to write in the end, and what goes into them; None is no file. Until then,
             FILE.partial.jsonl beside the first one has what is done.
         batch_size: pictures at once, rounded up to what divides over the model's mesh. Results do not depend on it.

@@ -81,7 +81,7 @@ def draw_polygon(canvas: np.ndarray, points: Sequence[Sequence[float]], value: i
     Args:
         canvas: uint8 [H, W].
         points: corners (x, y) in pixels; one or two give a dot or a line.
-        value: what is written.
+        value: number that is written.
 
     Raises ValueError unless the points are pairs of finite numbers that are not far out of the picture.
     """

@@ -34,9 +34,9 @@ def read(
 
     Args:
         file: the file.
-        kind: what it should hold, such as ``list[Annotation]`` with a ``msgspec.Struct`` of that name. Keys that are
+        kind: type of its content, such as ``list[Annotation]`` with a ``msgspec.Struct`` of that name. Keys that are
             not declared are skipped.
-        fallback_encoding: what to read the text as where it is not UTF-8.
+        fallback_encoding: encoding of a text that is not UTF-8.
         max_bytes: the most bytes it may have.
 
     Raises:
@@ -75,8 +75,8 @@ def read_lines(file: epath.PathLike | PackedFile, kind: type[T], example: str) -
 
     Args:
         file: the file.
-        kind: what each line should hold.
-        example: of a line, for errors.
+        kind: type of the content of a line.
+        example: example of a line, for errors.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -104,7 +104,7 @@ def unique(entries: Iterable[N], what: str, file: object) -> dict[int, N]:
     Args:
         entries: each with an ``id``.
         what: they are, for the error.
-        file: where they are from, for the error.
+        file: file that they are from, for the error.
 
     Raises ValueError if two have the same id: which one is meant can't be told.
     """

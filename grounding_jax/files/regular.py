@@ -14,8 +14,8 @@ class PackedFile:
     """A file out of a shard: its bytes, and what else records and errors want to know of a file.
 
     Attributes:
-        path: where it was, from the root of the datasets.
-        data: what was in it.
+        path: its path from the root of the datasets.
+        data: its bytes.
     """
 
     path: epath.Path

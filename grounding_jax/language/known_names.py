@@ -24,8 +24,8 @@ def unknown_line(folder: epath.PathLike, model: str, texts: Iterable[str]) -> st
     """A line about the texts that name nothing which a model knows.
 
     Args:
-        folder: of the model.
-        model: what to call it.
+        folder: folder of the model.
+        model: name of the model in the line.
         texts: expressions or questions.
 
     Returns:

@@ -34,9 +34,9 @@ def load_segmenter(path: epath.PathLike, dtype=None) -> Segmenter:
     Its masks overlap, see `segment_everything`. Sizes follow from the shapes.
 
     Args:
-        path: of the file or folder.
-        dtype: of the parameters and the computation, or its name; by default float32 on CPU and bfloat16 elsewhere.
-            The decoders of Mask2Former compute in float32, as in the release.
+        path: file or folder.
+        dtype: dtype of the parameters and the computation, or its name; by default float32 on CPU and bfloat16
+            elsewhere. The decoders of Mask2Former compute in float32, as in the release.
 
     Returns:
         A function from a picture uint8 [H, W, 3] to `Proposals` with masks of its size.

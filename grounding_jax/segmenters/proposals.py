@@ -15,7 +15,7 @@ class Proposals(NamedTuple):
 
     Attributes:
         entities: the masks, best first. Their ids are numbers of queries, or count from 0 where there are no queries.
-        left_out: how many masks the model gave that are not among them, by reason.
+        left_out: number of the model's masks that are not among them, by reason.
         stability: float32 [M], the share of a mask that stays where SAM's threshold is moved; None without SAM.
     """
 

@@ -22,7 +22,7 @@ class Group(NamedTuple):
 
     Attributes:
         address: host:port where the first of them waits for the others.
-        count: how many there are.
+        count: number of processes.
         index: the number of this one, from 0.
         devices: the GPUs of this host that it takes; None all of them.
     """

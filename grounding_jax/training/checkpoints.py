@@ -26,7 +26,7 @@ def open_manager(run: epath.Path, options: TrainOptions, best: Best) -> ocp.Chec
     Args:
         run: the folder.
         options: say how many of the newest are preserved.
-        best: which others are; none as long as there are no scores.
+        best: policy for the best ones; none are best as long as there are no scores.
     """
     policy = AnyPreservationPolicy([LatestN(options.keep_last), best])
     manager = ocp.CheckpointManagerOptions(preservation_policy=policy, save_interval_steps=1)

@@ -52,8 +52,8 @@ class Experiment:
 
     Attributes:
         name: name of the run folder.
-        recipe: what is trained.
-        options: how it is trained.
+        recipe: model, data and losses.
+        options: steps, batches, rates, and the mesh.
         starts_from: names of runs beside this one whose parameters are laid over the random ones, in this order.
         result_dtype: dtype of the trained model folder.
     """

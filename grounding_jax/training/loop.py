@@ -56,8 +56,8 @@ class Run(NamedTuple):
         shardings: shardings of the state.
         state: the newest saved one, or a fresh one.
         frozen: parameters that are not trained.
-        manager: of the checkpoints.
-        scores: of the checkpoints.
+        manager: manager of the checkpoints.
+        scores: scores of the checkpoints.
     """
 
     mesh: Mesh

@@ -24,7 +24,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, weight: jax.Array | floa
     Args:
         logits: float32 ``[B, T, V]``.
         labels: int32 ``[B, T]``: the token that each slot must predict, or `rows.IGNORED`.
-        weight: of the tokens, float32 ``[B, T]``.
+        weight: weights of the tokens, float32 ``[B, T]``.
 
     Returns:
         float32 ``[B]``; `token_counts` is what it is divided by.

@@ -113,7 +113,7 @@ def decode(cls: type[T], values: object, where: str) -> T:
 
     Args:
         cls: the type; its fields may be dataclasses, tuples, unions and literals.
-        values: of the fields; those with a default may be missing.
+        values: values of the fields; those with a default may be missing.
         where: file and field, for the error.
 
     Raises:

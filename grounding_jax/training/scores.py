@@ -55,7 +55,7 @@ class Best:
     Attributes:
         scores: those of the run.
         metric: the score that decides; higher is better, and among equals the later one.
-        n: how many are preserved.
+        n: number of checkpoints to preserve.
     """
 
     scores: Scores

@@ -39,8 +39,9 @@ def make_validation(task: Task, options: TrainOptions, mesh: Mesh) -> Validate |
     """The function that validates parameters, or None for a task that has nothing to validate on.
 
     Args:
-        task: what is trained.
-        options: how many examples, in batches as large as the micro-batches of the training, and how many pictures.
+        task: the task to train.
+        options: options with the number of examples, in batches as large as the training's micro-batches, and of
+            pictures.
         mesh: the devices.
     """
     examples = task.validation_dataset()

@@ -59,7 +59,7 @@ def read_part(
     Args:
         table: names them in errors as the file does.
         leaves: our leaves by path.
-        init: of the architecture, `init(config, key)`.
+        init: function `init(config, key)` of the architecture.
         config: its sizes.
         where: names the file in errors.
         dtype: see `folder.load`.

@@ -96,10 +96,10 @@ def assumed(
     """A line of an import's report about the sizes that nobody told; none where all are known.
 
     Args:
-        config: of the system, whose own fields are those of the part that it does not have.
-        keys: of the `--sizes` file.
-        untold: what shapes can't tell.
-        given: what that file has.
+        config: config of the system, whose own fields are those of the part that it does not have.
+        keys: keys of the `--sizes` file.
+        untold: sizes that shapes can't tell.
+        given: content of that file.
         public: the config.json of each part, as far as there is one.
     """
     values = {}

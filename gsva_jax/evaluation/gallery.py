@@ -22,8 +22,8 @@ def gallery_page(report: Report, lines: Sequence[Mapping], record_of: Callable[[
     """Makes the page.
 
     Args:
-        report: what `evaluate` returns.
-        lines: what it keeps of every picture, with its predictions.
+        report: the report that `evaluate` returns.
+        lines: its lines about every picture, with the predictions.
         record_of: the pictures of the dataset, by their numbers.
 
     Returns:

@@ -177,7 +177,7 @@ def predict(
     Args:
         engine: the model.
         protocol: that of the requests.
-        requests: of `prepare`.
+        requests: the requests that `prepare` made.
         pictures: uint8 ``[H, W, 3]``, of the sizes in the requests' records.
         with_absent: True if the dataset has absent targets; the release evaluates those datasets in another way
             (spec gsva a.11, f).
@@ -193,7 +193,7 @@ def teacher_force(engine: Engine, row: Row, patches: jax.Array, second_pass: boo
         engine: the model.
         row: a batch of rows whose answers have the right tokens.
         patches: see `encode_image`.
-        second_pass: whether the states come from reading again with [SEG] in the place of every [REJ]. Only what
+        second_pass: True if the states come from reading again with [SEG] in the place of every [REJ]. Only what
             stands behind the first of these is read again, and nothing where there is none.
     """
     prefilled = prefill(engine, row, patches)

@@ -45,13 +45,13 @@ def evaluate(
         gsva: the model.
         root: the folder that holds refer_seg/, reason_seg/ or ade20k/.
         dataset, protocol: see `check_dataset`.
-        out_json: where the result is written, too. Until then, FILE.partial.jsonl beside the first file asked for has
+        out_json: file for the result, too. Until it is there, FILE.partial.jsonl beside the first file asked for has
             what is done, and another call with the same arguments goes on from there.
         predictions: a file for every prediction, one line of JSON each: what `gsva segment` writes of a target, and
             the picture, the pixels of both masks and, where the model wrote freely, its answer.
         markdown: a file for a table that has published numbers beside ours, see `published`.
         gallery: a file for a page that shows the best, the worst and some other pictures, see `gallery`.
-        question: how the official protocol asks for a list: one of `prompts.OFFICIAL_QUESTIONS`.
+        question: wording of the official protocol's question for a list: one of `prompts.OFFICIAL_QUESTIONS`.
         batch_size: pictures at once, rounded up to what divides over the model's mesh. Results do not depend on it.
         blind: show a grey picture instead of the right one, for what the text alone gives away.
         process: (which, of how many) share the pictures, by default those of JAX. Each returns the whole report, the

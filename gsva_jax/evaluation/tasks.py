@@ -36,8 +36,8 @@ class Setting(NamedTuple):
     Attributes:
         protocol: one of `run.PROTOCOLS`.
         question: one of `prompts.OFFICIAL_QUESTIONS`.
-        blind: whether a grey picture is shown instead of the right one.
-        is_listed: whether every prediction is kept, too, and not only what it is worth.
+        blind: True if a grey picture is shown instead of the right one.
+        is_listed: True if every prediction is kept, too, and not only what it is worth.
     """
 
     protocol: str
@@ -67,10 +67,10 @@ def predict(gsva: Gsva, setting: Setting, requests: Sequence[Request], with_abse
 
     Args:
         gsva: the model.
-        setting: how it is asked.
-        requests: of `prepare`.
+        setting: the way it is asked.
+        requests: the requests that `prepare` made.
         with_absent: see `protocols.predict`.
-        ignored: whether the official protocol takes ignored pixels for the target, as the release does in ReasonSeg.
+        ignored: True if the official protocol takes ignored pixels for the target, as the release does in ReasonSeg.
     """
     pictures = [_picture(request.record, setting.blind) for request in requests]
     answers = protocols.predict(gsva.engine, setting.protocol, requests, pictures, with_absent)
@@ -84,9 +84,9 @@ def report(
     """Numbers of a whole split.
 
     Args:
-        setting: how was asked.
-        lines: of `predict`.
-        metrics: of the kind of dataset.
+        setting: the way it was asked.
+        lines: lines of `predict`.
+        metrics: metrics of the kind of dataset.
 
     Returns:
         ``num_targets``, the metrics, ``num_too_long``, and of written answers ``num_missing`` and ``num_surplus``.

@@ -149,9 +149,9 @@ def batch_loss(
 
     Args:
         config: sizes.
-        weights: of the terms.
-        outputs: of `model.forward`.
-        batch: what `losses.prepare` gave: row arrays, ``resized`` and ``original`` int32 ``[B, 2]``, and ``masks``
+        weights: weights of the terms.
+        outputs: outputs of `model.forward`.
+        batch: the batch of `losses.prepare`: row arrays, ``resized`` and ``original`` int32 ``[B, 2]``, and ``masks``
             uint8 ``[B, M, canvas, canvas / 8]``, bit-packed.
         token_weight: see `training.losses.cross_entropy`.
 

@@ -44,7 +44,7 @@ def measure(
         config: sizes.
         tokenizer: the vocabulary.
         params: the whole tree.
-        outputs: of `model.forward`.
+        outputs: outputs of `model.forward`.
         batch: see `task.batch_loss`.
 
     Returns:
@@ -78,7 +78,7 @@ def draw(config: GsvaConfig, tokenizer: Tokenizer, example: dict, shown: dict) -
         config: sizes.
         tokenizer: the vocabulary.
         example: that has ``sam_images``, as NumPy arrays.
-        shown: what `measure` gave for it. A target that is absent has no predicted mask, even if it was accepted.
+        shown: arrays that `measure` gave for it. An absent target has no predicted mask, even if it was accepted.
 
     Returns:
         uint8 ``[H, W, 3]``.

@@ -56,8 +56,8 @@ def prepare(
     Args:
         root: the folder of all datasets, see `datasets.open_dataset`.
         out: the packed folder, local; once written, it may be copied to gs:// and read there.
-        names: of `registry.KNOWN_DATASETS` and `ENTITY_DATASETS`.
-        workers: how many datasets are packed at the same time.
+        names: names of `registry.KNOWN_DATASETS` and `ENTITY_DATASETS`.
+        workers: number of datasets packed at the same time.
         progress: is told of each dataset's records.
 
     Returns:

@@ -48,7 +48,7 @@ class ReasonRecord:
     Attributes:
         image: the picture file.
         raw_expressions: all instructions about the image; they share the mask.
-        is_sentence: whether the instructions are sentences rather than names of a thing (spec gsva c.6).
+        is_sentence: True if the instructions are sentences rather than names of a thing (spec gsva c.6).
         shapes: the polygons and rectangles, as in the file.
         explanation: why the target is the answer, in words; None where the dataset has no such text.
     """

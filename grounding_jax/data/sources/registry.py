@@ -54,12 +54,12 @@ class Dataset:
     """A dataset in all its splits.
 
     Attributes:
-        names: of the splits, such as "grefcoco|unc|val".
+        names: names of the splits, such as "grefcoco|unc|val".
         open: ``(root, name) -> Source``.
         record: the class of its records.
-        prefix: how names begin that it opens besides: files of one's own, or several splits joined.
-        of_entities: whether it is about entities and captions about them (spec gella f).
-        pictures: how many pictures splits have by their publication, where that is known.
+        prefix: beginning of the names that it opens besides: files of one's own, or several splits joined.
+        of_entities: True if it is about entities and captions about them (spec gella f).
+        pictures: numbers of pictures of splits by their publication, where they are known.
     """
 
     names: tuple[str, ...]

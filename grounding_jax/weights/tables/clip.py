@@ -29,7 +29,7 @@ def load(path: epath.PathLike, dtype: np.dtype | None = None, **sizes: Any) -> t
 
     Args:
         path: a folder in Hugging Face's layout, or a file of weights, whose heads are then taken to be 64 wide.
-        dtype: of the parameters; None: as in the file.
+        dtype: dtype of the parameters; None: as in the file.
         **sizes: fields of `ClipConfig` that win over shapes and config.json.
 
     Raises:

@@ -27,7 +27,7 @@ def load(path: epath.PathLike, dtype: np.dtype | None = None, **sizes: Any) -> t
 
     Args:
         path: a folder in Hugging Face's layout; or a file of weights, if `heads` is given.
-        dtype: of the parameters; None: as in the file.
+        dtype: dtype of the parameters; None: as in the file.
         **sizes: fields of `LlamaConfig` that win over shapes and config.json.
 
     Raises:

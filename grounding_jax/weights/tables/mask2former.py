@@ -37,7 +37,7 @@ def load(path: epath.PathLike, dtype: np.dtype | None = None, **sizes: Any) -> t
 
     Args:
         path: a file of detectron2, or a folder in Hugging Face's layout, whose config.json tells the heads.
-        dtype: of the parameters; None: as in the file.
+        dtype: dtype of the parameters; None: as in the file.
         **sizes: fields of `Mask2FormerConfig` that win.
 
     Raises:

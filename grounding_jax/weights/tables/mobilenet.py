@@ -34,7 +34,7 @@ def load(
 
     Args:
         path: a file of torchvision, or a folder in Hugging Face's layout.
-        dtype: of the parameters; None: as in the file.
+        dtype: dtype of the parameters; None: as in the file.
         detection: for `mobilenet.pyramid`; False keeps the last convolution, for `mobilenet.encode`.
 
     Raises:
@@ -53,8 +53,8 @@ def read(
 
     Args:
         layout: see `layouts.open_layout`.
-        tensors: of the checkpoint.
-        path: of the file or folder; a config.json in it tells the convention.
+        tensors: tensors of the checkpoint.
+        path: the file or folder; a config.json in it tells the convention.
         detection: leave out the last convolution, which only the stand-alone form has.
     """
     if layout == "MobileNetV2":

@@ -38,7 +38,7 @@ def load(path: epath.PathLike, dtype: np.dtype | None = None, **sizes: Any) -> t
 
     Args:
         path: `sam_vit_{b,l,h}.pth`, or any file or folder with the same names.
-        dtype: of the parameters; None: as in the file.
+        dtype: dtype of the parameters; None: as in the file.
         **sizes: fields of `SamConfig` that win over what the shapes tell.
 
     Raises:

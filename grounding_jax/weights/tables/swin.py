@@ -39,7 +39,7 @@ def load(path: epath.PathLike, dtype: np.dtype | None = None) -> tuple[SwinConfi
 
     Args:
         path: a file of the release or of detectron2, or a folder in Hugging Face's layout.
-        dtype: of the parameters; None: as in the file.
+        dtype: dtype of the parameters; None: as in the file.
 
     Raises:
         FileNotFoundError, CheckpointError: in one line, what is missing, damaged or no Swin.
@@ -57,7 +57,7 @@ def read(layout: str, tensors: Mapping[str, LazyTensor], path: epath.PathLike) -
 
     Args:
         layout: see `layouts.open_layout`.
-        tensors: of the Swin.
+        tensors: tensors of the Swin.
         path: names the file in errors.
     """
     of_hub = layout.endswith("-hf")
