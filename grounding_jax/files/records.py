@@ -18,7 +18,9 @@ T = TypeVar("T")
 class Numbered(Protocol):
     """What a file counts by numbers that must differ."""
 
-    id: int
+    @property
+    def id(self) -> int:
+        """Its number."""
 
 
 N = TypeVar("N", bound=Numbered)

@@ -150,7 +150,8 @@ def changed(experiment: Experiment, overrides: Sequence[str], program: str = "tr
     """
     unnamed = tyro.conf.arg(name="")  # --steps instead of --options.steps
     parts = dict(options=experiment.options, recipe=experiment.recipe)
-    fields = [(name, Annotated[type(part), unnamed]) for name, part in parts.items()]
+    # The recipe's own class, which only the config knows.
+    fields = [(name, Annotated[type(part), unnamed]) for name, part in parts.items()]  # pyrefly: ignore
     changes = dataclasses.make_dataclass("Changes", fields, frozen=True)
     after = tyro.cli(changes, default=changes(**parts), args=list(overrides), prog=program, description=_DESCRIPTION)
     return dataclasses.replace(experiment, options=after.options, recipe=after.recipe)

@@ -126,7 +126,7 @@ def decode(cls: type[T], values: object, where: str) -> T:
     return made
 
 
-def _unknown(made: object, values: object, path: str) -> list[str]:
+def _unknown(made: object, values: Any, path: str) -> list[str]:
     """The paths of values that found no field of a dataclass."""
     if isinstance(made, list | tuple):
         pairs = enumerate(zip(made, values, strict=True))

@@ -159,7 +159,7 @@ def _absent_metrics(
     """Of a dataset with absent targets; also of each kind of expression."""
     del setting
     result = metrics(GresTotals.of(outcomes))
-    for family in sorted({*families} - {None}):
+    for family in sorted({family for family in families if family is not None}):
         chosen = [outcome for outcome, other in zip(outcomes, families, strict=True) if other == family]
         own = grefcoco_metrics(GresTotals.of(chosen))
         result[f"num_targets[{family}]"] = len(chosen)
