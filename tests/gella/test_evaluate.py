@@ -1,0 +1,307 @@
+"""GELLA's evaluation: what an oracle and a random model get, and what is counted where nothing can be asked."""
+
+import functools
+import json
+import re
+import shutil
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gella_jax.cli import main
+from gella_jax.evaluation.published import PUBLISHED, markdown_table
+from gella_jax.evaluation.run import check_dataset, evaluate, mask_file
+from gella_jax.evaluation.tasks import TASKS, match_nouns
+from gella_jax.panoptic import PanopticAnswer, Segment
+from gella_jax.predict import Grounding, Noun, Reference
+from grounding_jax.data.datasets import open_dataset
+from grounding_jax.data.entity_masks import Entities, read_masks
+from grounding_jax.files.masks import mask_record
+from tests.command_line import failed
+from tests.small_datasets import write_all
+from tests.small_gella import small_gella, small_tokenizer
+from tests.small_panoptic import write_entityseg, write_narratives, write_panoptic_tree
+
+pytestmark = pytest.mark.usefixtures("no_kept_programs")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("datasets")
+    write_all(root, 0)
+    write_panoptic_tree(root)
+    write_narratives(root)
+    write_entityseg(root)
+    return root
+
+
+class Oracle:
+    """Knows the truth of a dataset, and answers with it."""
+
+    def __init__(self, source):
+        self.of = {str(record.image_id): record for record in map(source.__getitem__, range(len(source)))}
+        self.captions = (
+            {record.caption: record for record in map(source.__getitem__, range(len(source)))}
+            if hasattr(source[0], "caption")
+            else {}
+        )
+        self.engine = types.SimpleNamespace(
+            config=types.SimpleNamespace(to_json=lambda: "oracle"),
+            dtype=np.float32,
+            params={"x": np.zeros((1, 1), np.float32)},
+            tokenizer=small_tokenizer(),
+            batcher=types.SimpleNamespace(multiple=1),
+        )
+        self.asked = []
+
+    def fits(self, caption, nouns=None):
+        return True
+
+    def ground_many(self, requests, output_masks="input", plurals=None):
+        self.asked.append(plurals)
+        groundings = []
+        for request in requests:
+            record = self.captions.get(request.caption)
+            texts = request.nouns or (record.raw_expressions if record else ())
+            nouns = [Noun(text, None, (), np.zeros(0), self._mask(request, record, j)) for j, text in enumerate(texts)]
+            left_out = {"hidden": (0,), "surplus": (1, 2)}
+            groundings.append(Grounding("", request.caption, tuple(nouns), request.entities, left_out))
+        return groundings
+
+    def _mask(self, request, record, j):
+        if record is not None:
+            return record.masks[j]
+        record = self.of[request.image_id]
+        return record.masks[record.expressions.index(request.caption)]
+
+    def refer_many(self, requests, output_masks):
+        return [Reference("", "", (), None, 1.0, self._mask(request, None, 0)) for request in requests]
+
+    def panoptic_many(self, requests, categories, output_masks):
+        maps = []
+        for request in requests:
+            record = self.of[request.image_id]
+            known = {category.id: category for category in categories}
+            segments = [Segment(s["id"], known[s["category_id"]], 1.0) for s in record.segments]
+            maps.append(PanopticAnswer(record.id_map, tuple(segments)))
+        return maps
+
+    def entities_many(self, requests):
+        return [(request.entities, {"hidden": (3,)}) for request in requests]
+
+
+def run(root, dataset, protocol, **options):
+    oracle = Oracle(open_dataset(root, dataset))
+    return evaluate(oracle, root, dataset, protocol, **options), oracle
+
+
+@pytest.mark.parametrize("protocol", ["official", "guided", "generated"])
+def test_the_truth_has_full_recall(root, protocol):
+    report, oracle = run(root, "png|val2017", protocol)
+    assert report["AR"] == pytest.approx(0.99999) and report["AR_plurals"] == pytest.approx(0.99999)
+    assert report["num_phrases"] == 6 and report["num_left_out"] == 1 and report["num_targets"] == 7
+    assert (report["num_hidden"], report["num_surplus"]) == (3, 6)
+    assert (oracle.asked[0] is not None) == (protocol == "official")
+    assert ("AR_text" in report) == (protocol == "generated")
+    if protocol == "generated":
+        assert report["AR_text"] == 1.0 and report["num_missing"] == 0
+
+
+def test_a_caption_that_is_too_long_is_counted_and_finds_nothing(root, monkeypatch):
+    monkeypatch.setattr(Oracle, "fits", lambda self, caption, nouns=None: "sky" not in caption)
+    report, _ = run(root, "png|val2017", "generated")
+    assert report["num_too_long"] == 1 and report["num_missing"] == 3
+    assert report["acc@0.5"] == 0.5  # three of six phrases
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3])  # of three pictures: the last batch is filled up
+def test_expressions(root, batch_size):
+    for protocol in ("official", "guided", "generated"):
+        report, _ = run(root, "refcoco|unc|train", protocol, batch_size=batch_size)
+        assert report["cIoU"] == 1.0 and report["Pr@0.9"] > 0
+        assert report["num_images"] == 3 and report["num_targets"] > 3
+
+
+def test_categories_and_a_picture_without_masks(root):
+    report, _ = run(root, "panoptic|val2017", "official")
+    assert report["PQ"] == 1.0 and report["num_without_masks"] == 1  # one picture is nothing but a crowd
+    assert report["num_images"] == 3 and report["num_targets"] == 5
+
+
+@pytest.mark.parametrize("dataset", ["entityseg|val", "coco_entity|val2017"])
+def test_entities(root, dataset):
+    report, _ = run(root, dataset, "official")
+    assert report["AP"] == pytest.approx(1.0) and report["output_masks"] == "decoded"
+    assert report["num_predicted"] == report["num_targets"] and report["num_hidden"] > 0
+
+
+def test_a_random_model_is_evaluated_on_everything(root, tmp_path):
+    """Numbers of two kinds of datasets, the same in the file, and nothing unfinished is left."""
+    gella = small_gella()
+    for dataset, metric in (("png|val2017", "AR"), ("coco_entity|val2017", "AP")):
+        report = evaluate(gella, root, dataset, "official", out_json=tmp_path / "report.json", batch_size=2)
+        assert 0 <= report[metric] <= 1
+        assert json.loads((tmp_path / "report.json").read_text()) == report
+    assert not list(tmp_path.glob("*.partial*"))
+
+
+def test_results_that_do_not_have_every_picture(root, tmp_path):
+    """As COCO's results list what was found, by the number of the picture."""
+    record = open_dataset(root, "panoptic|val2017")[1]
+    found = [{"image_id": record.image_id, "score": 0.5, **mask_record(mask)} for mask in record.entities.masks]
+    (tmp_path / "results.json").write_text(json.dumps(found))
+    report, _ = run(root, "panoptic|val2017", "official", masks=tmp_path / "results.json")
+    assert report["num_without_masks"] == 2 and report["num_images"] == 3
+
+
+@pytest.mark.parametrize("dataset", ["png|val2017", "refcoco|unc|train"])
+def test_texts_without_words_are_counted(root, dataset, monkeypatch):
+    monkeypatch.setattr("gella_jax.prompts.clean_noun", lambda text: "")
+    report, _ = run(root, dataset, "guided")
+    assert report["num_wordless"] == report["num_images"]
+
+
+def test_the_command(root, tmp_path, monkeypatch, capsys):
+    oracle = Oracle(open_dataset(root, "png|val2017"))
+    monkeypatch.setattr("gella_jax.loading.load", lambda *_: oracle)
+    words = ["evaluate", "--checkpoint", "CKPT", "--data", root, "--dataset", "png|val2017", "--protocol", "generated"]
+    words += ["--json", tmp_path / "a" / "report.json", "--markdown", tmp_path / "table.md"]
+    assert main([str(word) for word in words]) == 0
+    printed = capsys.readouterr().out
+    assert "acc@0.5         " in printed and "1.0000" in printed and "PPO-TD" in printed
+    report = json.loads((tmp_path / "a" / "report.json").read_text())
+    assert report["dataset"] == "png|val2017" and report["protocol"] == "generated" and report["num_images"] == 3
+    assert (tmp_path / "table.md").read_text() == markdown_table(report)
+    masks = root / "coco" / "annotations" / "panoptic_segmentation" / "val2017"
+    assert main([*map(str, words), "--masks", str(masks)]) == 0
+    assert json.loads((tmp_path / "a" / "report.json").read_text())["masks"] == str(masks)
+    capsys.readouterr()
+    wrong = functools.partial(failed, capsys, main=main, program="gella")
+    assert "name either --masks or --segmenter" in wrong(*words, "--masks", masks, "--segmenter", "sam.pth")
+    words[6] = "grefcoco|unc|val"
+    assert "can't be evaluated; the datasets that can are png|" in wrong(*words)
+
+
+def test_masks_of_a_file(root, tmp_path):
+    """COCO's panoptic PNGs as anybody's masks: the same as the truth but for what is a crowd."""
+    folder = root / "coco" / "annotations" / "panoptic_segmentation" / "val2017"
+    report, _ = run(root, "png|val2017", "guided", masks=folder)
+    assert report["masks"] == str(folder) and report["AR"] == pytest.approx(0.99999)
+    assert mask_file(folder, "000000000139.jpg") == folder / "000000000139.png"
+    assert mask_file(tmp_path / "all.json", "x.jpg") == tmp_path / "all.json"
+    with pytest.raises(FileNotFoundError, match=r"there are no masks for 'x.jpg': no .*x.png or .*x.json or .*/x"):
+        mask_file(folder, "x.jpg")
+    assert read_masks(folder / "000000000139.png", (12, 20)).masks.any()
+
+
+def test_masks_that_a_model_proposes(root):
+    seen = []
+
+    def propose(image):
+        seen.append(image.shape)
+        return types.SimpleNamespace(entities=Entities(np.ones((1, *image.shape[:2]), bool), (0,), ("0",)))
+
+    report, _ = run(root, "png|val2017", "guided", masks="sam.pth", propose=propose)
+    assert len(seen) == 3 and report["masks"] == "sam.pth"
+
+
+def test_an_interrupted_evaluation_goes_on(root, tmp_path, monkeypatch):
+    oracle = Oracle(open_dataset(root, "png|val2017"))
+    calls = []
+
+    def interrupted(requests, **options):
+        calls.append(len(requests))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return Oracle.ground_many(oracle, requests, **options)
+
+    oracle.ground_many = interrupted
+    file = tmp_path / "report.json"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(oracle, root, "png|val2017", "guided", out_json=file, batch_size=1)
+    report = evaluate(oracle, root, "png|val2017", "guided", out_json=file, batch_size=1)
+    assert calls == [1, 1, 1, 1] and report["num_phrases"] == 6
+    with pytest.raises(ValueError, match="output_masks is 'both', should be input or decoded"):
+        evaluate(oracle, root, "png|val2017", "guided", output_masks="both")
+
+
+@pytest.mark.parametrize("changed", ["masks", "segmenter", "truth", "weights"])
+def test_an_interrupted_evaluation_of_something_else_is_not_gone_on_with(root, tmp_path, changed):
+    """Masks that were given, what makes them, the truth, or the model are others than before."""
+    data, given, sam = tmp_path / "data", tmp_path / "given", tmp_path / "sam.pth"
+    shutil.copytree(root, data)
+    shutil.copytree(root / "coco/annotations/panoptic_segmentation/val2017", given)
+    sam.write_bytes(b"one")
+    oracle, file = Oracle(open_dataset(data, "png|val2017")), tmp_path / "report.json"
+
+    def propose(image):
+        return types.SimpleNamespace(entities=Entities(np.ones((1, *image.shape[:2]), bool), (0,), ("0",)))
+
+    masks = {"masks": dict(masks=given), "segmenter": dict(masks=sam, propose=propose)}.get(changed, {})
+    run = functools.partial(evaluate, oracle, data, "png|val2017", "guided", file, batch_size=1, **masks)
+    answer, oracle.ground_many = oracle.ground_many, None
+    with pytest.raises(TypeError):
+        run()
+    oracle.ground_many = answer
+    if changed == "segmenter":
+        sam.write_bytes(b"two")
+    elif changed == "weights":
+        oracle.engine.params = {"x": np.ones((1, 1), np.float32)}
+    else:
+        png = data / "coco/annotations/panoptic_segmentation/val2017" if changed == "truth" else given
+        png = png / "000000000139.png"
+        ids = np.asarray(Image.open(png)).copy()
+        ids[2, 0] = ids[-1, -1]
+        Image.fromarray(ids).save(png)
+    what = {"segmenter": "segmenter", "weights": "model"}.get(changed, "records")
+    with pytest.raises(ValueError, match=f"unfinished evaluation with {what} '.*', this one has '.*delete the file"):
+        run()
+    next(tmp_path.glob("*.partial.jsonl")).unlink()
+    assert run()["num_phrases"] == 6
+
+
+def test_generated_nouns_are_matched_with_phrases_in_order():
+    nouns = [
+        Noun(text, None, (j,), np.zeros(0), np.zeros((1, 1), bool))
+        for j, text in enumerate(["a dog", "The dogs", "cat"])
+    ]
+    found = match_nouns(nouns, ["the dog", "bird", "dog", "dog"])
+    assert [noun and noun.masks[0] for noun in found] == [0, None, 1, None]
+
+
+def test_what_cannot_be_evaluated():
+    check_dataset("png|val2017", "generated")
+    with pytest.raises(ValueError, match="'grefcoco.unc.val' can't be evaluated; the datasets that can are png"):
+        check_dataset("grefcoco|unc|val", "guided")
+    with pytest.raises(ValueError, match="'panoptic.val2017' has no protocol 'generated'; there are official"):
+        check_dataset("panoptic|val2017", "generated")
+    with pytest.raises(ValueError, match="no protocol 'free'; there are official, guided, generated"):
+        check_dataset("panoptic|val2017", "free")
+
+
+def test_published_numbers_are_those_of_the_spec():
+    text = (Path(__file__).parent.parent.parent / "docs" / "spec" / "gella.md").read_text()
+    # SQ with true masks stands in A4.
+    written = {"97.8", *re.findall(r"\d+\.\d+", text[text.index("## (i)") : text.index("## (k)")])}
+    assert {row.dataset for row in PUBLISHED} <= set(TASKS)
+    assert {f"{100 * value:.1f}" for row in PUBLISHED for value in row.metrics.values()} <= written
+
+
+def test_the_table_has_published_numbers_beside_ours():
+    report = {
+        "dataset": "png|val2017", "protocol": "generated", "masks": "truth", "output_masks": "input",
+        "num_images": 2, "num_targets": 7, "AR": 0.5, "AR_text": 0.25,
+    }  # fmt: skip
+    title, _, header, _, recall, words, *_, notes = markdown_table(report).splitlines()
+    assert title == "## png|val2017: 2 pictures, 7 targets"
+    assert header.startswith("| % | ours (generated) | GELLA-7B | GELLA-13B |")
+    assert recall.startswith("| AR | 50.00 | 69.80 | 71.30 |") and words.startswith("| AR_text | 25.00 | 96.10 |  |")
+    assert notes.startswith(
+        "Masks: truth; answered with those that were input. The other numbers are from the paper. AR_text"
+    )
+    true = markdown_table({**report, "dataset": "panoptic|val2017"})
+    other = markdown_table({**report, "dataset": "panoptic|val2017", "masks": "MASKS"})
+    assert "true masks" in true and "true masks" not in other

@@ -1,0 +1,394 @@
+"""`gella` from its words to its files, with small random weights or answers that are made up."""
+
+import functools
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gella_jax.cli import COMMANDS, _parse, main
+from gella_jax.cli.loading import read_vocabulary
+from gella_jax.panoptic import PanopticAnswer, Segment
+from gella_jax.predict import Grounding, Noun, Nouns, Reference, as_entities
+from grounding_jax.data.entity_masks import Entities, read_masks
+from grounding_jax.data.sources.panoptic_classes import COCO_PANOPTIC, Category
+from grounding_jax.files.masks import encode_mask
+from grounding_jax.segmenters.proposals import Proposals
+from grounding_jax.weights import folder
+from grounding_jax.weights.readers import open_weights
+from tests import command_line
+from tests.programs import processes
+from tests.small_gella import CAPTION, small_gella, small_picture
+
+pytestmark = pytest.mark.usefixtures("no_kept_programs")
+
+NOUNS = ["A dog", "two cats", "the couch"]
+failed = functools.partial(command_line.failed, main=main, program="gella")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """A model folder of random weights."""
+    gella, out = small_gella(), tmp_path_factory.mktemp("small") / "model"
+    engine = gella.engine
+    folder.save(out, folder.from_params(engine.params), engine.config.to_json(), engine.tokenizer.save)
+    return out
+
+
+@pytest.fixture
+def scene(tmp_path) -> tuple[Path, Path]:
+    """A picture, and four masks of which two overlap."""
+    image, masks = small_picture()
+    Image.fromarray(image).save(tmp_path / "picture.png")
+    return tmp_path / "picture.png", write_masks(tmp_path / "masks.json", masks)
+
+
+def write_masks(file: Path, masks: np.ndarray) -> Path:
+    records = [{"id": 10 + k, "segmentation": encode_mask(mask)} for k, mask in enumerate(masks)]
+    file.write_text(json.dumps(records))
+    return file
+
+
+def run(*words: object) -> None:
+    assert main([str(word) for word in words]) == 0
+
+
+class Told:
+    """A model that gives made-up answers, and keeps what it was asked."""
+
+    def __init__(self, **answers):
+        self.answers, self.asked = answers, {}
+
+    def __getattr__(self, task: str):
+        def answer(*arguments):
+            self.asked[task] = arguments
+            return self.answers[task]
+
+        return answer
+
+
+@pytest.fixture
+def tells(monkeypatch):
+    """Puts a model of made-up answers in the place of the one that would be loaded."""
+
+    def put(**answers) -> Told:
+        told = Told(**answers)
+        monkeypatch.setattr("gella_jax.loading.load", lambda *_: told)
+        return told
+
+    return put
+
+
+# --- with a model
+
+
+def test_ground_with_given_nouns(model, scene, tmp_path, capsys):
+    picture, masks = scene
+    options = ["--masks", masks, "--checkpoint", model, "--out", tmp_path / "out"]
+    run("ground", picture, CAPTION, "--nouns", *NOUNS, "a bird", *options)
+    content = json.loads((tmp_path / "out" / "grounding.json").read_text())
+    image, arrays = small_picture()
+    expected = small_gella().ground(image, CAPTION, arrays, [*NOUNS, "a bird"])
+    assert [noun["text"] for noun in content["nouns"]] == [*NOUNS, "a bird"]
+    for noun, other in zip(content["nouns"], expected.nouns, strict=True):
+        np.testing.assert_allclose(noun["scores"], other.scores, atol=2e-5)
+        assert noun["mask_ids"] == [10 + place for place in other.masks]
+    assert (content["image"], content["answer"]) == (str(picture), expected.text)
+    printed = capsys.readouterr().out
+    assert printed.startswith(expected.text) and "1 of 4 nouns not in the caption: a bird" in printed
+    for name in ("grounding.png", "grounding.html", "grounding.json"):
+        assert (tmp_path / "out" / name).exists() and str(tmp_path / "out" / name) in printed
+
+
+def test_what_only_the_model_can_find_wrong(model, scene, tmp_path, capsys):
+    picture, masks = scene
+    words = ["ground", picture, "a dog " * 2500, "--nouns", "dog", "--masks", masks, "--checkpoint", model]
+    assert main([*map(str, words), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("gella: error: the caption with its question and answer needs") and "a dog" in error
+    assert list((tmp_path / "out").iterdir()) == []
+    words = ["describe", picture, "--checkpoint", tmp_path / "nothing"]
+    assert main([*map(str, words)]) == 2
+    assert "no such model folder" in capsys.readouterr().err
+
+
+def test_masks_that_cannot_be_meant_are_counted(model, scene, tmp_path, capsys):
+    picture, _ = scene
+    masks = np.zeros((12, 50, 70), bool)
+    for k in range(10):
+        masks[k, :, 7 * k : 7 * k + 3 + k % 4] = True
+    masks[10, :, 0:3] = True  # painted over by the first; the last is empty
+    source = write_masks(tmp_path / "many.json", masks)
+    options = ["--masks", source, "--checkpoint", model, "--out", tmp_path / "out"]
+    run("ground", picture, CAPTION, "--nouns", *NOUNS, "a bird", *options)
+    content = json.loads((tmp_path / "out" / "grounding.json").read_text())
+    assert content["left_out"] == {"hidden": 2, "surplus": 4} and len(content["masks"]) == 12
+    reasons = [mask["left_out"] for mask in content["masks"]]
+    assert (reasons.count("hidden"), reasons.count("surplus"), reasons.count(None)) == (2, 4, 6)
+    printed = capsys.readouterr().out
+    assert "masks left out: 2, nothing is seen of them" in printed
+    assert "masks left out: 4, more than the model takes" in printed
+
+
+# --- with made-up answers
+
+
+def test_ground_hands_everything_over(tells, scene, tmp_path, capsys):
+    image, masks = small_picture()
+    noun = Noun("dog", (2, 5), (1,), np.array([0, 0.9, 0, 0], np.float32), masks[1])
+    answer = Grounding("an answer", CAPTION, (noun,), as_entities(masks), {"hidden": (), "surplus": ()})
+    told = tells(ground=answer)
+    options = ["--threshold", "0.3", "--output-masks", "decoded", "--checkpoint", "x", "--out", tmp_path / "out"]
+    run("ground", scene[0], CAPTION, "--masks", scene[1], *options)
+    given, caption, entities, nouns, threshold, output = told.asked["ground"]
+    np.testing.assert_array_equal(given, image)
+    np.testing.assert_array_equal(entities.masks, masks)
+    assert entities.ids == (10, 11, 12, 13)
+    assert (caption, nouns, threshold, output) == (CAPTION, None, 0.3, "decoded")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "an answer" and lines[1].split()[:4] == ["1", "dog", "0.90", "1"]
+
+
+def test_describe_prints_nothing_but_the_description(tells, scene, tmp_path, capsys):
+    told = tells(describe="Two [cats] on\na couch.")
+    run("describe", scene[0], "--checkpoint", "x", "--max-new", 7)
+    assert capsys.readouterr().out == "Two [cats] on\na couch.\n" and told.asked["describe"][1] == 7
+    run("describe", scene[0], "--checkpoint", "x", "--out", tmp_path / "out")
+    content = json.loads((tmp_path / "out" / "description.json").read_text())
+    assert content == {"image": str(scene[0]), "description": "Two [cats] on\na couch."}
+
+
+def test_nouns(tells, scene, tmp_path, capsys):
+    tells(nouns=Nouns("an answer", ("A dog", "a bird"), ((0, 5), None)))
+    run("nouns", scene[0], CAPTION, "--checkpoint", "x", "--out", tmp_path / "out")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "an answer" and "characters 0 to 5" in lines[1] and "not in the caption" in lines[2]
+    assert json.loads((tmp_path / "out" / "nouns.json").read_text())["nouns"][1] == {"text": "a bird", "span": None}
+
+
+def test_refer(tells, scene, tmp_path, capsys):
+    _, masks = small_picture()
+    told = tells(refer=Reference("the cat", "an answer", ("the cat",), 2, 0.75, masks[2]))
+    run("refer", scene[0], "the cat", "--masks", scene[1], "--checkpoint", "x", "--out", tmp_path / "out")
+    assert told.asked["refer"][1] == "the cat" and told.asked["refer"][3] == "input"
+    (record,) = command_line.records(tmp_path / "out")
+    assert (record["mask_id"], record["expression"], record["area"]) == (12, "the cat", masks[2].sum())
+    printed = capsys.readouterr().out
+    assert "an answer" in printed and "0.75   12" in printed and str(tmp_path / "out" / "overlay.png") in printed
+
+
+def test_panoptic_results_can_be_masks_again(tells, scene, tmp_path, capsys):
+    _, masks = small_picture()
+    cat, ids = Category(2, "cat", True), np.where(masks[0], 1, 0).astype(np.int32)
+    told = tells(panoptic=PanopticAnswer(ids, (Segment(1, cat, 0.75),)))
+    words = ["panoptic", scene[0], "--masks", scene[1], "--vocabulary", "dog", "cat", "--checkpoint", "x", "--out"]
+    run(*words, tmp_path / "out")
+    assert told.asked["panoptic"][2] == (Category(1, "dog", True), cat)
+    assert "segments: 1, from 4 masks" in capsys.readouterr().out
+    entities = read_masks(tmp_path / "out" / "panoptic.png")
+    assert entities.names == ("cat",) and (entities.masks[0] == masks[0]).all()
+    error = failed(capsys, *words[:3], tmp_path / "out" / "panoptic.png", *words[4:], tmp_path / "out")
+    assert error.startswith("results would be written over") and error.endswith("choose another --out")
+
+
+def test_a_segmenter_makes_the_masks(tells, monkeypatch, scene, tmp_path, capsys):
+    _, masks = small_picture()
+    found = Entities(masks, (0, 1, 2, 3), tuple("0123"), np.ones(4, np.float32))
+    proposals = Proposals(found, {"improbable": 0, "unseen": 7})
+    monkeypatch.setattr("grounding_jax.segmenters.load_segmenter", lambda path, dtype: lambda image: proposals)
+    told = tells(refer=Reference("the cat", "", (), 2, 0.75, masks[2]))
+    (tmp_path / "sam.pth").touch()
+    words = ["refer", scene[0], "the cat", "--segmenter", tmp_path / "sam.pth", "--checkpoint", "x", "--out"]
+    run(*words, tmp_path / "out")
+    assert told.asked["refer"][2] is found
+    assert "sam.pth: 4 masks, 7 left out: unseen" in capsys.readouterr().err
+    proposals = Proposals(Entities(masks[:0], (), ()), {})
+    assert main([*map(str, words), str(tmp_path / "out")]) == 2
+    assert "finds no mask in this picture: name yours with --masks" in capsys.readouterr().err
+
+
+# --- bad input: one line before a model is loaded, and nothing is written
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("ground PICTURE 'a dog'", "no masks: name yours with --masks, or with --segmenter a model that makes them"),
+        ("refer PICTURE 'a dog' --masks MASKS --segmenter PICTURE", "masks twice: name yours with --masks, or"),
+        ("panoptic PICTURE --segmenter TMP/none.pth", "there is no segmenter"),
+        ("ground PICTURE ' . ' --masks MASKS", "the sentence ' . ' is empty"),
+        ("refer PICTURE '' --masks MASKS", "the sentence '' is empty"),
+        ("refer PICTURE ',' --masks MASKS", "it needs a word"),
+        ("nouns PICTURE ''", "the sentence '' is empty"),
+        ("ground PICTURE 'a dog' --nouns dog '' --masks MASKS", "noun 2 of 2 is ''"),
+        ("ground PICTURE 'a dog' --threshold 1.5 --masks MASKS", "--threshold 1.5: must be between 0 and 1"),
+        ("describe PICTURE --max-new 0", "--max-new 0: must be at least 1"),
+        ("describe TMP/none.png", "there is no picture"),
+        ("ground MASKS 'a dog' --masks MASKS", "not a format that is read here"),
+        ("ground PICTURE 'a dog' --masks TMP/none.json", "there are no masks"),
+        ("ground PICTURE 'a dog' --masks TMP/empty.json", "there is not one mask in"),
+        ("ground PICTURE 'a dog' --masks TMP/small.json", "has 40 x 70 pixels, but the picture has 50 x 70"),
+        ("ground PICTURE 'a dog' --masks TMP/unlisted.png", "has the segment 2, which"),
+        ("ground PICTURE 'a dog' --masks TMP/unseen.png", "of which"),
+        ("ground PICTURE 'a dog' --masks TMP/notes.txt", "cannot read masks from"),
+        ("panoptic PICTURE --masks MASKS --vocabulary cat dog Cat", "the vocabulary has 'cat' more than once"),
+        ("panoptic PICTURE --masks MASKS --vocabulary cat ' '", "a vocabulary needs names, each with a word"),
+        ("panoptic PICTURE --masks MASKS --vocabulary TMP/none.txt", "a file is missing"),
+        ("panoptic PICTURE --masks MASKS --vocabulary TMP/empty.txt", "a vocabulary needs names"),
+        ("panoptic PICTURE --masks MASKS --vocabulary MASKS", "should be a list of categories like"),
+        ("panoptic PICTURE --masks MASKS --vocabulary TMP/twice.json", "has category 3 twice"),
+    ],
+)
+def test_bad_input(scene, tmp_path, capsys, words, message):
+    picture, masks = scene
+    write_masks(tmp_path / "empty.json", np.zeros((0, 50, 70)))
+    write_masks(tmp_path / "small.json", np.ones((1, 40, 70), bool))
+    for name, listed in (("unlisted", [1]), ("unseen", [1, 2, 3])):
+        ids = np.ones((50, 70), np.uint8)
+        ids[0] = 2
+        Image.fromarray(ids).save(tmp_path / f"{name}.png")
+        segments = [{"id": number, "category_id": 1} for number in listed]
+        (tmp_path / f"{name}.json").write_text(json.dumps({"segments_info": segments}))
+    (tmp_path / "notes.txt").write_text("no masks")
+    (tmp_path / "empty.txt").write_text("\n\n")
+    (tmp_path / "twice.json").write_text(json.dumps([{"id": 3, "name": name, "isthing": 1} for name in ("a", "b")]))
+    places = {"PICTURE": str(picture), "MASKS": str(masks)}
+    filled = [places.get(word, word.replace("TMP", str(tmp_path))) for word in shlex.split(words)]
+    assert message in failed(capsys, *filled, "--checkpoint", tmp_path / "none", "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_results_stay_away_from_what_they_are_made_of(scene, tmp_path, capsys, monkeypatch):
+    picture, masks = scene
+    mine = tmp_path / "overlay.png"
+    mine.write_bytes(picture.read_bytes())
+    options = ["--checkpoint", "x", "--out", tmp_path]
+    assert "choose another --out" in failed(capsys, "refer", mine, "dog", "--masks", masks, *options)
+    assert mine.read_bytes() == picture.read_bytes()
+    monkeypatch.chdir(tmp_path)  # whether or not its path says where it is
+    assert "choose another --out" in failed(capsys, "refer", "overlay.png", "dog", "--masks", masks, *options)
+    (tmp_path / "parts").mkdir()
+    Image.fromarray(np.eye(50, 70, dtype=np.uint8)).save(tmp_path / "parts" / "1.png")
+    words = ["refer", picture, "dog", "--masks", tmp_path / "parts", "--checkpoint", "x", "--out", tmp_path / "parts"]
+    assert "or into it: choose another --out" in failed(capsys, *words)
+    assert len(list((tmp_path / "parts").iterdir())) == 1
+    assert "can't write to the folder" in failed(capsys, "describe", picture, "--checkpoint", "x", "--out", masks)
+
+
+def test_vocabularies(tmp_path):
+    assert read_vocabulary(()) == COCO_PANOPTIC
+    assert read_vocabulary(["dog"]) == (Category(1, "dog", True),)
+    (tmp_path / "names.txt").write_text("dog\n\n  brick wall \n")
+    assert [category.name for category in read_vocabulary([str(tmp_path / "names.txt")])] == ["dog", "brick wall"]
+    listed = [{"id": 3, "name": "dog", "isthing": 1}, {"id": 9, "name": "sky", "isthing": 0, "color": [1, 2, 3]}]
+    for content in (listed, {"categories": listed}):
+        (tmp_path / "names.json").write_text(json.dumps(content))
+        categories = read_vocabulary([str(tmp_path / "names.json")])
+        assert categories == (Category(3, "dog", True), Category(9, "sky", False))
+
+
+# --- checkpoints
+
+
+def test_what_was_exported_is_imported_the_same(model, tmp_path, capsys):
+    run("export", model, "--format", "original", "--out", tmp_path / "parts")
+    assert {path.name for path in (tmp_path / "parts").iterdir()} >= {"llava", "clip", "mask2former.pth", "gella"}
+    run("import", "--format", "exported", tmp_path / "parts", "--out", tmp_path / "again")
+    assert "template: plain" in capsys.readouterr().out
+    before, after = (open_weights(path) for path in (model, tmp_path / "again"))
+    assert before.keys() == after.keys()
+    for name in before:
+        np.testing.assert_array_equal(before[name].read(), after[name].read(), strict=True)
+    assert "already exists" in failed(capsys, "export", model, "--format", "original", "--out", tmp_path / "parts")
+
+
+def test_import_of_parts_hands_everything_over(monkeypatch, tmp_path, capsys):
+    seen = {}
+
+    class Opened:
+        report = ("fresh: ResoBlend (paper)",)
+
+        def save(self, out, progress):
+            seen["out"] = out
+
+    def open_parts(*parts, **options):
+        seen["parts"], seen["options"] = parts, options
+        return Opened()
+
+    monkeypatch.setattr("gella_jax.weights.open_parts", open_parts)
+    words = "import --format llava --language-model L --vision-tower V --mask2former M --backbone B --backbone-name N"
+    options = "--preset paper --sizes S --template plain --seed 3 --out CKPT"
+    run(*words.split(), *options.split())
+    assert seen["parts"] == ("L", "V", "M", "B") and seen["out"] == "CKPT"
+    options = dict(backbone_name="N", preset="paper", sizes="S", template="plain", seed=3)
+    assert seen["options"] == options
+    assert capsys.readouterr().out.splitlines() == ["  fresh: ResoBlend (paper)", "the model folder CKPT is complete"]
+    run("import", "--format", "llava", "--language-model", "L", "--out", "CKPT")
+    assert seen["parts"] == ("L", None, None, None)
+    assert seen["options"] == dict.fromkeys(options) | {"preset": "skip", "seed": 0}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("llava --out x", "--format llava needs --language-model; see gella import --help"),
+        ("llava a --language-model b --out x", "no file or folder before the options; there are 1"),
+        ("exported --out x", "--format exported takes EXPORTED; there are 0"),
+        ("exported a --seed 1 --out x", "--format exported has no use for --seed"),
+    ],
+)
+def test_import_says_what_a_format_takes(capsys, words, message):
+    assert message in failed(capsys, "import", "--format", *words.split())
+
+
+# --- the surface
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_examples_of_help_are_commands(name):
+    examples = [line.strip() for line in COMMANDS[name].__doc__.splitlines() if line.strip().startswith("gella ")]
+    assert examples
+    for example in examples:
+        words = shlex.split(example)[1:]
+        assert isinstance(_parse(words), COMMANDS[words[0]])
+
+
+@pytest.mark.parametrize("words, code", [([], 2), (["--help"], 0), (["grund"], 2), (["ground", "--help"], 0)])
+def test_help_and_unknown_commands(capsys, words, code):
+    with pytest.raises(SystemExit) as exit:
+        main(words)
+    assert exit.value.code == code
+    printed = capsys.readouterr()
+    assert "ground" in printed.out + printed.err
+
+
+def test_errors_show_where_they_came_from_on_demand(monkeypatch, tmp_path):
+    monkeypatch.setenv("GELLA_DEBUG", "1")
+    with pytest.raises(FileNotFoundError):
+        main(["describe", str(tmp_path / "x.png"), "--checkpoint", "x"])
+
+
+def test_the_command_imports_nothing_heavy_and_exits_with_its_code(tmp_path):
+    script = (
+        "import sys, gella_jax, gella_jax.cli as cli\n"
+        "print(sorted({'jax', 'flax', 'transformers', 'torch', 'numpy'} & sys.modules.keys()))\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n"
+    )
+    words = ["describe", str(tmp_path / "nothing.png"), "--checkpoint", "x"]
+    root = Path(__file__).parent.parent.parent
+    done = processes.run([sys.executable, "-c", script, *words], cwd=root)
+    assert (done.returncode, done.stdout) == (2, "[]\n")
+    assert done.stderr.startswith("gella: error: there is no picture") and done.stderr.count("\n") == 1
+
+
+def test_the_package_has_what_it_says():
+    import gella_jax
+
+    for name in gella_jax.__all__:
+        assert getattr(gella_jax, name).__name__ == name
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        gella_jax.nothing  # noqa: B018

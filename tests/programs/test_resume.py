@@ -1,0 +1,14 @@
+"""Two kills, one of them inside a save, and one SIGTERM: the benchmark that does more of them must find nothing."""
+
+import sys
+from pathlib import Path
+
+from tests.programs import processes
+
+
+def test_a_killed_training_ends_with_the_same_bits():
+    script = Path(__file__).parent.parent.parent / "benchmarks" / "resume.py"
+    command = [sys.executable, str(script), "--kills", "2", "--inside", "1", "--terms", "1"]
+    result = processes.run(command)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "all losses equal: True; result equal bit for bit: True; SIGTERM saved its step: True" in result.stdout
