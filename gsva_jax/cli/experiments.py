@@ -100,7 +100,7 @@ class Train:
 
     For example:
       gsva train gsva_tiny_eyes
-      gsva train configs/gsva_tiny.py --init CKPT --learning-rate 3e-4
+      gsva train configs/gsva/gsva_tiny.py --init CKPT --learning-rate 3e-4
 
     Attributes:
         config: a config file, or the bare name of one that comes with the package.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from etils import epath
 
-import grounding_jax
 from grounding_jax.training import experiment
 from grounding_jax.training.experiment import Experiment, System
 from gsva_jax.config import ASSETS
@@ -20,8 +19,8 @@ RECIPES = {
 }
 
 # Where configs lie: beside the packages in a checkout, inside them in a wheel.
-_HERE = epath.Path(grounding_jax.__file__).parent
-GSVA = System("gsva", RECIPES, (_HERE.parent / "configs", _HERE / "configs"), ASSETS)
+_HERE = ASSETS.parent
+GSVA = System("gsva", RECIPES, (_HERE.parent / "configs" / "gsva", _HERE / "configs"), ASSETS)
 
 
 def load_config(name: epath.PathLike) -> Experiment:
