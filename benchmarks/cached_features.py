@@ -37,8 +37,8 @@ from grounding_jax.training.options import TrainOptions
 from grounding_jax.training.state import init_state, partition, path_matcher
 from grounding_jax.training.step import make_update
 from gsva_jax.config import GsvaConfig
+from gsva_jax.data.mixture import Family
 from gsva_jax.flops import training_flops
-from gsva_jax.training.mixture import Family
 from gsva_jax.training.recipe import GsvaRecipe
 from gsva_jax.training.task import GsvaTask
 

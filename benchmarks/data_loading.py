@@ -33,21 +33,21 @@ from PIL import Image, ImageDraw
 
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.packed.packing import prepare
+from grounding_jax.data.picture_resize import clip_crop, sam_input
 from grounding_jax.data.scenes.backgrounds import PHOTOGRAPHS, load_photograph
 from grounding_jax.files.masks import decode_mask
 from grounding_jax.files.pictures import open_picture
 from grounding_jax.language import tokenizer as tokenizers
 from grounding_jax.language.tokenizer import Tokenizer
-from grounding_jax.models.picture_resize import clip_crop, sam_input
 from grounding_jax.sharding.mesh import MeshShape, make_mesh
 from grounding_jax.training.batches import batches
 from grounding_jax.training.options import TrainOptions
 from gsva_jax import prompts
 from gsva_jax.config import GsvaConfig
-from gsva_jax.data import canvas_masks, conversation_row
-from gsva_jax.training.features import FeatureFiles
-from gsva_jax.training.mixture import PAPER, Family, Mixture
-from gsva_jax.training.samplers import draw_sample
+from gsva_jax.data.arrays import canvas_masks, conversation_row
+from gsva_jax.data.features import FeatureFiles
+from gsva_jax.data.mixture import PAPER, Family, Mixture
+from gsva_jax.data.samplers import draw_sample
 
 GOAL = 25  # examples a second and core
 DATASET, COCO_STUFF, MAPILLARY = "grefcoco|unc|train", "cocostuff|train2017", "mapillary|training"

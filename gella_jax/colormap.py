@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from grounding_jax.data.picture_resize import resized_size
 from grounding_jax.models.normalize import SAM_MEAN, SAM_STD
-from grounding_jax.models.picture_resize import resized_size
 
 # Painter's table of colours for places (Wang et al. 2023, arXiv:2212.02499): 80 x 80 cells, 20 x 20 of them in each of
 # 4 x 4 coarse ones. Red tells the coarse cell, green the row inside it, blue the column.

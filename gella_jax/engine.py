@@ -12,8 +12,9 @@ from jax.sharding import Mesh
 
 from gella_jax import prompts, steps
 from gella_jax.config import GellaConfig
-from gella_jax.data import Drawn, draw, picture_arrays
+from gella_jax.data.arrays import Drawn, draw, picture_arrays
 from grounding_jax.data.entity_masks import Entities
+from grounding_jax.data.picture_resize import resized_size
 from grounding_jax.inference import generation
 from grounding_jax.inference.engine import Engine, fetch
 from grounding_jax.language.answers import read_answer
@@ -22,7 +23,6 @@ from grounding_jax.language.conversation import defuse
 from grounding_jax.language.tokenizer import SEG_TEXT, Tokenizer
 from grounding_jax.models.mask2former import Prediction
 from grounding_jax.models.mask_resize import mask_matrices, resize_masks
-from grounding_jax.models.picture_resize import resized_size
 
 LeftOut = Mapping[str, tuple[int, ...]]  # places of masks, by the reason for which they are no part of an answer
 

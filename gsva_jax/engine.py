@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from grounding_jax.data.picture_resize import resized_size
 from grounding_jax.inference import generation
 from grounding_jax.inference.engine import Engine, fetch
 from grounding_jax.language.answers import ReadAnswer, read_answer
@@ -19,10 +20,9 @@ from grounding_jax.language.rows import Conversation, Row
 from grounding_jax.language.tokenizer import Tokenizer
 from grounding_jax.models import llama
 from grounding_jax.models.mask_resize import mask_matrices, resize_masks
-from grounding_jax.models.picture_resize import resized_size
 from gsva_jax import model, prompts, steps
 from gsva_jax.config import GsvaConfig
-from gsva_jax.data import picture_arrays
+from gsva_jax.data.arrays import picture_arrays
 from gsva_jax.steps import Prefilled
 
 

@@ -10,8 +10,8 @@ start as well: `--init RUNS/gsva_7b`.
 import dataclasses
 
 from grounding_jax.training.experiment import Experiment
+from gsva_jax.data.mixture import Family
 from gsva_jax.training.experiment import load_config
-from gsva_jax.training.mixture import Family
 
 
 def get_config() -> Experiment:

@@ -9,8 +9,8 @@ DATA holds the datasets of docs/data.md; `gsva data check DATA` tells which conf
 import dataclasses
 
 from grounding_jax.training.experiment import Experiment
+from gsva_jax.data.mixture import Family
 from gsva_jax.training.experiment import load_config
-from gsva_jax.training.mixture import Family
 
 
 def get_config() -> Experiment:

@@ -10,8 +10,8 @@ MINE/train.jsonl lists the data, a picture a line (docs/data.md), and MINE/val.j
 import dataclasses
 
 from grounding_jax.training.experiment import Experiment
+from gsva_jax.data.mixture import Family
 from gsva_jax.training.experiment import load_config
-from gsva_jax.training.mixture import Family
 
 
 def get_config() -> Experiment:

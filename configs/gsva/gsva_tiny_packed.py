@@ -12,7 +12,7 @@ from grounding_jax.data.scenes.scene_expressions import MAX_EXPRESSIONS
 from grounding_jax.sharding.mesh import MeshShape
 from grounding_jax.training.experiment import Experiment
 from grounding_jax.training.options import TrainOptions
-from gsva_jax.training.mixture import Family
+from gsva_jax.data.mixture import Family
 from gsva_jax.training.recipe import GsvaRecipe
 
 SIDE = 144  # of the scenes: the frame of its SAM

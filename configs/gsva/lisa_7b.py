@@ -13,8 +13,8 @@ on from there:
 import dataclasses
 
 from grounding_jax.training.experiment import Experiment
+from gsva_jax.data.mixture import CLASSIC, REASONING, SEMANTIC, TALK, Family
 from gsva_jax.training.experiment import load_config
-from gsva_jax.training.mixture import CLASSIC, REASONING, SEMANTIC, TALK, Family
 
 
 def get_config() -> Experiment:

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from grounding_jax.data.picture_resize import resize_longest
 from grounding_jax.models import mask2former, swin
 from grounding_jax.models.mask2former import Mask2FormerConfig
 from grounding_jax.models.mask_resize import resize_masks, resize_matrix
 from grounding_jax.models.normalize import normalize_sam
-from grounding_jax.models.picture_resize import resize_longest
 from grounding_jax.models.swin import SwinConfig
 from grounding_jax.segmenters.proposals import Proposals, as_entities, sigmoid
 

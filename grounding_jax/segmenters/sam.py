@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from pycocotools import mask as coco
 
+from grounding_jax.data.picture_resize import sam_input
 from grounding_jax.models import sam
 from grounding_jax.models.mask_resize import mask_matrices, resize_masks
 from grounding_jax.models.normalize import normalize_sam
-from grounding_jax.models.picture_resize import sam_input
 from grounding_jax.models.sam import SamConfig
 from grounding_jax.models.sam.prompt_encoder import FOREGROUND
 from grounding_jax.segmenters.proposals import Proposals, as_entities

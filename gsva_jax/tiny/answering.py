@@ -26,7 +26,7 @@ from grounding_jax.training.task import Recipe, Task
 from grounding_jax.weights import folder
 from gsva_jax import losses, model, prompts
 from gsva_jax.config import GsvaConfig
-from gsva_jax.data import canvas_masks, conversation_row, picture_arrays
+from gsva_jax.data.arrays import canvas_masks, conversation_row, picture_arrays
 from gsva_jax.losses import LossWeights
 from gsva_jax.prompts import Round
 from gsva_jax.sharding import table

@@ -18,6 +18,7 @@ from etils import epath
 from flax import linen as nn
 from tyro.conf import Suppress
 
+from grounding_jax.data.picture_resize import clip_crop
 from grounding_jax.data.scenes.cutouts import KIND_IDS, KINDS
 from grounding_jax.data.scenes.scene_expressions import PLACE_GAP, SIZE_RATIO
 from grounding_jax.data.scenes.scenes import Scene, SceneSource
@@ -26,12 +27,11 @@ from grounding_jax.models.clip import ClipConfig
 from grounding_jax.models.layers import Linear, Mlp, layer_norm
 from grounding_jax.models.mask_resize import resize_matrix
 from grounding_jax.models.normalize import normalize_clip, normalize_sam
-from grounding_jax.models.picture_resize import clip_crop
 from grounding_jax.sharding.rules import REPLICATED, Rule
 from grounding_jax.training.task import Recipe, Task
 from grounding_jax.weights import folder
 from gsva_jax.config import GsvaConfig
-from gsva_jax.data import canvas_masks
+from gsva_jax.data.arrays import canvas_masks
 from gsva_jax.losses import resized_mask_terms
 
 BACKGROUND = len(KINDS)

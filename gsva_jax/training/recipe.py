@@ -16,9 +16,9 @@ from grounding_jax.training.options import TrainOptions
 from grounding_jax.training.task import Recipe
 from grounding_jax.weights import folder
 from gsva_jax.config import ASSETS, GsvaConfig
+from gsva_jax.data.features import FeatureFiles
+from gsva_jax.data.mixture import PAPER, Family, Mixture
 from gsva_jax.losses import LossWeights
-from gsva_jax.training.features import FeatureFiles
-from gsva_jax.training.mixture import PAPER, Family, Mixture
 from gsva_jax.training.task import TRAINED, GsvaTask
 
 

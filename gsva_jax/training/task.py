@@ -20,12 +20,12 @@ from grounding_jax.weights import folder
 from grounding_jax.weights.fresh import moved_vocabulary
 from gsva_jax import losses, model
 from gsva_jax.config import GsvaConfig
+from gsva_jax.data.features import fill
+from gsva_jax.data.mixture import Family, Mixture
 from gsva_jax.flops import training_flops
 from gsva_jax.losses import LossWeights
 from gsva_jax.sharding import table
 from gsva_jax.training import validation
-from gsva_jax.training.features import fill
-from gsva_jax.training.mixture import Family, Mixture
 
 VOCABULARY_MULTIPLE = 128
 

@@ -20,9 +20,10 @@ import torch.nn.functional as F
 import transformers
 from safetensors.numpy import load_file
 
-from gella_jax import data, model, resoblend
+from gella_jax import model, resoblend
 from gella_jax.association import AssociationConfig
 from gella_jax.config import GellaConfig
+from gella_jax.data import arrays as inputs
 from gella_jax.resoblend import ResoBlendConfig
 from grounding_jax.data.entity_masks import Entities
 from grounding_jax.models.clip import ClipConfig
@@ -163,8 +164,8 @@ def batch() -> dict[str, np.ndarray]:
     for seed, size in enumerate(((50, 70), (64, 40))):
         image, masks = small_picture(seed, size)
         entities = Entities(masks, tuple(range(len(masks))), ("",) * len(masks))
-        colormap = data.draw(CONFIG, entities, str(seed)).colormap
-        arrays.append({**data.picture_arrays(CONFIG, image), "colormaps": colormap})
+        colormap = inputs.draw(CONFIG, entities, str(seed)).colormap
+        arrays.append({**inputs.picture_arrays(CONFIG, image), "colormaps": colormap})
     prefix = [1, 33, *[IMAGE_ID] * CONFIG.clip.num_patches]
     text = np.array(
         [[*prefix, 17, 5, SEG, 40, SEG, 77, 31, SEG, 2], [*prefix, 60, SEG, 8, 12, SEG, *[0] * 4]], np.int32

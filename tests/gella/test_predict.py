@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gella_jax import data, engine, model, prompts
-from gella_jax.data import draw
+from gella_jax import engine, model, prompts
+from gella_jax.data import arrays as inputs
+from gella_jax.data.arrays import draw
 from gella_jax.predict import Gella, Request, as_entities, meant
 from grounding_jax.data.sources.panoptic_classes import Category
 from grounding_jax.inference import generation
@@ -77,7 +78,7 @@ def test_given_nouns_equal_one_plain_forward_pass(gella, given):
     image, masks = small_picture()
     drawn = draw(gella.engine.config, as_entities(masks), "")
     row = gella.engine.batcher.rows([[[(prompts.nouns_question(CAPTION), prompts.nouns_answer(NOUNS))]]], [[CAPTION]])
-    batch = {**row, **{name: array[None] for name, array in data.picture_arrays(gella.engine.config, image).items()}}
+    batch = {**row, **{name: array[None] for name, array in inputs.picture_arrays(gella.engine.config, image).items()}}
     outputs = jax.jit(model.forward, static_argnums=0)(
         gella.engine.config, gella.engine.params, {**batch, "colormaps": drawn.colormap[None]}
     )
@@ -102,8 +103,8 @@ def test_permuting_the_masks_permutes_the_answer(gella, given, monkeypatch):
     """Spec gella (l), the colours following their masks."""
     image, masks = small_picture()
     order = np.array([2, 0, 3, 1])
-    choose = data.choose_colours
-    monkeypatch.setattr(data, "choose_colours", lambda *args: choose(*args)[order])
+    choose = inputs.choose_colours
+    monkeypatch.setattr(inputs, "choose_colours", lambda *args: choose(*args)[order])
     other = gella.ground(image, CAPTION, masks[order], NOUNS)
     for a, b in zip(other.nouns, given.nouns, strict=True):
         np.testing.assert_allclose(a.scores, b.scores[order], rtol=1e-4, atol=1e-5)

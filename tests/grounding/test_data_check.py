@@ -97,7 +97,7 @@ def test_missing_and_damaged_files_are_named(tree):
 CONFIG = """
 from grounding_jax.training.experiment import Experiment
 from grounding_jax.training.task import Recipe
-from gsva_jax.training.mixture import Family as F
+from gsva_jax.data.mixture import Family as F
 from gsva_jax.training.recipe import GsvaRecipe
 
 def get_config():

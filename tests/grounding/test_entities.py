@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers.models.sam import image_processing_pil_sam as reference
 
+from grounding_jax.data.picture_resize import resize_longest
 from grounding_jax.files.masks import decode_mask
 from grounding_jax.models.mask_resize import mask_matrices, resize_masks
 from grounding_jax.models.normalize import SAM_MEAN, SAM_STD
-from grounding_jax.models.picture_resize import resize_longest
 from grounding_jax.segmenters import sam as sam_masks
 from grounding_jax.segmenters.mask2former import non_overlapping
 from grounding_jax.segmenters.sam import PointGrid, grid_points, segment_everything, suppress

@@ -9,8 +9,8 @@ from PIL import Image
 from grounding_jax.data.check import check_dataset
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.evaluation.run import find_task
+from gsva_jax.data.samplers import draw_sample
 from gsva_jax.evaluation.tasks import TASKS
-from gsva_jax.training.samplers import draw_sample
 from tests.small_datasets import box_mask, encodings, write_picture
 
 pytestmark = pytest.mark.quick

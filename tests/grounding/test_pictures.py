@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from grounding_jax.data import picture_resize
 from grounding_jax.files import pictures
-from grounding_jax.models import normalize, picture_resize
+from grounding_jax.models import normalize
 
 pytestmark = pytest.mark.quick
 

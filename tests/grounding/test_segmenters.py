@@ -14,10 +14,10 @@ import transformers
 from PIL import Image
 
 from grounding_jax import segmenters
+from grounding_jax.data.picture_resize import resized_size
 from grounding_jax.models import sam
 from grounding_jax.models.mask_resize import resize_masks
 from grounding_jax.models.normalize import SAM_MEAN, SAM_STD
-from grounding_jax.models.picture_resize import resized_size
 from grounding_jax.models.sam import SamConfig
 from grounding_jax.segmenters import mask2former as mask2former_masks
 from grounding_jax.segmenters.mask2former import non_overlapping

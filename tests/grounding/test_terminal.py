@@ -158,9 +158,9 @@ def test_libraries_are_quiet_but_for_errors(capsys):
     Image.open(io.BytesIO(large_png())).close()
     logging.getLogger("absl").warning("a remark for developers")
     exec("import warnings; warnings.warn('nearly black')", {"__name__": "grounding_jax.data.pictures"})
-    logging.getLogger("gsva_jax.training.mixture").warning("left out: %s", "a picture")
+    logging.getLogger("gsva_jax.data.mixture").warning("left out: %s", "a picture")
     logging.getLogger("orbax.checkpoint").error("no room")
-    logging.getLogger("gsva_jax.training.mixture").info("nothing of interest")
+    logging.getLogger("gsva_jax.data.mixture").info("nothing of interest")
     assert told(capsys) == ["nearly black", "left out: a picture", "no room"]
     assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3"
 

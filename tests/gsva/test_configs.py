@@ -15,9 +15,9 @@ from grounding_jax.training.experiment import changed, counted, debugged, find_c
 from grounding_jax.training.run_folder import RESULT
 from grounding_jax.training.state import partition, path_matcher
 from gsva_jax.config import ASSETS
+from gsva_jax.data.mixture import REASONING, SEMANTIC, Family
 from gsva_jax.loading import find_checkpoint
 from gsva_jax.training.experiment import GSVA, load_config
-from gsva_jax.training.mixture import REASONING, SEMANTIC, Family
 from gsva_jax.training.recipe import GsvaRecipe
 from tests.small_training import write_config
 

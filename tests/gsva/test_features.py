@@ -13,8 +13,8 @@ from grounding_jax.models import sam
 from grounding_jax.sharding.mesh import MeshShape
 from grounding_jax.training.loop import place, train
 from grounding_jax.training.options import TrainOptions
-from gsva_jax.training.features import FeatureFiles, fill
-from gsva_jax.training.mixture import Family
+from gsva_jax.data.features import FeatureFiles, fill
+from gsva_jax.data.mixture import Family
 from gsva_jax.training.recipe import GsvaRecipe
 from gsva_jax.weights import load
 from tests.grounding.test_training import log_of

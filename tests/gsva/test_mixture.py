@@ -10,8 +10,8 @@ import pytest
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.language.rows import IGNORED
 from grounding_jax.training.batches import BAD
-from gsva_jax.training.mixture import PAPER, Family, Mixture, resize_masks
-from gsva_jax.training.samplers import Unusable, draw_sample, sample_classes, sample_reasoning
+from gsva_jax.data.mixture import PAPER, Family, Mixture, resize_masks
+from gsva_jax.data.samplers import Unusable, draw_sample, sample_classes, sample_reasoning
 from gsva_jax.weights import open_official
 from tests.small_datasets import write_all
 

@@ -19,7 +19,7 @@ from grounding_jax.data.packed.source import CHECKSUMS, read_checksums
 from grounding_jax.files.digests import of_file
 from grounding_jax.files.regular import PackedFile
 from gsva_jax.cli import main
-from gsva_jax.training.mixture import Mixture
+from gsva_jax.data.mixture import Mixture
 from gsva_jax.weights import open_official
 from tests.command_line import failed
 from tests.small_datasets import write_all

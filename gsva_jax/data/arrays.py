@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from grounding_jax.data.picture_resize import clip_crop, resized_size, sam_input
 from grounding_jax.language.rows import Row, encode_conversation, pack_row
 from grounding_jax.language.tokenizer import Tokenizer
-from grounding_jax.models.picture_resize import clip_crop, resized_size, sam_input
 from gsva_jax.config import GsvaConfig
 from gsva_jax.prompts import TEMPLATES, Round
 

@@ -11,17 +11,17 @@ import grain
 import numpy as np
 
 from grounding_jax.data.datasets import open_dataset
+from grounding_jax.data.picture_resize import resized_size
 from grounding_jax.data.sources.semantic import always_labelled
 from grounding_jax.files.pictures import open_picture
 from grounding_jax.language.rows import encode_conversation, row_length
 from grounding_jax.language.tokenizer import Tokenizer
-from grounding_jax.models.picture_resize import resized_size
 from grounding_jax.training.batches import BAD
 from gsva_jax.config import GsvaConfig
-from gsva_jax.data import canvas_masks, conversation_row, picture_arrays
+from gsva_jax.data.arrays import canvas_masks, conversation_row, picture_arrays
+from gsva_jax.data.features import FeatureFiles
+from gsva_jax.data.samplers import Sample, Unusable, draw_sample
 from gsva_jax.prompts import TEMPLATES
-from gsva_jax.training.features import FeatureFiles
-from gsva_jax.training.samplers import Sample, Unusable, draw_sample
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import numpy as np
 from gella_jax.colormap import EntityMap, choose_colours, draw_entities, paint, repeatable_rng
 from gella_jax.config import GellaConfig
 from grounding_jax.data.entity_masks import Entities
-from grounding_jax.models.picture_resize import clip_input
+from grounding_jax.data.picture_resize import clip_input
 
 
 class Drawn(NamedTuple):

@@ -1,0 +1,1 @@
+"""From pictures and masks to the arrays that the model is fed with."""

@@ -1,0 +1,1 @@
+"""From records and pictures to the arrays that the model is fed with."""
