@@ -2,8 +2,8 @@
 
     python -m tests.programs.ways
 
-A way is a numbered list below a heading "The way of ..."; each item begins with a file in backquotes. A file can only
-follow if it imports a file that came before, or if such a file imports it: so nothing can be told that can't happen.
+A way is a numbered list below a heading "The way of ..."; each item begins with a file in backquotes. A file can only be
+on a way if it imports another one that is on it, or is imported by one.
 """
 
 from __future__ import annotations
@@ -33,12 +33,8 @@ def returns(files: list[str]) -> int:
 
 
 def unconnected(files: list[str], graph: dict[str, set[str]]) -> list[str]:
-    """Files that neither import one that came before nor are imported by one."""
-    return [
-        file
-        for k, file in enumerate(files)
-        if k and not graph[file] & set(files[:k]) and not any(file in graph[before] for before in files[:k])
-    ]
+    """Files that neither import another one of the way nor are imported by one."""
+    return [file for file in files if not graph[file] & set(files) and not any(file in graph[one] for one in files)]
 
 
 def main() -> None:
