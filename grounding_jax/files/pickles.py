@@ -1,12 +1,27 @@
-"""Pickles of plain data, as REFER publishes its references; nothing in them is executed."""
+"""Pickles: of plain data, as REFER publishes its references; nothing in them is executed."""
 
 import io
 import pickle
-from typing import Any
+import pickletools
+from typing import Any, BinaryIO
 
 from etils import epath
 
 from grounding_jax.files.regular import LARGEST, read_bytes
+
+# What reading damaged pickles raises: the format is interpreted as it comes.
+DAMAGE = (
+    pickle.UnpicklingError,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+_MEMO_OPCODES = ("PUT", "BINPUT", "LONG_BINPUT")
 
 
 def read_plain_pickle(file: epath.PathLike, max_bytes: int = LARGEST) -> Any:
@@ -15,28 +30,32 @@ def read_plain_pickle(file: epath.PathLike, max_bytes: int = LARGEST) -> Any:
     Raises FileNotFoundError if it is not there, ValueError if it is damaged or would run code, none of which
     has run then.
     """
-    data = read_bytes(file, max_bytes)
+    data = io.BytesIO(read_bytes(file, max_bytes))
     try:
-        return _PlainUnpickler(io.BytesIO(data), encoding="utf-8").load()
-    except _PICKLE_ERRORS as error:
-        raise ValueError(f"cannot read the pickle {file}: {error}") from error
+        check_memo(data)
+        return _PlainUnpickler(data, encoding="utf-8").load()
+    except DAMAGE as error:
+        raise ValueError(f"cannot read the pickle {file}: {' '.join(str(error).split())[:200]}") from error
 
 
-# What unpickling damaged data raises: the interpreter of the format executes whatever it is given.
-_PICKLE_ERRORS = (
-    pickle.UnpicklingError,
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    TypeError,
-    ValueError,
-)
+def check_memo(file: BinaryIO) -> None:
+    """Reads the pickle at the position of a file without making anything of it, and goes back.
+
+    The interpreter in C reserves whatever place and length it is told. Raises one of `DAMAGE` if it would be told more
+    than the file can have.
+    """
+    start = file.tell()
+    for opcode, argument, position in pickletools.genops(file):
+        if opcode.name in _MEMO_OPCODES and argument > position:
+            raise ValueError(f"it counts {argument:,} objects in {position:,} bytes")
+    file.seek(start)
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """An unpickler without access to any class or function."""
+    """An unpickler without access to any class or function, or to anything outside of the file."""
 
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, but only plain data is read")
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise pickle.UnpicklingError("it asks for an object outside of the file")

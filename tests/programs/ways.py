@@ -2,8 +2,8 @@
 
     python -m tests.programs.ways
 
-A way is a numbered list below a heading "The way of ..."; each item begins with a file in backquotes. A file can only be
-on a way if it imports another one that is on it, or is imported by one.
+A way is a numbered list below a heading "The way of ..."; each item begins with a file in backquotes. A file can only
+be on a way if it imports another one that is on it, or is imported by one.
 """
 
 from __future__ import annotations

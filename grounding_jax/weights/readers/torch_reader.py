@@ -13,7 +13,6 @@ import io
 import itertools
 import math
 import pickle
-import pickletools
 import struct
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
@@ -23,6 +22,7 @@ import ml_dtypes
 import numpy as np
 from etils import epath
 
+from grounding_jax.files import pickles
 from grounding_jax.files.regular import open_regular
 from grounding_jax.weights.readers.files import FileBytes, file_tensor
 from grounding_jax.weights.readers.pickled_arrays import STAND_INS, PickledArray
@@ -42,22 +42,8 @@ STORAGE_DTYPES = {
 }
 _WRAPPERS = ("state_dict", "model", "module", "model_state_dict")
 _MOST_WRAPPERS = 3
-_MEMO_OPCODES = ("PUT", "BINPUT", "LONG_BINPUT")
-# What reading damaged pickles and zip files raises: both formats are interpreted as they come.
-_DAMAGE = (
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    struct.error,
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    NotImplementedError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
+# What reading damaged pickles and zip files raises.
+_DAMAGE = (*pickles.DAMAGE, zipfile.BadZipFile, struct.error, NotImplementedError)
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 
@@ -207,13 +193,8 @@ def _unpickle(file: Any, source: FileBytes, storage: Callable[[np.dtype, str, in
     """What the pickle at the position of `file` describes; CheckpointError if it is damaged."""
     unpickler = _StateDictUnpickler(file, encoding="utf-8")
     unpickler.where, unpickler.storage = str(source.path), storage
-    start = file.tell()
     try:
-        # The interpreter in C reserves whatever place and length it is told; this one only reads.
-        for opcode, argument, position in pickletools.genops(file):
-            if opcode.name in _MEMO_OPCODES and argument > position:
-                raise ValueError(f"it counts {argument:,} objects in {position:,} bytes")
-        file.seek(start)
+        pickles.check_memo(file)
         return unpickler.load()
     except CheckpointError:
         raise

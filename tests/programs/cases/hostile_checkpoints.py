@@ -14,6 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
+from grounding_jax.files.pickles import read_plain_pickle
 from grounding_jax.weights.layouts import open_layout
 from grounding_jax.weights.readers import open_weights
 from tests.programs.trials import run_trials
@@ -208,6 +209,7 @@ tensors = {
 for n, p in evil.items():
     case(f"zip_{n}.bin", tor(p, {"0": b"\0" * 16}))
     case(f"pkl_{n}.pkl", p if p[:1] == b"\x80" else b"\x80\x02" + p)
+    case(f"refs_{n}.p", p)
 for n, a in tensors.items():
     case(f"tensor_{n}.bin", tor(tens(*a), {"0": b"\0" * 16}))
 okp = tens(4, 0, (2, 2), (2, 1))
@@ -408,7 +410,9 @@ for n, b in goods.items():
 
 
 def read(path):
-    """Everything that a checkpoint has."""
+    """Everything that a checkpoint has, or that references are."""
+    if path.endswith(".p"):
+        return type(read_plain_pickle(path)).__name__
     weights = open_weights(path)
     if sum(tensor.nbytes for tensor in weights.values()) > 10**9:
         raise AssertionError("larger than its file")
