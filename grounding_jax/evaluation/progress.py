@@ -112,7 +112,7 @@ class PartialResults:
             self._own_file.parent.mkdir(parents=True, exist_ok=True)
             complete = to_json(self._identity) + "\n"
         if complete != text:
-            self._own_file.write_text(complete)
+            write_text(self._own_file, complete)
         return self._read(self._own_file)
 
     def _read(self, file: epath.Path) -> dict[int, dict]:
@@ -124,4 +124,4 @@ class PartialResults:
                     f"{file} is from an unfinished evaluation with {key} {before.get(key)!r}, this one has {value!r}: "
                     "finish that one first, or delete the file to start anew"
                 )
-        return {line["index"]: line for line in lines}
+        return {line["index"]: line for _, line in lines}

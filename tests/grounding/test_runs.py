@@ -78,12 +78,15 @@ def test_code_in_a_run_folder_never_runs(tmp_path, identity, capsys):
     "change, said",
     [
         (lambda data: data.update(kind="os.system"), "run.json: kind is 'os.system', should be one of gsva, "),
-        (lambda data: data["recipe"].update(max_targets="5"), r"run.json, recipe: Expected `int`, got `str`.*max_tar"),
+        (
+            lambda data: data["recipe"].update(max_targets="5"),
+            r"run.json, recipe at \$.max_targets: expected `int`, got `str`",
+        ),
         (lambda data: data["recipe"].update(colour=5), r"run.json, recipe: unknown fields \$.colour"),
         (lambda data: data["recipe"]["families"][1].update(n=5), r"unknown fields \$.families\[1\].n"),
-        (lambda data: data.update(result_dtype="int8"), r"run.json: Invalid enum value 'int8' - at `\$.result_dtype`"),
-        (lambda data: data.update(starts=["a"]), r"run.json: Expected `object`, got `array` - at `\$.starts`"),
-        (lambda data: data.update(seed=[0]), r"run.json: Expected `int`, got `array` - at `\$.seed`"),
+        (lambda data: data.update(result_dtype="int8"), r"run.json at \$.result_dtype: invalid enum value 'int8'"),
+        (lambda data: data.update(starts=["a"]), r"run.json at \$.starts: expected `object`, got `array`"),
+        (lambda data: data.update(seed=[0]), r"run.json at \$.seed: expected `int`, got `array`"),
     ],
 )
 def test_what_is_wrong_with_a_run_folder_is_named(tmp_path, identity, change, said):
@@ -95,7 +98,7 @@ def test_what_is_wrong_with_a_run_folder_is_named(tmp_path, identity, change, sa
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"kind": NaN}', "[" * 10**5, "\xff"])
 def test_a_damaged_description_of_a_run_is_named(tmp_path, text):
     (tmp_path / "run.json").write_text(text, encoding="latin-1")
-    with pytest.raises(ValueError, match="run.json: no description of a run: "):
+    with pytest.raises(ValueError, match=r"run.json (is not valid JSON|at \$: expected `object`)"):
         read_run(tmp_path, RECIPES)
 
 

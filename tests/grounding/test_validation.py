@@ -74,7 +74,7 @@ def test_a_validation_that_fails_loses_nothing(tmp_path):
 
 def test_scores_that_are_none_are_named(tmp_path):
     (tmp_path / "validation.jsonl").write_text('{"step": 3, "likeness": 0.5}\n{"step": 6, "likeness": "high"}\n')
-    with pytest.raises(ValueError, match=r"validation.jsonl, line 2: .* got `str`"):
+    with pytest.raises(ValueError, match=r"validation.jsonl, line 2 at .* got `str`"):
         Scores(tmp_path)
 
 

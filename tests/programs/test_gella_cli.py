@@ -310,10 +310,9 @@ def test_import_of_parts_hands_everything_over(monkeypatch, tmp_path, capsys):
     seen = {}
 
     class Opened:
-        report = ("fresh: ResoBlend (paper)",)
-
         def save(self, out, progress):
             seen["out"] = out
+            return ("fresh: ResoBlend (paper)",)
 
     def open_parts(*parts, **options):
         seen["parts"], seen["options"] = parts, options

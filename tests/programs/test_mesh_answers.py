@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from gsva_jax import MeshShape, predict
+from gsva_jax import MeshShape, loading
 from tests.command_line import failed
 from tests.programs import processes
 from tests.programs.mesh_answers import DATASET, PROTOCOLS, ROWS, SCENES
@@ -74,7 +74,7 @@ def test_options_of_the_commands_reach_the_model(picture, tmp_path, monkeypatch,
         loaded.append(arguments)
         raise ValueError("enough")
 
-    monkeypatch.setattr(predict, "load", load)
+    monkeypatch.setattr(loading, "load", load)
     for words in (("segment", picture, "dog", "--out", tmp_path), ("ask", picture, "what?", "--out", tmp_path)):
         failed(capsys, *words, "--dtype", "bfloat16")
     failed(capsys, *EVALUATE, "--dtype", "float32", "--mesh.data", "1", "--mesh.fsdp", "2", "--mesh.tensor", "-1")
