@@ -108,15 +108,9 @@ def open_parts(
     told = {**side.public, "mask2former": branch.public, "gella": {**side.public["gella"], **values}}
     files = filter(None, (language_model, vision_tower, mask2former_file, backbone_file))
     _check(leaves, config, " + ".join(map(str, files)))
-    report = [
-        *side.report,
-        *branch.report,
-        f"fresh: ResoBlend ({preset})",
-        f"fresh: the association ({config.association.kind})",
-        *assumed(config, KEYS, UNTOLD, given, told),
-        *closing_lines(config, leaves, given),
-    ]
-    return Checkpoint(config, _ordered(leaves), side.tokenizer, tuple(report))
+    made = (f"fresh: ResoBlend ({preset})", f"fresh: the association ({config.association.kind})")
+    closing = (*assumed(config, KEYS, UNTOLD, given, told), *closing_lines(config, leaves, given))
+    return Checkpoint(config, _ordered(leaves), side.tokenizer, (*side.report, *branch.report, *made, *closing))
 
 
 def open_exported(exported: epath.PathLike) -> Checkpoint:
