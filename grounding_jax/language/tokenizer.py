@@ -21,6 +21,7 @@ from tokenizers import Regex, normalizers, pre_tokenizers
 
 from grounding_jax.files import records, regular
 from grounding_jax.files.text import read_text
+from grounding_jax.files.writing import write_text
 from grounding_jax.models.llava import IMAGE_TOKEN
 
 IMAGE_TEXT = "<image>"
@@ -142,7 +143,7 @@ class Tokenizer:
 
     def save(self, folder: epath.PathLike) -> None:
         """Writes ``tokenizer.json`` into an existing folder."""
-        (epath.Path(folder) / FILE_NAME).write_text(self.backend.to_str(pretty=True) + "\n")
+        write_text(epath.Path(folder) / FILE_NAME, self.backend.to_str(pretty=True) + "\n")
 
 
 def load_tokenizer(folder: epath.PathLike) -> Tokenizer:

@@ -9,6 +9,7 @@ from etils import epath
 
 from grounding_jax.files import regular
 from grounding_jax.files.text import read_text
+from grounding_jax.files.writing import write_bytes, write_text
 from grounding_jax.weights import folder
 from grounding_jax.weights.layouts import open_layout
 from grounding_jax.weights.table import check_floats
@@ -58,8 +59,8 @@ def write_delta(
     write_torch_shards(out, tensors, progress)
     for name in _COPIED:
         if (delta / name).is_file():
-            (out / name).write_bytes(regular.read_bytes(delta / name))
-    (out / folder.CONFIG_FILE).write_text(config)
+            write_bytes(out / name, regular.read_bytes(delta / name))
+    write_text(out / folder.CONFIG_FILE, config)
 
 
 def _sum(base: LazyTensor | None, delta: LazyTensor, key: str, where: str) -> LazyTensor:

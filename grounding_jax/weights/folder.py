@@ -10,6 +10,7 @@ from etils import epath
 from flax import traverse_util
 
 from grounding_jax.files import configs, digests
+from grounding_jax.files.writing import write_text
 from grounding_jax.weights.readers import open_weights
 from grounding_jax.weights.readers.json_reader import read_json
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor, from_array
@@ -47,7 +48,7 @@ def save(
     non_finite = write_safetensors(folder, leaves, progress)
     if save_tokenizer is not None:
         save_tokenizer(folder)
-    (folder / CONFIG_FILE).write_text(config)
+    write_text(folder / CONFIG_FILE, config)  # the last one: with it, the folder is complete
     return non_finite
 
 

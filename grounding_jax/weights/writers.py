@@ -5,14 +5,13 @@ Whatever the size of a checkpoint, no more than one chunk of one tensor is in me
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from etils import epath
 
-from grounding_jax.files.writing import write_json
+from grounding_jax.files.writing import replaced, write_json
 from grounding_jax.weights.readers.safetensors_reader import SAFETENSORS_DTYPES
 from grounding_jax.weights.tensors import FLOATS, CheckpointError, LazyTensor, has_non_finite, raw_bytes
 from grounding_jax.weights.torch_writer import write_torch_archive
@@ -103,18 +102,6 @@ def _plan_shards(tensors: Mapping[str, LazyTensor]) -> list[list[str]]:
     return shards
 
 
-@contextlib.contextmanager
-def _complete_or_absent(path: epath.Path) -> Iterator[epath.Path]:
-    """A path to write to, renamed to `path` when all went well: no half file ever carries the name."""
-    partial = path.parent / f"{path.name}.partial"
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        if partial.exists():
-            partial.unlink()
-
-
 def _write_safetensors_file(path: epath.Path, tensors: Mapping[str, LazyTensor], meter: _Meter) -> None:
     names = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
     header: dict[str, dict] = {"__metadata__": {"format": "pt"}}
@@ -129,7 +116,7 @@ def _write_safetensors_file(path: epath.Path, tensors: Mapping[str, LazyTensor],
         offset = end
     text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
     text += b" " * (-(8 + len(text)) % 64)
-    with _complete_or_absent(path) as partial, partial.open("wb") as file:
+    with replaced(path) as partial, partial.open("wb") as file:
         file.write(np.array(len(text), "<u8").tobytes() + text)
         for key, tensor in tensors.items():
             for data in meter.bytes_of(tensor, key):
@@ -137,5 +124,5 @@ def _write_safetensors_file(path: epath.Path, tensors: Mapping[str, LazyTensor],
 
 
 def _write_torch_file(path: epath.Path, tensors: Mapping[str, LazyTensor], meter: _Meter) -> None:
-    with _complete_or_absent(path) as partial, partial.open("wb") as file:
+    with replaced(path) as partial, partial.open("wb") as file:
         write_torch_archive(file, path.stem, tensors, meter.bytes_of)

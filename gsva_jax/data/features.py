@@ -18,13 +18,14 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
+from grounding_jax.data import picture_resize
 from grounding_jax.data.picture_resize import sam_input
 from grounding_jax.files import digests
 from grounding_jax.files import pictures as decoding
 from grounding_jax.files.arrays import read_array, write_array
 from grounding_jax.files.pictures import open_picture
 from grounding_jax.files.regular import File
-from grounding_jax.models import sam
+from grounding_jax.models import normalize, sam
 from grounding_jax.sharding.hosts import is_first, wait_for_all
 from grounding_jax.sharding.mesh import global_batch, local_rows
 from grounding_jax.terminal import tracked
@@ -52,7 +53,7 @@ class FeatureFiles:
 
     def place(self, picture: File) -> epath.Path:
         """The file of a picture; there need not be one."""
-        name, code = digests.of_file(picture), digests.of_code(decoding, sam)
+        name, code = digests.of_file(picture), digests.of_code(decoding, picture_resize, normalize, sam)
         return epath.Path(self.folder) / f"{self.digest}-{code}-{self.dtype}" / name[:2] / f"{name}.npy"
 
     def read(self, picture: File) -> np.ndarray:

@@ -48,7 +48,7 @@ PAPER = (Family(9, SEMANTIC), Family(6, REFERRING), Family(3, TALK), Family(1, R
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """Examples for `train.Training`.
+    """Examples for `training.task.GsvaTask`.
 
     Attributes:
         root: the folder of all datasets, see docs/data.md.

@@ -210,12 +210,12 @@ def test_what_a_pickle_asks_for_is_not_reserved(tmp_path, index, zipped):
         ('{"a": {"dtype": "F32", "shape": [2], "data_offsets": [-8, 0]}}', "a should begin at byte 0 .* not -8"),
         (
             '{"a": {"dtype": "F32", "shape": ["2"], "data_offsets": [0, 8]}}',
-            r"at a at \$\.shape\[0\]: expected `int`, got `str`",
+            r"its header, a, at \$\.shape\[0\]: expected `int`, got `str`",
         ),
-        ('{"a": {"dtype": "F32", "data_offsets": [0, 8]}}', "at a .*missing required field `shape`"),
+        ('{"a": {"dtype": "F32", "data_offsets": [0, 8]}}', "header, a, at .*missing required field `shape`"),
         ('{"a": {"dtype": "F32", "shape": [-1, -2], "data_offsets": [0, 8]}}', "a tensor with a size"),
         ('{"a": {"dtype": "F8_E4M3", "shape": [8], "data_offsets": [0, 8]}}', "a has dtype F8_E4M3"),
-        ('{"a": ' + "[" * 100_000, "header can't be read"),
+        ('{"a": ' + "[" * 100_000, "no safetensors file: its header is not valid JSON"),
         ("{}", "truncated or damaged, needs 10 bytes and has 18"),
     ],
 )  # fmt: skip
@@ -255,7 +255,7 @@ def test_missing_and_strange_files(tmp_path, state):
         ("pointer.bin", b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git-lfs pointer"),
         ("page.bin", b"<!DOCTYPE html>", "neither a torch zip file nor an older torch file"),
         ("weights.gguf", b"GGUF", r"expected \.safetensors, \.bin"),
-        ("x.safetensors", struct.pack("<Q", 2) + b"{]", "header can't be read"),
+        ("x.safetensors", struct.pack("<Q", 2) + b"{]", "no safetensors file: its header is not valid JSON"),
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(CheckpointError, match=message):

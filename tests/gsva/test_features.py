@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from etils import epath
 
+from grounding_jax.data import picture_resize
 from grounding_jax.files import digests
 from grounding_jax.files import pictures as decoding
 from grounding_jax.files.regular import PackedFile
-from grounding_jax.models import sam
+from grounding_jax.models import normalize, sam
 from grounding_jax.sharding.mesh import MeshShape
 from grounding_jax.training.loop import place, train
 from grounding_jax.training.options import TrainOptions
@@ -55,7 +56,10 @@ def test_losses_are_the_same_with_and_without(recipe, golden_model, tmp_path):
     files = sorted((tmp_path / "cache").rglob("*.npy"))
     pictures = {str(cached.data.features.place(picture)) for picture in cached.data.pictures()}
     (kept,) = {file.parent.parent.name for file in files}
-    assert len(files) == len(pictures) and kept == f"golden-{digests.of_code(decoding, sam)}-float32"
+    assert (
+        len(files) == len(pictures)
+        and kept == f"golden-{digests.of_code(decoding, picture_resize, normalize, sam)}-float32"
+    )
 
 
 def test_only_what_is_missing_is_computed(recipe, golden_model, tmp_path, caplog):

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import importlib.util
-import os
 
 import numpy as np
 from etils import epath
@@ -11,6 +10,7 @@ from PIL import Image
 
 from grounding_jax.data.scenes import cutouts
 from grounding_jax.files.pictures import opened
+from grounding_jax.files.writing import replaced
 
 SPLITS = ("train", "val", "test")
 
@@ -64,9 +64,8 @@ def load_photograph(file: str) -> Image.Image:
         if installed is None or not installed.exists():
             raise FileNotFoundError(f"scenes need {file} of scikit-image's data: `pip install scikit-image`")
         kept.parent.mkdir(parents=True, exist_ok=True)
-        scratch = kept.parent / f"{os.getpid()}-{file}"
-        installed.copy(scratch, overwrite=True)
-        scratch.replace(kept)  # at once: other workers may be reading
+        with replaced(kept) as scratch:  # other workers may be reading
+            installed.copy(scratch)
     with opened(kept, "photograph") as picture:
         return picture.convert("L" if picture.mode == "L" else "RGB")
 

@@ -12,6 +12,7 @@ from etils import epath
 from PIL import Image
 
 from grounding_jax.files.pictures import opened
+from grounding_jax.files.writing import write_bytes
 
 PACKAGE = "@lobehub/fluent-emoji-3d"
 VERSION = "1.1.0"
@@ -117,9 +118,8 @@ def fetch_cutouts(folder: str | os.PathLike | None = None) -> epath.Path:
         target.mkdir(exist_ok=True)
         for kind in KINDS:
             name = f"{kind.code_point}.webp"
-            unpacked = epath.Path(scratch) / name
-            unpacked.write_bytes(package.extractfile(f"package/assets/{name}").read())
-            unpacked.replace(target / name)  # at once: other workers may be fetching or reading, too
+            # Whole or not at all: other workers may be fetching or reading, too.
+            write_bytes(target / name, package.extractfile(f"package/assets/{name}").read())
     return target
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from etils import epath
 
-from grounding_jax.files.regular import open_regular
+from grounding_jax.files.regular import check_regular, open_regular
 from grounding_jax.weights.tensors import CheckpointError, LazyTensor
 
 _MOST_AXES = 32  # of an array of NumPy 1 and of torch's own; weights have at most four
@@ -22,9 +22,7 @@ class FileBytes:
 
     def __init__(self, path: epath.PathLike):
         """Raises FileNotFoundError when there is no such file and CheckpointError when it is empty."""
-        self.path = epath.Path(path)
-        if not self.path.is_file():
-            raise FileNotFoundError(f"{self.path}: no such file")
+        self.path = check_regular(path)
         self.size = self.path.stat().length
         if self.size == 0:
             raise CheckpointError(f"{self.path}: the file is empty (0 bytes)")

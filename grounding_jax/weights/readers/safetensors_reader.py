@@ -47,10 +47,10 @@ def read_safetensors(path: epath.Path) -> dict[str, LazyTensor]:
             f"{path}: truncated or not a safetensors file; its header should take {length:,} bytes, "
             f"the file has {source.size:,}"
         )
-    what = f"{path}: not a safetensors file, its header can't be read"
+    what = f"{path}: no safetensors file: its header"
     header = parse_json(bytes(source.read(8, length)), dict[str, msgspec.Raw], what)
     header.pop("__metadata__", None)
-    entries = {key: parse_json(raw, _Entry, f"{what} at {key}") for key, raw in header.items()}
+    entries = {key: parse_json(raw, _Entry, f"{what}, {key},") for key, raw in header.items()}
     end = 0
     for key, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
         start, stop = entry.data_offsets
