@@ -23,7 +23,7 @@ from pathlib import Path
 import tyro
 
 import gsva_jax
-from grounding_jax.data.scenes.scene_files import write_scenes
+from grounding_jax.data.scenes.write import write_scenes
 from grounding_jax.sharding.hosts import ADDRESS, COUNT, INDEX
 from grounding_jax.training.preemption import EXIT_PREEMPTED
 from grounding_jax.training.run_folder import LOG_FILE, RESULT

@@ -12,7 +12,7 @@ import tyro
 from etils import epath
 
 import gsva_jax
-from grounding_jax.data.scenes.scene_files import write_scenes
+from grounding_jax.data.scenes.write import write_scenes
 from gsva_jax.evaluation.run import evaluate
 
 DATASETS = {"val": "grefcoco|unc|val", "test": "grefcoco|unc|testA"}

@@ -49,7 +49,7 @@ def init(config: GellaConfig, key: jax.Array) -> dict:
     }
 
 
-def see(config: GellaConfig, params: dict, images: jax.Array, resized: jax.Array, dtype) -> jax.Array:
+def encode_image(config: GellaConfig, params: dict, images: jax.Array, resized: jax.Array, dtype) -> jax.Array:
     """CLIP's features of pictures, Z_v.
 
     Args:
@@ -130,10 +130,10 @@ def forward(
     Returns:
         ``logits`` float32 ``[B, T, V]``; ``entities``; ``association`` float32 ``[B, M, Q]``.
     """
-    features = see(config, params, batch["clip_images"], batch["clip_resized"], dtype)
+    features = encode_image(config, params, batch["clip_images"], batch["clip_resized"], dtype)
     row = batch["ids"], batch["positions"], batch["branch"]
     patches = project(config, params, features)
-    hidden, _ = llava.read(config.llama, params["llama"], *row, patches, dropout_keys=dropout_keys)
+    hidden, _ = llava.decode(config.llama, params["llama"], *row, patches, dropout_keys=dropout_keys)
     entities = segment(config, params, features, batch["colormaps"])
     nouns = noun_states(config, hidden, batch["seg_positions"])
     return {

@@ -24,8 +24,8 @@ from grounding_jax.sharding.mesh import BATCH
 def encode_image(
     config: GellaConfig, params: dict, images: jax.Array, resized: jax.Array, dtype, mesh: Mesh | None = None
 ) -> tuple[jax.Array, jax.Array]:
-    """CLIP, once a picture: ``([B, P, C] for the masks, [B, P, D] for the language model)``; see `model.see`."""
-    features = model.see(config, params, images, resized, dtype)
+    """CLIP, once a picture: ``([B, P, C] for the masks, [B, P, D] for the language model)``."""
+    features = model.encode_image(config, params, images, resized, dtype)
     encoded = features, model.project(config, params, features)
     return encoded if mesh is None else jax.lax.with_sharding_constraint(encoded, NamedSharding(mesh, BATCH))
 
@@ -55,7 +55,7 @@ def match(prediction: Prediction, index: jax.Array, visible: jax.Array) -> jax.A
 @functools.partial(jax.jit, static_argnames="config")
 def prefill(config: GellaConfig, params: dict, row: Row, patches: jax.Array) -> jax.Array:
     """The states of the nouns of finished answers: ``[B, M, D]``, see `model.noun_states`."""
-    hidden, _ = llava.read(config.llama, params["llama"], row["ids"], row["positions"], row["branch"], patches)
+    hidden, _ = llava.decode(config.llama, params["llama"], row["ids"], row["positions"], row["branch"], patches)
     return model.noun_states(config, hidden, row["seg_positions"])
 
 

@@ -11,9 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from grounding_jax.language.tokenizer import Tokenizer
-from grounding_jax.models import clip, llama, sam
+from grounding_jax.models import clip, llama, llava, sam
 from grounding_jax.models.layers import Linear, Mlp
-from grounding_jax.models.llava import read
 from grounding_jax.models.normalize import normalize_clip, normalize_sam
 from gsva_jax.config import GsvaConfig
 
@@ -124,7 +123,7 @@ def forward(
         image = encode_for_masks(config, params, batch["sam_images"], batch["resized"], dtype)
     patches = encode_for_language(config, params, batch["clip_images"], dtype)
     row = batch["ids"], batch["positions"], batch["branch"]
-    hidden, _ = read(config.llama, params["llama"], *row, patches, dropout_keys=dropout_keys)
+    hidden, _ = llava.decode(config.llama, params["llama"], *row, patches, dropout_keys=dropout_keys)
     prompts = make_prompts(config, params, gather(hidden, batch["seg_positions"]))
     masks = decode_masks(config, params, prompts, image)
     no_mask = batch["target_rejected"] | (batch["seg_positions"] < 0)

@@ -52,7 +52,7 @@ def prefill(config: GsvaConfig, params: dict, row: Row, patches: jax.Array, mesh
     """What whole rows give, and their cache."""
     B, T = row["ids"].shape
     cache = empty_cache(config.llama, B, T, patches.dtype, mesh)
-    hidden, aux = llava.read(
+    hidden, aux = llava.decode(
         config.llama,
         params["llama"],
         row["ids"],

@@ -8,7 +8,7 @@ Not a row of the paper's table A3. `python benchmarks/production.py` does all of
 interruption, and holds the result against the shipped model.
 """
 
-from grounding_jax.data.scenes.scene_expressions import MAX_EXPRESSIONS
+from grounding_jax.data.scenes.expressions import MAX_EXPRESSIONS
 from grounding_jax.sharding.mesh import MeshShape
 from grounding_jax.training.experiment import Experiment
 from grounding_jax.training.options import TrainOptions

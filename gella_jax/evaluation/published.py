@@ -5,7 +5,7 @@ Only numbers that stand in sections A4, (i) and (j) of docs/spec/gella.md: where
 
 from __future__ import annotations
 
-from grounding_jax.evaluation.published import Report, comparison, published
+from grounding_jax.evaluation.published import Report, comparison_table, published
 
 TRUE_MASKS = "truth"  # what a report calls the masks of the dataset itself
 
@@ -67,13 +67,13 @@ def markdown_table(report: Report) -> str:
         report: the report that `evaluate` returns.
 
     Returns:
-        A heading and a table in Markdown, see `comparison`. A line below says what makes the numbers ours: whose the
-        masks are, and that AR_text is defined by us.
+        A heading and a table in Markdown, see `comparison_table`. A line below says what makes the numbers ours: whose
+        the masks are, and that AR_text is defined by us.
     """
     asked = TRUE_MASKS if report["masks"] == TRUE_MASKS else ""
     rows = [row for row in PUBLISHED if row.dataset == report["dataset"] and row.asked in ("", asked)]
     title = f"{report['dataset']}: {report['num_images']} pictures, {report['num_targets']} targets"
-    table = comparison(title, f"ours ({report['protocol']})", report, rows)
+    table = comparison_table(title, f"ours ({report['protocol']})", report, rows)
     notes = [
         f"Masks: {report['masks']}; answered with those that were {report['output_masks']}. The other numbers are from "
         "the paper."

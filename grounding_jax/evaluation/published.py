@@ -30,7 +30,7 @@ def published(model: str, dataset: str, names: str, *percents: float, asked: str
     return Published(model, dataset, metrics, asked)
 
 
-def comparison(title: str, ours: str, report: Report, rows: Sequence[Published]) -> str:
+def comparison_table(title: str, ours: str, report: Report, rows: Sequence[Published]) -> str:
     """A heading and a table in Markdown, in percent; a cell is blank where there is no number.
 
     Args:

@@ -55,7 +55,7 @@ def embed(params: dict, ids: jax.Array, patches: jax.Array) -> jax.Array:
     return splice(llama.embed(params, jnp.maximum(ids, 0)).astype(patches.dtype), ids, patches)
 
 
-def read(
+def decode(
     config: LlamaConfig,
     params: dict,
     ids: jax.Array,

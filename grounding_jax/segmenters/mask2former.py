@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from grounding_jax.data.picture_resize import resize_longest
+from grounding_jax.inference.engine import fetch
 from grounding_jax.models import mask2former, swin
 from grounding_jax.models.mask2former import Mask2FormerConfig
 from grounding_jax.models.mask_resize import resize_masks, resize_matrix
@@ -51,7 +52,7 @@ def segment_entities(
     """Disjoint masks of the entities in a picture uint8 [H, W, 3], best first; see `non_overlapping`."""
     padded, resized = mask2former_input(image)
     logits = _predict(backbone, config, params, padded[None], np.array([resized], np.int32), dtype)
-    classes, masks = (np.asarray(x[0]) for x in logits)
+    classes, masks = (fetch(x[0]) for x in logits)
     return non_overlapping(classes, masks, _matrices(masks.shape[1:], padded.shape[:2], resized, image.shape[:2]))
 
 

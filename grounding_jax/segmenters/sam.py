@@ -15,6 +15,7 @@ import numpy as np
 from pycocotools import mask as coco
 
 from grounding_jax.data.picture_resize import sam_input
+from grounding_jax.inference.engine import fetch
 from grounding_jax.models import sam
 from grounding_jax.models.mask_resize import mask_matrices, resize_masks
 from grounding_jax.models.normalize import normalize_sam
@@ -144,7 +145,7 @@ def _decode_in_batches(
         padded_points = np.pad(chunk, ((0, batch - len(chunk)), (0, 0)), mode="edge")
         logits, iou = _decode_masks(config, params, embedding, padded_points)
         own = len(chunk) * (len(iou) // batch)
-        yield np.asarray(logits)[:own], np.asarray(iou)[:own]
+        yield fetch(logits)[:own], fetch(iou)[:own]
 
 
 def _at_picture_size(

@@ -37,7 +37,7 @@ class Scenes:
 
     def run(self) -> int:
         """Writes the scenes."""
-        from grounding_jax.data.scenes.scene_files import write_scenes
+        from grounding_jax.data.scenes.write import write_scenes
 
         write_scenes(self.out, self.num, self.seed, self.split, self.size)
         say(f"{self.num} scenes of split {self.split} are in {self.out}")

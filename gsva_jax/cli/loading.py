@@ -17,7 +17,7 @@ def load_model(
 ) -> Gsva:
     """`gsva_jax.load`, shown while it lasts; says which of the texts it will be asked about it can't know."""
     with loading(checkpoint):
-        from grounding_jax.language.known_names import unknown_line
+        from grounding_jax.inference.known_names import unknown_line
         from grounding_jax.training.run_folder import find_folder
         from gsva_jax.config import ASSETS
         from gsva_jax.loading import load

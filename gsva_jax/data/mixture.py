@@ -131,7 +131,7 @@ class Mixture:
         size = image.shape[:2]
         if max(size) > self.canvas:  # the towers see the picture as it is
             size = resized_size(size, self.canvas)
-            masks = resize_masks(masks, size)
+            masks = nearest_masks(masks, size)
         conversations, masks = self.fitting(sample, masks)
         features = self.features.read(sample.image) if self.features else None
         return {
@@ -165,7 +165,7 @@ class Mixture:
         return sample.conversations[:kept], masks
 
 
-def resize_masks(masks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def nearest_masks(masks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Masks of another size by their nearest pixels: bool ``[n, H, W] -> [n, *size]``."""
     rows, columns = (
         ((np.arange(new) + 0.5) * old / new).astype(int) for new, old in zip(size, masks.shape[1:], strict=True)

@@ -5,7 +5,7 @@ Only numbers that stand in sections (i) and (j) of docs/spec/gsva.md: where thos
 
 from __future__ import annotations
 
-from grounding_jax.evaluation.published import Report, comparison, published
+from grounding_jax.evaluation.published import Report, comparison_table, published
 
 PROTOCOL = "official"  # of every published number
 
@@ -48,7 +48,7 @@ def markdown_table(report: Report) -> str:
         report: the report that `evaluate` returns.
 
     Returns:
-        A heading and a table in Markdown, see `comparison`.
+        A heading and a table in Markdown, see `comparison_table`.
     """
     asked = (report["dataset"], report.get("question", "what"))
     is_scenes = any(name.endswith("]") for name in report)  # only our scenes tell the kinds of their expressions
@@ -57,4 +57,4 @@ def markdown_table(report: Report) -> str:
     title = f"{report['dataset']}: {report['num_images']} pictures, {report['num_targets']} targets{form}"
     ours = f"ours ({report['protocol']}{', blind' if report['blind'] else ''})"
     rows = [row._replace(model=f"{row.model} ({PROTOCOL})") for row in rows]
-    return comparison(title, ours, report, rows)
+    return comparison_table(title, ours, report, rows)

@@ -15,9 +15,9 @@ import optax
 from etils import epath
 from tyro.conf import Suppress
 
+from grounding_jax.data.scenes.compose import Scene, SceneSource, express
 from grounding_jax.data.scenes.cutouts import KINDS
-from grounding_jax.data.scenes.scene_expressions import MAX_EXPRESSIONS, Expression
-from grounding_jax.data.scenes.scenes import Scene, SceneSource, express
+from grounding_jax.data.scenes.expressions import MAX_EXPRESSIONS, Expression
 from grounding_jax.language.rows import IGNORED
 from grounding_jax.language.tokenizer import Tokenizer
 from grounding_jax.models import llama

@@ -19,9 +19,9 @@ from flax import linen as nn
 from tyro.conf import Suppress
 
 from grounding_jax.data.picture_resize import clip_crop
+from grounding_jax.data.scenes.compose import Scene, SceneSource
 from grounding_jax.data.scenes.cutouts import KIND_IDS, KINDS
-from grounding_jax.data.scenes.scene_expressions import PLACE_GAP, SIZE_RATIO
-from grounding_jax.data.scenes.scenes import Scene, SceneSource
+from grounding_jax.data.scenes.expressions import PLACE_GAP, SIZE_RATIO
 from grounding_jax.models import clip, sam
 from grounding_jax.models.clip import ClipConfig
 from grounding_jax.models.layers import Linear, Mlp, layer_norm

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from grounding_jax.data.scenes.cutouts import KINDS
-from grounding_jax.data.scenes.scene_expressions import vocabulary_texts
+from grounding_jax.data.scenes.expressions import vocabulary_texts
 from grounding_jax.language import tokenizer
 from grounding_jax.language.tokenizer import Tokenizer
 from gsva_jax import prompts

@@ -98,7 +98,7 @@ def test_llava(golden):
         features = clip.patch_features(eyes, params["clip"], images, facts["vision_feature_layer"])
         projector = llava.projector("mlp2x_gelu", reader.width)
         patches = projector.apply({"params": params["projector"]}, features)
-        hidden, _ = llava.read(reader, params["llama"], ids, positions, branch, patches)
+        hidden, _ = llava.decode(reader, params["llama"], ids, positions, branch, patches)
         first = llava.embed(params["llama"], ids, patches)
         return patches, first, hidden, llama.logits(reader, params["llama"], hidden)
 

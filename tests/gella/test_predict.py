@@ -56,7 +56,7 @@ def writes(gella, text):
             whole["ids"][b, : length + max_new] = [*row["ids"][b, :length], *ids[b]]
             whole["branch"][b, : length + max_new] = 1
         positions = np.tile(np.arange(T + max_new, dtype=np.int32), (B, 1))
-        hidden, _ = llava.read(config, params, whole["ids"], positions, whole["branch"], patches)
+        hidden, _ = llava.decode(config, params, whole["ids"], positions, whole["branch"], patches)
         states = np.stack([hidden[b, length - 1 : length - 1 + max_new] for b, length in enumerate(lengths)])
         return Generation(ids, states, np.zeros(ids.shape))
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from grounding_jax.data.scenes.cutouts import KINDS
-from grounding_jax.language.known_names import FILE, unknown_line
+from grounding_jax.inference.known_names import FILE, unknown_line
 from gsva_jax.cli import main
 from gsva_jax.config import ASSETS
 from gsva_jax.predict import Answer

@@ -23,7 +23,7 @@ SYSTEM = (
     {"engine"},
 )
 # What names stand in front of all others; they are imported when they are used.
-FACES = ("__init__", "__main__")
+ENTRY_POINTS = ("__init__", "__main__")
 
 
 def folder(file: str) -> str:
@@ -35,6 +35,11 @@ def folder(file: str) -> str:
 def level(levels: tuple[set[str], ...], name: str) -> int:
     """The line of a folder; what is on none is below all of them."""
     return next((k for k, line in enumerate(levels) if name in line), len(levels))
+
+
+def test_every_folder_of_the_foundations_has_its_line():
+    names = {folder(file) for file in import_graph() if file.startswith("grounding_jax/")}
+    assert names - set().union(*FOUNDATIONS) == {"__init__", "terminal"}
 
 
 def edges(package: str):
@@ -51,7 +56,7 @@ def test_imports_go_one_way(package):
         f"{file} imports {other}"
         for file, other in edges(package)
         if other.startswith(f"{package}/") and level(levels, folder(other)) < level(levels, folder(file))
-        if folder(file) not in FACES
+        if folder(file) not in ENTRY_POINTS
     ]
     assert upward == []
 

@@ -16,11 +16,19 @@ READING = {
     ("json", "load"),
     ("json", "loads"),
     ("np", "load"),
+    ("np", "memmap"),
+    ("tarfile", "open"),
+    ("pickle", "Unpickler"),
     ("pickle", "load"),
     ("pickle", "loads"),
     ("Image", "open"),
     (None, "read_text"),
     (None, "read_bytes"),
+}
+# Readers by the lines that they have, and why they are not behind the door.
+EXCEPTIONS = {
+    "grounding_jax/weights/readers/files.py": "maps a file of weights, which `regular` has checked",
+    "grounding_jax/data/scenes/cutouts.py": "opens the package that npm has just fetched",
 }
 MODULES = ("regular", "text")  # of the door, whose functions are called like methods of a path
 
@@ -51,7 +59,8 @@ def _mode(call: ast.Call) -> str:
     """The mode of path.open(mode), "r" by default; none where what is opened is no path."""
     if not call.args and not call.keywords:
         return "r"
-    first = call.args[0] if call.args else None
+    named = (keyword.value for keyword in call.keywords if keyword.arg == "mode")
+    first = call.args[0] if call.args else next(named, None)
     return first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else ""
 
 
@@ -67,12 +76,20 @@ def test_only_the_door(kind):
         for file in sorted((REPOSITORY / package).rglob("*.py")):
             if DOOR not in file.parents and (lines := lines_of(file.read_text(), kind)):
                 found[str(file.relative_to(REPOSITORY))] = lines
-    assert not found, found
+    assert found.keys() == (EXCEPTIONS.keys() if kind is reads else set()), found
 
 
 def test_every_way_to_read_is_seen():
     ways = ("open('a')", "path.open()", "path.open('rb')", "json.load(f)", "json.loads(t)", "np.load(f)")
-    for way in (*ways, "pickle.load(f)", "Image.open(f)", "path.read_text()", "(a / b).read_bytes()"):
+    for way in (
+        *ways,
+        "pickle.load(f)",
+        "Image.open(f)",
+        "np.memmap(f)",
+        "path.open(mode='rb')",
+        "path.read_text()",
+        "(a / b).read_bytes()",
+    ):
         assert lines_of(way, reads) == [1], way
     for way in ("regular.read_bytes(file)", "text.read_text(file)", "path.open('a')", "self.open(picture, files)"):
         assert lines_of(way, reads) == [], way

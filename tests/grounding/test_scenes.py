@@ -10,10 +10,10 @@ from PIL import Image
 
 from grounding_jax.data.scenes import cutouts
 from grounding_jax.data.scenes.backgrounds import PHOTOGRAPHS, SPLITS
+from grounding_jax.data.scenes.compose import SceneSource, scene
 from grounding_jax.data.scenes.cutouts import KINDS
-from grounding_jax.data.scenes.scene_expressions import TEMPLATES, vocabulary_texts
-from grounding_jax.data.scenes.scene_files import PICTURES, write_photo_scene, write_scenes
-from grounding_jax.data.scenes.scenes import SceneSource, scene
+from grounding_jax.data.scenes.expressions import TEMPLATES, vocabulary_texts
+from grounding_jax.data.scenes.write import PICTURES, write_photo_scene, write_scenes
 from grounding_jax.files.masks import decode_mask
 
 pytestmark = pytest.mark.quick

@@ -246,7 +246,7 @@ def test_truncated_safetensors(tmp_path):
 
 
 def test_missing_and_strange_files(tmp_path, state):
-    with pytest.raises(FileNotFoundError, match=r"nothing\.bin: no such file"):
+    with pytest.raises(FileNotFoundError, match=r"a file is missing: .*nothing\.bin"):
         open_weights(tmp_path / "nothing.bin")
     with pytest.raises(FileNotFoundError, match=r"no weights in this folder; looked for model\.safetensors"):
         open_weights(tmp_path)

@@ -62,7 +62,7 @@ def read(config, params, item):
 
     @jax.jit
     def run(params, ids, positions, patches):
-        hidden, aux = llava.read(config.llama, params["llama"], ids, positions, jnp.ones_like(ids), patches)
+        hidden, aux = llava.decode(config.llama, params["llama"], ids, positions, jnp.ones_like(ids), patches)
         return hidden, aux["layers"], llama.logits(config.llama, params["llama"], hidden)
 
     def expanded(ids: np.ndarray):

@@ -10,7 +10,7 @@ import pytest
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.language.rows import IGNORED
 from grounding_jax.training.batches import BAD
-from gsva_jax.data.mixture import PAPER, Family, Mixture, resize_masks
+from gsva_jax.data.mixture import PAPER, Family, Mixture, nearest_masks
 from gsva_jax.data.samplers import Unusable, draw_sample, sample_classes, sample_reasoning
 from gsva_jax.weights import open_official
 from tests.small_datasets import write_all
@@ -167,7 +167,7 @@ def test_a_picture_that_is_larger_than_the_canvas_is_made_to_fit(mixture, root):
     assert max(example["original"]) == 32 and example["masks"].shape == (5, 32, 4)
     masks = np.zeros((1, 4, 8), bool)
     masks[0, :, :4] = True
-    assert resize_masks(masks, (2, 4))[0].tolist() == [[True, True, False, False]] * 2
+    assert nearest_masks(masks, (2, 4))[0].tolist() == [[True, True, False, False]] * 2
 
 
 def test_conversations_without_room_are_left_out_with_their_masks(mixture, root, caplog):

@@ -59,7 +59,7 @@ def slow_decisions(gsva, texts: list[list[str]], patches) -> tuple[np.ndarray, n
 
     @jax.jit
     def pair(ids, branch, at):
-        hidden, _ = llava.read(
+        hidden, _ = llava.decode(
             gsva.engine.config.llama, gsva.engine.params["llama"], ids, row["positions"], branch, patches
         )
         logits = llama.logits(gsva.engine.config.llama, gsva.engine.params["llama"], model.gather(hidden, at[:, None]))[
@@ -96,7 +96,7 @@ def test_guided_choice_equals_choosing_token_by_token(gsva, pictures):
     pairs = zip(texts, expected, strict=True)
     whole = gsva.engine.batcher.rows([[[prompts.guided_list(t, list(r[: len(t)]))]] for t, r in pairs], texts)
     np.testing.assert_array_equal(decided["ids"], whole["ids"])
-    hidden, _ = llava.read(
+    hidden, _ = llava.decode(
         gsva.engine.config.llama,
         gsva.engine.params["llama"],
         whole["ids"],

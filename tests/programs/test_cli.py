@@ -245,7 +245,7 @@ def test_train_with_an_unknown_config(tmp_path, capsys):
 def test_data_scenes_hands_everything_over(monkeypatch, tmp_path):
     seen = []
 
-    monkeypatch.setattr("grounding_jax.data.scenes.scene_files.write_scenes", lambda *arguments: seen.append(arguments))
+    monkeypatch.setattr("grounding_jax.data.scenes.write.write_scenes", lambda *arguments: seen.append(arguments))
     words = ["data", "scenes", "--out", tmp_path, "--num", 3, "--seed", 7, "--split", "test"]
     assert main(list(map(str, words))) == 0
     assert seen == [(str(tmp_path), 3, 7, "test", 320)]

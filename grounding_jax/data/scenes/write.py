@@ -11,8 +11,8 @@ from etils import epath
 from PIL import Image
 
 from grounding_jax.data.scenes.backgrounds import SPLITS
+from grounding_jax.data.scenes.compose import MAX_OBJECTS, Scene, photo_scene, scene
 from grounding_jax.data.scenes.cutouts import KINDS
-from grounding_jax.data.scenes.scenes import MAX_OBJECTS, Scene, photo_scene, scene
 from grounding_jax.files import records
 from grounding_jax.files.writing import write_json
 from grounding_jax.terminal import tracked

@@ -8,7 +8,7 @@ from PIL import Image
 
 from grounding_jax.data.scenes.backgrounds import SPLITS, draw_background, load_photograph
 from grounding_jax.data.scenes.cutouts import KIND_IDS, KINDS, cutout_fill, cutout_mask, draw_cutout
-from grounding_jax.data.scenes.scene_expressions import Expression, choose_expressions
+from grounding_jax.data.scenes.expressions import Expression, choose_expressions
 
 MIN_AREA, MAX_AREA = 0.01, 0.20  # visible part of the picture
 MIN_VISIBLE = 0.5  # visible part of an object
