@@ -20,8 +20,8 @@ from grounding_jax.training.task import Recipe
 from grounding_jax.weights import folder
 
 _DESCRIPTION = (
-    "Options of this config, with the values it gives them. Those of every training (--init, --runs, --debug) are "
-    "listed by the same command without a config."
+    "Options of this config, with the values it gives them. Besides them, every training has --init CKPT (a model to "
+    "start from), --runs DIR (folder of all runs; runs by default) and --debug (a few steps on small things)."
 )
 
 
