@@ -10,7 +10,7 @@ from etils import epath
 from grounding_jax.files import digests
 from grounding_jax.files.text import read_text
 from grounding_jax.files.writing import write_text
-from grounding_jax.training.run_folder import CHECKPOINTS, IDENTITY_FILE, RESULT
+from grounding_jax.training.run_folder import CHECKPOINTS, RESULT, comparable, read_identity
 from grounding_jax.weights.folder import CONFIG_FILE
 
 _SMALL = 1 << 20  # bytes of a file of a checkpoint that is read: the large ones have names of their own in each save
@@ -43,7 +43,7 @@ def _note(run: epath.Path, step: int) -> epath.Path:
 
 
 def _identity(run: epath.Path) -> str:
-    return digests.of_file(run / IDENTITY_FILE)
+    return digests.of_value(comparable(read_identity(run)))
 
 
 def _checkpoint(run: epath.Path, step: int) -> str | None:
