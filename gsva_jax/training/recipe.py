@@ -12,7 +12,7 @@ from grounding_jax.data.datasets import open_dataset
 from grounding_jax.files.text import read_text
 from grounding_jax.language import tokenizer as tokenizers
 from grounding_jax.language.tokenizer import Tokenizer, with_targets
-from grounding_jax.training.options import TrainOptions
+from grounding_jax.training.options import LARGEST, TrainOptions, check_numbers
 from grounding_jax.training.task import Recipe
 from grounding_jax.weights import folder
 from gsva_jax.config import ASSETS, GsvaConfig
@@ -24,7 +24,7 @@ from gsva_jax.training.task import TRAINED, GsvaTask
 
 @dataclasses.dataclass(frozen=True)
 class GsvaRecipe(Recipe):
-    """GSVA on a mixture of datasets; model and vocabulary are those of the start.
+    """GSVA on a mixture of datasets; model and vocabulary are those of the start. ValueError if a number can't be.
 
     Attributes:
         data: folder that holds all datasets, laid out as docs/data.md says.
@@ -69,6 +69,11 @@ class GsvaRecipe(Recipe):
     tokens: Suppress[tuple[str, ...]] = ()
 
     may_change: ClassVar[tuple[str, ...]] = ("validation",)
+
+    def __post_init__(self):
+        check_numbers(self, 1, LARGEST, "max_targets", "length", "canvas", "loss_group")
+        check_numbers(self, 0, LARGEST, "epochs")
+        check_numbers(self, 0, 1, "negative_share", "lora_dropout")
 
     def steps(self, options: TrainOptions) -> int:
         """Updates in all.

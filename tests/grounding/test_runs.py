@@ -152,6 +152,25 @@ def test_help_lists_every_option_of_a_config(name, capsys):
     assert changed(experiment, ["--mesh.fsdp", "2"]).options.mesh.fsdp == 2
 
 
+@pytest.mark.parametrize(
+    "option, value, said",
+    [
+        ("--log-every", "0", "log_every is 0, should be a number from 1 to 2147483647"),
+        ("--canvas", "0", "canvas is 0, should be a number from 1 to 2147483647"),
+        ("--lora-dropout", "nan", "lora_dropout is nan, should be a number from 0 to 1"),
+    ],
+)
+def test_a_number_that_can_not_be_is_one_line(option, value, said, capsys):
+    assert main(["train", "gsva_7b", option, value]) == 2
+    assert capsys.readouterr().err == f"gsva: error: {said}\n"
+
+
+def test_a_run_folder_with_a_number_that_can_not_be(tmp_path, identity):
+    identity["recipe"]["length"] = 0
+    with pytest.raises(ValueError, match="run.json, recipe.* length is 0, should be a number from 1"):
+        read_run(written(tmp_path, identity), RECIPES)
+
+
 @pytest.mark.parametrize("described", [TrainOptions, MeshShape, LossWeights, *RECIPES.values()])
 def test_a_description_says_what_a_thing_is(described):
     fields = {field.name for field in dataclasses.fields(described)}

@@ -119,6 +119,30 @@ def test_more_damaged_records_than_allowed_stop_the_run(tmp_path):
         train(Regression(damaged=1), options, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "field, value, limits",
+    [
+        ("steps", 0, "1 to 2147483647"),
+        ("batch_size", -4, "1 to 2147483647"),
+        ("accumulate", 0, "1 to 2147483647"),
+        ("log_every", 0, "1 to 2147483647"),
+        ("save_every", 0, "1 to 2147483647"),
+        ("keep_last", 0, "1 to 2147483647"),
+        ("seed", -1, "0 to 2147483647"),
+        ("threads", -1, "0 to 2147483647"),
+        ("learning_rate", float("nan"), "0 to 2147483647"),
+        ("learning_rate", float("inf"), "0 to 2147483647"),
+        ("slow_rate", -0.5, "0 to 1"),
+        ("most_bad_records", 1.01, "0 to 1"),
+        ("b2", 1.0, "0 to 0.999999999"),
+        ("clip_norm", 0.0, "1e-09 to 2147483647"),
+    ],
+)
+def test_options_that_train_nothing_are_named(field, value, limits):
+    with pytest.raises(ValueError, match=f"^{field} is {value}, should be a number from {limits}$"):
+        dataclasses.replace(OPTIONS, **{field: value})
+
+
 def test_a_batch_that_does_not_divide_says_what_would(tmp_path):
     with pytest.raises(ValueError, match="a batch of 4 in 3 micro-batches .* a multiple of 3"):
         train(Regression(), dataclasses.replace(OPTIONS, accumulate=3), tmp_path)
