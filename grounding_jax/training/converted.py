@@ -24,12 +24,15 @@ def place(run: epath.Path, step: int) -> epath.Path:
 def is_current(run: epath.Path, step: int) -> bool:
     """Whether the model folder of a step is there, and made of the checkpoint that the run has now.
 
-    It stays so when the run deletes the checkpoint, but not when it becomes another run.
+    It stays so when the run deletes the checkpoint, but not when it becomes another run, or its note is damaged.
     """
     note = _note(run, step)
     if not (place(run, step) / CONFIG_FILE).exists() or not note.exists():
         return False
-    identity, checkpoint = read_text(note).split()
+    try:
+        identity, checkpoint = read_text(note).split()
+    except ValueError:  # not two words, or no text
+        return False
     return identity == _identity(run) and _checkpoint(run, step) in (checkpoint, None)
 
 
