@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from etils import epath
 
 from grounding_jax.sharding.rules import REPLICATED
 from grounding_jax.training.batches import BAD
+from grounding_jax.training.finite import FiniteWatch
 from grounding_jax.training.loop import open_run, train
 from grounding_jax.training.optimizer import make_optimizer, make_schedule
 from grounding_jax.training.options import TrainOptions
@@ -106,6 +108,18 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted(tmp_path):
     assert all(np.isfinite(log[step]["loss"]) for step in (1, 3, 4, 5, 6))
     bad = json.loads((tmp_path / "bad_steps.jsonl").read_text())
     assert bad == {"step": 2, "process": 0, "examples": [4, 5, 6, 7]}
+
+
+def test_each_process_writes_down_its_own_examples(tmp_path, monkeypatch):
+    """On a disk that they share, lines that two append to one file get lost."""
+    scalars, examples = {"bad_in_a_row": jnp.ones(())}, jnp.arange(3)
+    for process in (0, 1, 12):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        watch = FiniteWatch(epath.Path(tmp_path), 2)
+        watch.see(7, scalars, examples)
+        watch.check()
+    files = {path.name: json.loads(path.read_text())["process"] for path in tmp_path.iterdir()}
+    assert files == {"bad_steps.jsonl": 0, "bad_steps.1.jsonl": 1, "bad_steps.12.jsonl": 12}
 
 
 def test_too_many_bad_updates_in_a_row_stop_the_run(tmp_path):
