@@ -108,12 +108,3 @@ class GellaConfig:
     def to_json(self) -> str:
         """As text for a model folder's config.json."""
         return configs.to_json(self)
-
-    @classmethod
-    def from_json(cls, text: str) -> GellaConfig:
-        """Inverse of `to_json`.
-
-        Raises:
-            ValueError: names the keys that are unknown or missing.
-        """
-        return configs.from_json(cls, text)

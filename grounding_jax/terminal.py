@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -251,7 +252,7 @@ def prepare_folder(path: epath.PathLike) -> epath.Path:
         ValueError: nothing can be written there.
     """
     folder = epath.Path(path)
-    probe = folder / f".{os.getpid()}.probe"
+    probe = folder / f".{uuid.uuid4().hex}.probe"  # containers share pids
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.write_text("")

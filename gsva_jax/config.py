@@ -77,12 +77,3 @@ class GsvaConfig:
     def to_json(self) -> str:
         """As text for a model folder's config.json."""
         return configs.to_json(self)
-
-    @classmethod
-    def from_json(cls, text: str) -> GsvaConfig:
-        """Inverse of `to_json`.
-
-        Raises:
-            ValueError: names the keys that are unknown or missing.
-        """
-        return configs.from_json(cls, text)

@@ -23,17 +23,17 @@ def to_json(config: Any) -> str:
     return records.to_json(dataclasses.asdict(config), indent=2) + "\n"
 
 
-def from_json(cls: type[T], text: str) -> T:
-    """Inverse of `to_json`: lists become tuples.
+def build(cls: type[T], values: Any, where: str) -> T:
+    """A dataclass, with others inside, from parsed JSON, whose lists become tuples; inverse of `to_json`.
+
+    Args:
+        cls: the dataclass.
+        values: an object of JSON.
+        where: the file, for errors.
 
     Raises:
-        ValueError: what is no JSON, which keys are unknown or missing, or which value is of another type or no size.
+        ValueError: says which keys are unknown or missing, or which value is of another type or no size.
     """
-    return build(cls, records.decode(text, dict[str, Any], "config.json"), "config.json")
-
-
-def build(cls: type[T], values: Any, where: str) -> T:
-    """A dataclass, with others inside, from parsed JSON; `where` begins the errors, see `from_json`."""
     if not isinstance(values, dict):
         raise ValueError(
             f"{where}: is a JSON {type(values).__name__}, should be an object with the keys of {cls.__name__}"

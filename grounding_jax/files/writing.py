@@ -1,7 +1,7 @@
 """Files of ours: written at once, so that a reader finds the old one or the new one, and never with NaN in JSON."""
 
 import contextlib
-import os
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,7 +43,8 @@ def write_json_lines(file: epath.PathLike, values: list[Any]) -> None:
 def replaced(file: epath.PathLike) -> Iterator[epath.Path]:
     """A path beside a file, which takes its place in the end; after an error the file is as it was."""
     path = epath.Path(file)
-    scratch = path.parent / f".{path.name}.{os.getpid()}.part"
+    # Containers that share a folder share numbers of processes as well; a name may be as long as names can be.
+    scratch = path.parent / f".{uuid.uuid4().hex}.part"
     try:
         yield scratch
         scratch.replace(path)

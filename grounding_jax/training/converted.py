@@ -10,7 +10,7 @@ from etils import epath
 from grounding_jax.files import digests
 from grounding_jax.files.text import read_text
 from grounding_jax.files.writing import write_text
-from grounding_jax.training.run_folder import CHECKPOINTS, IDENTITY_FILE, RESULT
+from grounding_jax.training.run_folder import CHECKPOINTS, RESULT, comparable, read_identity
 from grounding_jax.weights.folder import CONFIG_FILE
 
 _SMALL = 1 << 20  # bytes of a file of a checkpoint that is read: the large ones have names of their own in each save
@@ -24,12 +24,15 @@ def place(run: epath.Path, step: int) -> epath.Path:
 def is_current(run: epath.Path, step: int) -> bool:
     """Whether the model folder of a step is there, and made of the checkpoint that the run has now.
 
-    It stays so when the run deletes the checkpoint, but not when it becomes another run.
+    It stays so when the run deletes the checkpoint, but not when it becomes another run, or its note is damaged.
     """
     note = _note(run, step)
     if not (place(run, step) / CONFIG_FILE).exists() or not note.exists():
         return False
-    identity, checkpoint = read_text(note).split()
+    try:
+        identity, checkpoint = read_text(note).split()
+    except ValueError:  # not two words, or no text
+        return False
     return identity == _identity(run) and _checkpoint(run, step) in (checkpoint, None)
 
 
@@ -43,7 +46,7 @@ def _note(run: epath.Path, step: int) -> epath.Path:
 
 
 def _identity(run: epath.Path) -> str:
-    return digests.of_file(run / IDENTITY_FILE)
+    return digests.of_value(comparable(read_identity(run)))
 
 
 def _checkpoint(run: epath.Path, step: int) -> str | None:

@@ -14,7 +14,7 @@ from etils import epath
 from grounding_jax.sharding.mesh import MeshShape, check_batch, make_mesh, num_rows
 from grounding_jax.training.loop import identity, train
 from grounding_jax.training.options import TrainOptions
-from grounding_jax.training.run_folder import RESULT, absolute, claim
+from grounding_jax.training.run_folder import IDENTITY_FILE, RESULT, absolute, claim
 from grounding_jax.training.runs import Recipes, ResultDtype, find_model, load_starts, origin_of, save_result
 from grounding_jax.training.task import Recipe
 from grounding_jax.weights import folder
@@ -133,8 +133,9 @@ def run(
     task = experiment.recipe.task(starts[-1] if starts else None)
     origin = origin_of(experiment.name, experiment.recipe, system.recipes, task, starts, experiment.result_dtype)
     result = place / RESULT
-    if (result / folder.CONFIG_FILE).exists():
+    if (place / IDENTITY_FILE).exists():  # another run is refused before weights are read; a new one may not fit yet
         claim(place, identity(options, dataclasses.asdict(origin)))
+    if (result / folder.CONFIG_FILE).exists():
         print(f"{result}: already trained; remove {place} to train again")
         return result
     params = train(task, options, place, load_starts(task, starts), dataclasses.asdict(origin))
@@ -192,7 +193,8 @@ def _starts(system: System, experiment: Experiment, runs: epath.Path, init: epat
     """
     starts = [runs / name / RESULT for name in experiment.starts_from]
     if init is not None:
-        return [*(start for start in starts if start.exists()), find_model(init, system.shipped, system.recipes)]
+        named = absolute(find_model(init, system.shipped, system.recipes))  # the run may be asked from elsewhere
+        return [*(start for start in starts if start.exists()), named]
     for start in starts:
         if not start.exists():
             raise FileNotFoundError(f"{start}: no such model; train {start.parent.name} first")

@@ -14,12 +14,15 @@ class FiniteWatch:
     """Looks at each update when the next one has begun: looking at once would hold up the devices.
 
     Args:
-        run: the run folder, whose ``bad_steps.jsonl`` gets a line for each update that was skipped.
+        run: the run folder, whose ``bad_steps.jsonl`` gets a line for each update that was skipped, with the examples
+            of the first process; those of others are in ``bad_steps.PROCESS.jsonl``.
         most: such updates in a row that end the run.
     """
 
     def __init__(self, run: epath.Path, most: int):
-        self._file, self._most, self._seen = run / BAD_STEPS_FILE, most, None
+        number = jax.process_index()  # two that append to one file of a shared disk lose lines
+        self._file = run / (BAD_STEPS_FILE.replace(".", f".{number}.") if number else BAD_STEPS_FILE)
+        self._most, self._seen = most, None
 
     def see(self, step: int, scalars: dict[str, jax.Array], examples: jax.Array) -> None:
         """Takes an update, and checks the one before; see `check`."""

@@ -152,7 +152,7 @@ def _updates(
         if validate:
             scores.add(step, log.validated(step, validate(combine(frozen, state.params))))
 
-    if start and options.is_due(start) and not scores.of(start):
+    if start and options.is_due(start) and scores.of(start) is None:
         keep_scores(start)  # it was stopped between a save and its validation
     training = batches(task.examples(options.seed), options.batch_size, range(start, options.steps), mesh, options)
     for step, batch in enumerate(log.waiting(training), start + 1):

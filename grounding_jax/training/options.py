@@ -7,10 +7,12 @@ from typing import Literal
 
 from grounding_jax.sharding.mesh import MeshShape
 
+LARGEST = 2**31 - 1  # of all counts and rates
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainOptions:
-    """How a task is trained.
+    """How a task is trained; ValueError if a number can't be.
 
     Attributes:
         steps: number of updates of the whole training.
@@ -68,6 +70,23 @@ class TrainOptions:
     most_bad_records: float = 0.01
     threads: int = 2
 
+    def __post_init__(self):
+        check_numbers(self, 1, LARGEST, "steps", "batch_size", "accumulate", "log_every", "save_every", "keep_last")
+        check_numbers(self, 1, LARGEST, "most_bad_steps")
+        check_numbers(self, 0, LARGEST, "warmup_steps", "seed", "keep_best", "validation_examples", "pictures")
+        check_numbers(self, 0, LARGEST, "profile", "threads", "learning_rate", "weight_decay")
+        check_numbers(self, 0, 1, "final_rate", "slow_rate", "most_bad_records")
+        check_numbers(self, 0, 1 - 1e-9, "b1", "b2")  # of 1, a mean never comes
+        check_numbers(self, 1e-9, LARGEST, "clip_norm")
+
     def is_due(self, step: int) -> bool:
         """Tells whether a checkpoint and a validation follow the update with this number, from 1."""
         return step % self.save_every == 0 or step == self.steps
+
+
+def check_numbers(options: object, least: float, most: float, *names: str) -> None:
+    """Raises ValueError if a field of a dataclass is not a number from ``least`` to ``most``; names the first."""
+    for name in names:
+        number = getattr(options, name)
+        if not least <= number <= most:  # nor is NaN
+            raise ValueError(f"{name} is {number}, should be a number from {least} to {most}")

@@ -29,9 +29,9 @@ BEST = "best"  # what stands for a step in RUN@best
 BROKEN = "broken_checkpoints"  # where damaged ones are put aside
 
 
-def absolute(run: epath.PathLike) -> epath.Path:
-    """A run folder as Orbax takes it, which refuses relative paths."""
-    return epath.Path(run if "://" in str(run) else os.path.abspath(run))
+def absolute(folder: epath.PathLike) -> epath.Path:
+    """A folder as Orbax takes it, which refuses relative paths, and as it is found from any other folder."""
+    return epath.Path(folder if "://" in str(folder) else os.path.abspath(folder))
 
 
 def step_of_run(name: epath.PathLike) -> tuple[epath.Path, int | None] | None:
@@ -66,7 +66,8 @@ def find_folder(name: epath.PathLike, shipped: epath.Path | None = None) -> epat
 def claim(run: epath.Path, identity: Mapping) -> None:
     """Writes down what a run folder is a run of, or holds it against what is written there.
 
-    What the folder does not say yet, because an older version began the run, is added.
+    What the folder does not say yet, because an older version began the run, is added; and where the models that it
+    starts from lie now: they are told by their digests.
 
     Args:
         run: the run folder.
@@ -76,23 +77,30 @@ def claim(run: epath.Path, identity: Mapping) -> None:
         ValueError: the folder holds another run; names what differs.
     """
     identity = records.decode(records.to_json(identity), dict[str, Any], str(run))
-    there = (run / IDENTITY_FILE).exists()
-    before, now = _fields(read_identity(run)) if there else {}, _fields(identity)
+    written = read_identity(run) if (run / IDENTITY_FILE).exists() else {}
+    before, now = comparable(written), comparable(identity)
     for key in sorted(before):
         if before[key] != now.get(key):
             raise ValueError(
                 f"{run} holds a run with {key} = {before[key]}, this one has {now.get(key)}: continue that one with "
                 "its own options, or give this one another folder"
             )
-    if is_first() and before.keys() != now.keys():
+    if is_first() and written != identity:
         write_json(run / IDENTITY_FILE, identity, indent=2)
 
 
-def _fields(identity: Mapping) -> dict:
-    """An identity in which every field of the recipe stands by itself."""
-    recipe = identity.get("recipe")
-    parts = {f"recipe.{name}": value for name, value in recipe.items()} if isinstance(recipe, dict) else {}
-    return {**{name: value for name, value in identity.items() if name != "recipe"}, **parts}
+def comparable(identity: Mapping) -> dict:
+    """An identity in which every field of the recipe stands by itself, and of the starts only their digests in order.
+
+    So a model that was moved is still the same start.
+    """
+    fields, recipe, starts = dict(identity), identity.get("recipe"), identity.get("starts")
+    if isinstance(starts, dict):
+        fields["starts"] = list(starts.values())
+    if isinstance(recipe, dict):
+        del fields["recipe"]
+        fields.update({f"recipe.{name}": value for name, value in recipe.items()})
+    return fields
 
 
 def read_identity(run: epath.Path) -> dict:

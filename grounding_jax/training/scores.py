@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
+import logging
+import math
 from collections.abc import Iterable, Sequence
 
 from etils import epath
@@ -13,6 +15,8 @@ from grounding_jax.files import records
 from grounding_jax.files.writing import write_text
 from grounding_jax.sharding.hosts import is_first
 from grounding_jax.training.run_folder import VALIDATION_FILE
+
+log = logging.getLogger(__name__)
 
 _LINE = dict[str, float]  # "step", and the scores
 _EXAMPLE = '{"step": 100, "gIoU": 0.5}'
@@ -35,15 +39,20 @@ class Scores:
                 raise ValueError(f"{self._file}, line {number}: no scores of a step, such as {_EXAMPLE}")
             self._by_step[int(scores.pop("step"))] = scores
 
-    def of(self, step: int) -> dict[str, float]:
-        """The scores of a step; empty where it was not validated."""
-        return self._by_step.get(step, {})
+    def of(self, step: int) -> dict[str, float] | None:
+        """The scores of a step, all finite; None where it was not validated."""
+        return self._by_step.get(step)
 
     def add(self, step: int, scores: dict[str, float]) -> None:
-        """Notes the scores of a step in the place of older ones; all processes call it, the first one writes."""
+        """Notes the scores of a step in the place of older ones; all processes call it, the first one writes.
+
+        A model that has diverged may have scores that are no numbers: they are left out, with a warning.
+        """
         self._by_step.pop(step, None)
-        self._by_step[step] = scores
+        self._by_step[step] = {name: score for name, score in scores.items() if math.isfinite(score)}
         if is_first():
+            for name in scores.keys() - self._by_step[step].keys():
+                log.warning("step %d: its %s is %s, and left out of %s", step, name, scores[name], self._file)
             lines = (records.to_json({"step": step, **found}) for step, found in self._by_step.items())
             write_text(self._file, "".join(line + "\n" for line in lines))
 
@@ -64,8 +73,9 @@ class Best:
 
     def among(self, steps: Iterable[int]) -> list[int]:
         """The best of some steps that have the score, the very best first."""
-        scored = [step for step in steps if self.metric in self.scores.of(step)]
-        return heapq.nlargest(self.n, scored, key=lambda step: (self.scores.of(step)[self.metric], step))
+        found = {step: self.scores.of(step) or {} for step in steps}
+        scored = [step for step, scores in found.items() if self.metric in scores]
+        return heapq.nlargest(self.n, scored, key=lambda step: (found[step][self.metric], step))
 
     def should_preserve(
         self, checkpoints: Sequence[PolicyCheckpointInfo], *, context: PreservationContext

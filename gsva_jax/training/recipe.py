@@ -9,10 +9,9 @@ from etils import epath
 from tyro.conf import Suppress
 
 from grounding_jax.data.datasets import open_dataset
-from grounding_jax.files.text import read_text
 from grounding_jax.language import tokenizer as tokenizers
 from grounding_jax.language.tokenizer import Tokenizer, with_targets
-from grounding_jax.training.options import TrainOptions
+from grounding_jax.training.options import LARGEST, TrainOptions, check_numbers
 from grounding_jax.training.task import Recipe
 from grounding_jax.weights import folder
 from gsva_jax.config import ASSETS, GsvaConfig
@@ -24,7 +23,7 @@ from gsva_jax.training.task import TRAINED, GsvaTask
 
 @dataclasses.dataclass(frozen=True)
 class GsvaRecipe(Recipe):
-    """GSVA on a mixture of datasets; model and vocabulary are those of the start.
+    """GSVA on a mixture of datasets; model and vocabulary are those of the start. ValueError if a number can't be.
 
     Attributes:
         data: folder that holds all datasets, laid out as docs/data.md says.
@@ -70,6 +69,11 @@ class GsvaRecipe(Recipe):
 
     may_change: ClassVar[tuple[str, ...]] = ("validation",)
 
+    def __post_init__(self):
+        check_numbers(self, 1, LARGEST, "max_targets", "length", "canvas", "loss_group")
+        check_numbers(self, 0, LARGEST, "epochs")
+        check_numbers(self, 0, 1, "negative_share", "lora_dropout")
+
     def steps(self, options: TrainOptions) -> int:
         """Updates in all.
 
@@ -101,15 +105,15 @@ class GsvaRecipe(Recipe):
         """The task for the model of a folder.
 
         Raises:
-            ValueError: there is none to start from.
+            ValueError, FileNotFoundError: there is none to start from, or it can't be read.
         """
         if start is None:
             raise ValueError("this config starts from a model: make one with `gsva import` and give it with --init")
-        model = GsvaConfig.from_json(read_text(start / folder.CONFIG_FILE))
-        return self.task_for(model, tokenizers.load_tokenizer(start), folder.digest(start))
+        digest = folder.digest(start) if self.cache_image_features else ""  # reads all weights
+        return self.task_for(folder.read_config(GsvaConfig, start), tokenizers.load_tokenizer(start), digest)
 
     def task_for(self, model: GsvaConfig, tokenizer: Tokenizer, digest: str = "") -> GsvaTask:
-        """The task for a model; the digest tells its image features from those of others."""
+        """The task for a model; the digest tells its image features, where they are cached, from those of others."""
         changes, token_rows = dict(lora_dropout=self.lora_dropout, remat=self.remat), ()
         if self.tokens:
             tokenizer, token_rows = with_targets(tokenizer, self.tokens)

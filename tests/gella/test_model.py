@@ -12,6 +12,7 @@ from gella_jax import model
 from gella_jax.config import GellaConfig
 from gella_jax.resoblend import ResoBlendConfig
 from grounding_jax.models.llava import IMAGE_TOKEN
+from grounding_jax.weights import folder
 from tests.small_gella import small_config, small_params, small_tokenizer
 
 CONFIG = small_config()
@@ -84,18 +85,19 @@ def test_the_state_of_a_noun():
         ({"blend": {**dataclasses.asdict(CONFIG.blend), "heads": 7}}, "blend: 7 heads don't divide the width"),
     ],
 )
-def test_a_config_that_can_be_no_model(damaged, message):
-    text = json.dumps({**dataclasses.asdict(CONFIG), **damaged})
+def test_a_config_that_can_be_no_model(tmp_path, damaged, message):
+    (tmp_path / "config.json").write_text(json.dumps({**dataclasses.asdict(CONFIG), **damaged}))
     with pytest.raises(ValueError, match=message):
-        GellaConfig.from_json(text)
+        folder.read_config(GellaConfig, tmp_path)
 
 
 @pytest.mark.parametrize("backbone", ["swin_t", "swin_l", "mobilenet_v2"])
 @pytest.mark.parametrize("size", ["gella_7b", "gella_13b"])
-def test_published_sizes(size, backbone):
+def test_published_sizes(tmp_path, size, backbone):
     """By shape: a step of the whole model at 800 pixels, 576 patches, and the number of parameters of each part."""
     config = getattr(GellaConfig, size)(backbone)
-    assert GellaConfig.from_json(config.to_json()) == config
+    (tmp_path / "config.json").write_text(config.to_json())
+    assert folder.read_config(GellaConfig, tmp_path) == config
     shapes = jax.eval_shape(lambda key: model.init(config, key), jax.random.key(0))
     count = {name: sum(leaf.size for leaf in jax.tree.leaves(part)) for name, part in shapes.items()}
     # LLaMA's 6,738,415,616 and 13,015,864,320, and a row of embedding and head for [SEG].

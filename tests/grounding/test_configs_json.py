@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from grounding_jax.files import configs
+from grounding_jax.weights import folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,10 +34,16 @@ class Head:
     other: Eye | Ear
 
 
-def test_both_directions():
+def read(place, cls, text):
+    """The config.json of a folder, with that text."""
+    (place / "config.json").write_text(text)
+    return folder.read_config(cls, place)
+
+
+def test_both_directions(tmp_path):
     for other in (Eye(3, kind="swin", layer=-1, stages=(4,)), Ear(0.5)):
         head = Head(Eye(8, 1, rank=2, skip=True), other)
-        assert configs.from_json(Head, configs.to_json(head)) == head
+        assert read(tmp_path, Head, configs.to_json(head)) == head
 
 
 @pytest.mark.parametrize(
@@ -44,7 +51,7 @@ def test_both_directions():
     [
         ("", r"config\.json is not valid JSON"),
         ("[" * 100_000, r"config\.json at \$: expected `object`, got `array`"),
-        ('{"width": NaN}', r"config\.json is not valid JSON: every number must be finite"),
+        ('{"width": NaN}', r"config\.json is not valid JSON, line 1: every number must be finite"),
         ("[1]", r"config\.json at \$: expected `object`, got `array`"),
         ('{"width": 3, "size": 4}', r"Eye has unknown keys \['size'\] and lacks \[\]"),
         ("{}", r"lacks \['width'\]"),
@@ -61,13 +68,13 @@ def test_both_directions():
         ('{"width": 3, "kind": "cnn"}', r"config\.json: kind is 'cnn', should be vit or swin"),
     ],
 )
-def test_values_that_are_no_sizes(text, message):
-    with pytest.raises(ValueError, match=message):
-        configs.from_json(Eye, text)
+def test_values_that_are_no_sizes(tmp_path, text, message):
+    with pytest.raises(folder.CheckpointError, match=f"^{tmp_path}/.*{message}"):
+        read(tmp_path, Eye, text)
 
 
-def test_the_place_of_a_value_inside():
+def test_the_place_of_a_value_inside(tmp_path):
     with pytest.raises(ValueError, match=r"config\.json, other, rate: Expected `float`, got `str`"):
-        configs.from_json(Head, '{"eye": {"width": 3}, "other": {"rate": "x"}}')
+        read(tmp_path, Head, '{"eye": {"width": 3}, "other": {"rate": "x"}}')
     with pytest.raises(ValueError, match=r"config\.json, eye: is a JSON int, should be an object"):
-        configs.from_json(Head, '{"eye": 3, "other": {"rate": 1}}')
+        read(tmp_path, Head, '{"eye": 3, "other": {"rate": 1}}')

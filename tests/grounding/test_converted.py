@@ -42,3 +42,11 @@ def test_another_run_in_the_same_folder(run):
 def test_an_interrupted_conversion(run):
     (converted.place(run, 5) / "config.json").unlink()
     assert not converted.is_current(run, 5)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\0" * 129, b"\xff\xfe", b"one two three", b"one"])
+def test_a_damaged_note(run, damage):
+    (run / "model-5.made_of").write_bytes(damage)
+    assert not converted.is_current(run, 5)
+    converted.write_note(run, 5)
+    assert converted.is_current(run, 5)

@@ -124,6 +124,15 @@ def test_no_file_holds_nan_and_none_is_half_written(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["f.json"] and "é" in file.read_text()
 
 
+def test_two_who_write_a_file_at_once_do_not_meet(tmp_path):
+    """Not in one process, and not in two of the same number in containers that share a folder."""
+    file = tmp_path / f"{251 * 'a'}.txt"
+    with writing.replaced(file) as one, writing.replaced(file) as other:
+        one.write_text("one")
+        other.write_text("other")
+    assert file.read_text() == "one" and list(tmp_path.iterdir()) == [file]
+
+
 def test_arrays_hold_no_objects(tmp_path):
     arrays.write_array(tmp_path / "a.npy", np.arange(3))
     assert arrays.read_array(tmp_path / "a.npy").tolist() == [0, 1, 2]

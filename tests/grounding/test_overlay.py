@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 
 import numpy as np
@@ -163,6 +164,8 @@ def test_results_are_written_and_read_back(tmp_path, grey):
 def test_a_folder_that_cannot_be_written(tmp_path):
     assert prepare_folder(tmp_path / "a" / "b").is_dir()
     assert list((tmp_path / "a" / "b").iterdir()) == []
+    (tmp_path / "a" / f".{os.getpid()}.probe").mkdir()  # of a process with this number in another container
+    assert prepare_folder(tmp_path / "a").is_dir()
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"can't write to the folder .*file/out"):
         prepare_folder(tmp_path / "file" / "out")

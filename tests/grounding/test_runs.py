@@ -11,8 +11,10 @@ from types import SimpleNamespace
 import docstring_parser
 import numpy as np
 import pytest
+from etils import epath
 
 from grounding_jax.sharding.mesh import MeshShape
+from grounding_jax.training import converted
 from grounding_jax.training import experiment as experiments
 from grounding_jax.training.experiment import System, changed, debugged, fitted, run
 from grounding_jax.training.loop import train
@@ -150,6 +152,25 @@ def test_help_lists_every_option_of_a_config(name, capsys):
     assert changed(experiment, ["--mesh.fsdp", "2"]).options.mesh.fsdp == 2
 
 
+@pytest.mark.parametrize(
+    "option, value, said",
+    [
+        ("--log-every", "0", "log_every is 0, should be a number from 1 to 2147483647"),
+        ("--canvas", "0", "canvas is 0, should be a number from 1 to 2147483647"),
+        ("--lora-dropout", "nan", "lora_dropout is nan, should be a number from 0 to 1"),
+    ],
+)
+def test_a_number_that_can_not_be_is_one_line(option, value, said, capsys):
+    assert main(["train", "gsva_7b", option, value]) == 2
+    assert capsys.readouterr().err == f"gsva: error: {said}\n"
+
+
+def test_a_run_folder_with_a_number_that_can_not_be(tmp_path, identity):
+    identity["recipe"]["length"] = 0
+    with pytest.raises(ValueError, match="run.json, recipe.* length is 0, should be a number from 1"):
+        read_run(written(tmp_path, identity), RECIPES)
+
+
 @pytest.mark.parametrize("described", [TrainOptions, MeshShape, LossWeights, *RECIPES.values()])
 def test_a_description_says_what_a_thing_is(described):
     fields = {field.name for field in dataclasses.fields(described)}
@@ -201,6 +222,56 @@ def test_any_system_trains_by_the_same_code(tmp_path):
         model_at(result.parent, 3, RECIPES)
     with pytest.raises(ValueError, match="a Line is none of the recipes gsva, "):
         run(GSVA, tmp_path / "line.py", tmp_path / "others")
+
+
+@pytest.fixture
+def continued(tmp_path, monkeypatch):
+    """The system of `Line`, and a run of it whose start was named by a relative path; now we are elsewhere."""
+    system = System("other", {"line": Line}, (tmp_path,), tmp_path)
+    (tmp_path / "line.py").write_text(LINE_CONFIG)
+    monkeypatch.chdir(tmp_path)
+    for name in ("start", "another"):
+        slope = np.full(3, len(name), np.float32)
+        folder.save(name, folder.from_params({"line": {"slope": slope}}), "{}")
+    result = run(system, "line", "runs", "start")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return system, epath.Path(tmp_path / result).parent
+
+
+def test_a_run_finds_its_start_from_any_folder(continued):
+    system, line = continued
+    assert (find_model(f"{line}@3", line, system.recipes) / "config.json").exists()
+    assert run(system, "line", line.parent, "../start") == line / "model"
+
+
+def test_a_start_that_was_moved_is_the_same(continued):
+    """Where it lies now is written down; the model folder of a step is still that of the run."""
+    system, line = continued
+    made = find_model(f"{line}@3", line, system.recipes)
+    moved = (line.parent.parent / "start").rename(line.parent.parent / "moved")
+    assert run(system, "line", line.parent, moved) == line / "model"
+    assert json.loads((line / "run.json").read_text())["starts"].keys() == {str(moved)}
+    assert converted.is_current(line, 3)
+    made.rmtree()
+    assert find_model(f"{line}@3", line, system.recipes) == made and made.exists()
+
+
+def test_another_run_is_refused_before_weights_are_read(continued, monkeypatch):
+    system, line = continued
+    (line / "model").rmtree()  # it has not ended
+    monkeypatch.setattr(experiments, "load_starts", lambda *_: pytest.fail("reads weights"))
+    with pytest.raises(ValueError, match=r"holds a run with starts = \['\w+'\], this one has \['\w+'\]: continue"):
+        run(system, "line", line.parent, line.parent.parent / "another")
+
+
+def test_a_start_that_does_not_fit_claims_no_folder(continued):
+    """The right one can be named in the next call."""
+    system, line = continued
+    folder.save("wrong", folder.from_params({"line": {"slope": np.zeros(7, np.float32)}}), "{}")
+    with pytest.raises(ValueError, match="wrong"):
+        run(system, "line", "runs", "wrong")
+    assert run(system, "line", "runs", "../start").exists()
 
 
 COUNTING = """

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from etils import epath
 
 from grounding_jax.sharding.rules import REPLICATED
 from grounding_jax.training.batches import BAD
+from grounding_jax.training.finite import FiniteWatch
 from grounding_jax.training.loop import open_run, train
 from grounding_jax.training.optimizer import make_optimizer, make_schedule
 from grounding_jax.training.options import TrainOptions
@@ -108,6 +110,18 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted(tmp_path):
     assert bad == {"step": 2, "process": 0, "examples": [4, 5, 6, 7]}
 
 
+def test_each_process_writes_down_its_own_examples(tmp_path, monkeypatch):
+    """On a disk that they share, lines that two append to one file get lost."""
+    scalars, examples = {"bad_in_a_row": jnp.ones(())}, jnp.arange(3)
+    for process in (0, 1, 12):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        watch = FiniteWatch(epath.Path(tmp_path), 2)
+        watch.see(7, scalars, examples)
+        watch.check()
+    files = {path.name: json.loads(path.read_text())["process"] for path in tmp_path.iterdir()}
+    assert files == {"bad_steps.jsonl": 0, "bad_steps.1.jsonl": 1, "bad_steps.12.jsonl": 12}
+
+
 def test_too_many_bad_updates_in_a_row_stop_the_run(tmp_path):
     with pytest.raises(ValueError, match="not finite in 2 updates in a row, up to step 4"):
         train(Regression(infinite=(9, 13)), dataclasses.replace(OPTIONS, most_bad_steps=2), tmp_path)
@@ -117,6 +131,30 @@ def test_more_damaged_records_than_allowed_stop_the_run(tmp_path):
     options = dataclasses.replace(OPTIONS, most_bad_records=0.004)
     with pytest.raises(ValueError, match="8 of 8 records were damaged .* more than a share of 0.004"):
         train(Regression(damaged=1), options, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "field, value, limits",
+    [
+        ("steps", 0, "1 to 2147483647"),
+        ("batch_size", -4, "1 to 2147483647"),
+        ("accumulate", 0, "1 to 2147483647"),
+        ("log_every", 0, "1 to 2147483647"),
+        ("save_every", 0, "1 to 2147483647"),
+        ("keep_last", 0, "1 to 2147483647"),
+        ("seed", -1, "0 to 2147483647"),
+        ("threads", -1, "0 to 2147483647"),
+        ("learning_rate", float("nan"), "0 to 2147483647"),
+        ("learning_rate", float("inf"), "0 to 2147483647"),
+        ("slow_rate", -0.5, "0 to 1"),
+        ("most_bad_records", 1.01, "0 to 1"),
+        ("b2", 1.0, "0 to 0.999999999"),
+        ("clip_norm", 0.0, "1e-09 to 2147483647"),
+    ],
+)
+def test_options_that_train_nothing_are_named(field, value, limits):
+    with pytest.raises(ValueError, match=f"^{field} is {value}, should be a number from {limits}$"):
+        dataclasses.replace(OPTIONS, **{field: value})
 
 
 def test_a_batch_that_does_not_divide_says_what_would(tmp_path):

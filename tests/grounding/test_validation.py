@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 from PIL import Image
 
 from grounding_jax.drawing.overlay import draw_overlay, side_by_side
+from grounding_jax.training.checkpoints import best_step
 from grounding_jax.training.experiment import changed, debugged
 from grounding_jax.training.experiment import run as run_config
 from grounding_jax.training.loop import train
@@ -70,6 +72,34 @@ def test_a_validation_that_fails_loses_nothing(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
     scores = [(tmp_path / name / "validation.jsonl").read_text() for name in ("twice", "once")]
     assert scores[0] == scores[1] and len(scores[0].splitlines()) == 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Diverged(Judged):
+    """Has no score where its slope has become too long."""
+
+    longest: float = 0.5
+
+    def measure(self, params, batch):
+        (total, count), shown = super().measure(params, batch)[0]["likeness"], {"x": batch["x"]}
+        far = jnp.linalg.norm(params["line"]["slope"]) > self.longest
+        return {"likeness": (jnp.where(far, jnp.nan, total), count)}, shown
+
+
+def test_a_score_that_is_no_number_is_a_warning(tmp_path, caplog):
+    """It is never the best, and its step counts as validated."""
+    train(Diverged(), dataclasses.replace(OPTIONS, save_every=1, keep_last=6), tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "validation.jsonl").read_text().splitlines()]
+    numbers = [line["step"] for line in lines if "likeness" in line]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert numbers and 6 not in numbers, "otherwise this test shows nothing"
+    assert "step 6: its likeness is nan, and left out of" in caplog.text
+    scores = Scores(epath.Path(tmp_path))
+    assert scores.of(6) == {} and scores.of(7) is None
+    assert best_step(epath.Path(tmp_path), "likeness") in numbers
+    caplog.clear()
+    train(Diverged(), dataclasses.replace(OPTIONS, save_every=1, keep_last=6), tmp_path)
+    assert "step 6" not in caplog.text, "validated again"
 
 
 def test_scores_that_are_none_are_named(tmp_path):

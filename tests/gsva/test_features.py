@@ -14,6 +14,7 @@ from grounding_jax.models import normalize, sam
 from grounding_jax.sharding.mesh import MeshShape
 from grounding_jax.training.loop import place, train
 from grounding_jax.training.options import TrainOptions
+from grounding_jax.weights import folder
 from gsva_jax.data.features import FeatureFiles, fill
 from gsva_jax.data.mixture import Family
 from gsva_jax.training.recipe import GsvaRecipe
@@ -60,6 +61,20 @@ def test_losses_are_the_same_with_and_without(recipe, golden_model, tmp_path):
         len(files) == len(pictures)
         and kept == f"golden-{digests.of_code(decoding, picture_resize, normalize, sam)}-float32"
     )
+
+
+def test_weights_are_read_for_a_digest_only_where_features_are_kept(recipe, golden_model, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(folder, "digest", lambda start: read.append(start) or "digest")
+    assert recipe.task(golden_model).data.features is None and read == []
+    task = dataclasses.replace(recipe, cache_image_features=str(tmp_path)).task(golden_model)
+    assert read == [golden_model] and "digest-" in str(task.data.features.place(task.data.pictures()[0]))
+
+
+def test_a_start_that_is_damaged_is_named(recipe, tmp_path):
+    (tmp_path / "config.json").write_text('{"select_layer": "last"}')
+    with pytest.raises(ValueError, match=f"^{tmp_path}/config.json"):
+        recipe.task(epath.Path(tmp_path))
 
 
 def test_only_what_is_missing_is_computed(recipe, golden_model, tmp_path, caplog):
