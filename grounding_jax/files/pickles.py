@@ -44,10 +44,18 @@ def check_memo(file: BinaryIO) -> None:
     The interpreter in C reserves whatever place and length it is told. Raises one of `DAMAGE` if it would be told more
     than the file can have.
     """
-    start = file.tell()
-    for opcode, argument, position in pickletools.genops(file):
-        if opcode.name in _MEMO_OPCODES and argument > position:
-            raise ValueError(f"it counts {argument:,} objects in {position:,} bytes")
+    start, opcode = file.tell(), None
+    while opcode is None or opcode.name != "STOP":
+        code = file.read(1)
+        opcode = pickletools.code2op.get(code.decode("latin-1"))
+        if opcode is None:
+            raise ValueError(f"it has the opcode {code!r}" if code else "it has no end")
+        if opcode.arg is None:
+            continue
+        # As `pickletools.genops` does, which takes no text of Python 2 that is not ASCII.
+        argument = file.readline() if opcode.arg is pickletools.stringnl else opcode.arg.reader(file)
+        if opcode.name in _MEMO_OPCODES and argument > file.tell() - start:
+            raise ValueError(f"it counts {argument:,} objects in {file.tell() - start:,} bytes")
     file.seek(start)
 
 
