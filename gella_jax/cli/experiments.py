@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Literal
 
-from etils import epath
 from tyro.conf import arg
 
 from gella_jax.cli.loading import load_model
 from grounding_jax.cli.commands import OnMesh
-from grounding_jax.terminal import Dtype, loading, optional, prepare_folder, show_report
+from grounding_jax.terminal import Dtype, loading, optional, prepare_outputs, show_report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +65,7 @@ class Evaluate(OnMesh):
         if self.segmenter and self.masks != "truth":
             raise ValueError("name either --masks or --segmenter: both say whose masks the model gets")
         if hosts.is_first():
-            for file in filter(None, (self.json, self.markdown)):
-                prepare_folder(epath.Path(file).parent)
+            prepare_outputs({"--json": self.json, "--markdown": self.markdown}, self.data)
         propose = None
         if self.segmenter:
             with loading(self.segmenter):

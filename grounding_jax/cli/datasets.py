@@ -23,7 +23,12 @@ def show_datasets(root: epath.PathLike, names: Iterable[str]) -> set[str]:
 
     Returns:
         The names of those that are whole.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
     """
+    if not epath.Path(root).is_dir():
+        raise FileNotFoundError(f"there is no folder {root}")
     with counting() as progress:
         found = [check_dataset(root, name, progress) for name in names]
     whole = [checked for checked in found if checked.problem is None]
@@ -43,6 +48,8 @@ def pack_datasets(root: epath.PathLike, out: epath.PathLike, names: Sequence[str
     Returns:
         How many there are, and how many of them are packed.
     """
+    if workers < 1:
+        raise ValueError(f"--workers {workers}: must be at least 1")
     from grounding_jax.data.packed.packing import prepare  # takes seconds
 
     ended = []

@@ -117,7 +117,10 @@ class PartialResults:
 
     def _read(self, file: epath.Path) -> dict[int, dict]:
         """What a file has, by the numbers of the pictures."""
-        (_, before), *lines = records.read_lines(file, dict[str, Any], '{"index": 0}')
+        try:
+            (_, before), *lines = records.read_lines(file, dict[str, Any], '{"index": 0}')
+        except ValueError as error:
+            raise ValueError(f"{file} is damaged: delete it to start anew ({error})") from error
         for key, value in self._identity.items():
             if before.get(key) != value:
                 raise ValueError(

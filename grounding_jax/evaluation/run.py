@@ -124,6 +124,8 @@ def run(
         FileNotFoundError, ValueError: in one line: a file of the dataset is missing or damaged, or an unfinished
             evaluation of something else is beside the files.
     """
+    if batch_size < 1:
+        raise ValueError(f"the batch has {batch_size} pictures, should be at least 1")
     model, task, setting, head = evaluation.model, evaluation.task, evaluation.setting, evaluation.head
     first = next(filter(None, outputs), None)
     identity = {**head, **evaluation.also}

@@ -8,6 +8,13 @@ from typing import Any
 from etils import epath
 
 from grounding_jax.files.records import to_json
+from grounding_jax.files.regular import check_regular
+
+
+def check_replaceable(file: epath.PathLike) -> epath.Path:
+    """The path of a file that may be written; raises ValueError if something else is there, which would be lost."""
+    path = epath.Path(file)
+    return check_regular(path) if path.exists() else path
 
 
 def write_bytes(file: epath.PathLike, data: bytes) -> None:
@@ -41,8 +48,11 @@ def write_json_lines(file: epath.PathLike, values: list[Any]) -> None:
 
 @contextlib.contextmanager
 def replaced(file: epath.PathLike) -> Iterator[epath.Path]:
-    """A path beside a file, which takes its place in the end; after an error the file is as it was."""
-    path = epath.Path(file)
+    """A path beside a file, which takes its place in the end; after an error the file is as it was.
+
+    Raises ValueError if something else than a file is there, such as a folder, a pipe or a device.
+    """
+    path = check_replaceable(file)
     # Containers that share a folder share numbers of processes as well; a name may be as long as names can be.
     scratch = path.parent / f".{uuid.uuid4().hex}.part"
     try:

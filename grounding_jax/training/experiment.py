@@ -82,16 +82,24 @@ def load_config(system: System, name: epath.PathLike) -> Experiment:
     """Runs the ``get_config`` of a config file, which is found by `find_config`.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such file, or it has no ``get_config``.
+        FileNotFoundError, ValueError: there is no such file, it is no Python, or has no ``get_config`` as it should be.
     """
     path = find_config(system, name)
     spec = importlib.util.spec_from_file_location(path.stem, path)
+    if path.suffix != ".py" or spec is None or spec.loader is None:
+        raise ValueError(f"{path}: a config is a Python file, whose name ends in .py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except (SyntaxError, ImportError) as error:
+        raise ValueError(f"{path}: can't be run: {error}") from error
     get_config = getattr(module, "get_config", None)
     if get_config is None:
         raise ValueError(f"{path}: has no get_config(), which must return an Experiment")
-    return get_config()
+    experiment = get_config()
+    if not isinstance(experiment, Experiment):
+        raise ValueError(f"{path}: get_config() must return an Experiment, not {type(experiment).__name__}")
+    return experiment
 
 
 def run(

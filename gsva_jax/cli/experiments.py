@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Literal
 
-from etils import epath
 from tyro.conf import Positional, Suppress, arg
 
 from grounding_jax.cli.commands import OnMesh
-from grounding_jax.terminal import Dtype, keep_compiled_programs, note, optional, prepare_folder, say, show_report
+from grounding_jax.terminal import Dtype, keep_compiled_programs, note, optional, prepare_outputs, say, show_report
 from gsva_jax.cli.loading import load_model
 
 
@@ -70,8 +69,8 @@ class Evaluate(OnMesh):
         if self.dataset.startswith(OWN_DATA):
             open_dataset(self.data, self.dataset)  # says what is wrong with it, before a model is loaded
         if hosts.is_first():
-            for file in filter(None, (self.json, self.predictions, self.markdown, self.gallery)):
-                prepare_folder(epath.Path(file).parent)
+            named = {"--json": self.json, "--predictions": self.predictions}
+            prepare_outputs({**named, "--markdown": self.markdown, "--gallery": self.gallery}, self.data)
         report = evaluate(
             load_model(self.checkpoint, self.dtype, self.mesh_shape()),
             self.data,

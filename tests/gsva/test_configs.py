@@ -155,7 +155,7 @@ def test_the_number_of_targets_is_changed_on_the_command_line():
 
 def test_own_data_as_documented(tmp_path, monkeypatch):
     """The files and the command of docs/training.md, up to the first example."""
-    page = (GSVA.configs[0].parent / "docs" / "training.md").read_text()
+    page = (GSVA.configs[0].parent.parent / "docs" / "training.md").read_text()
     files, command = re.search(r"```bash\n(.*?)(gsva train .*?)\n", page, re.DOTALL).groups()
     monkeypatch.chdir(tmp_path)
     subprocess.run(["bash", "-ec", files.replace("gsva_jax/assets", str(ASSETS))], check=True)

@@ -1,6 +1,7 @@
 """A clear answer to every bad input of `gsva`, and nothing lost."""
 
 import io
+import os
 import pickle
 import shutil
 import zipfile
@@ -13,11 +14,10 @@ from PIL import Image
 from grounding_jax.weights.readers import open_weights
 from grounding_jax.weights.writers import write_torch
 from gsva_jax.cli import main
+from gsva_jax.config import ASSETS
 from tests.command_line import failed, import_words, records, write_picture
 
-pytestmark = pytest.mark.quick
-
-pytestmark = pytest.mark.usefixtures("no_kept_programs")
+pytestmark = [pytest.mark.quick, pytest.mark.usefixtures("no_kept_programs")]
 
 PICTURES = {
     "16-bit": lambda path: Image.fromarray(np.full((20, 30), 40000, np.uint16)).save(path, "PNG"),
@@ -164,7 +164,7 @@ def test_bad_checkpoints(gsva_golden, tmp_path, capsys):
         return message
 
     good = gsva_golden / "gsva-tiny-a.bin"
-    assert "no such file" in error(tmp_path / "missing.bin")
+    assert "a file is missing" in error(tmp_path / "missing.bin")
     (tmp_path / "half.bin").write_bytes(good.read_bytes()[: good.stat().st_size // 2])
     assert "half.bin" in error(tmp_path / "half.bin")
     (tmp_path / "empty.bin").write_bytes(b"")
@@ -208,3 +208,39 @@ def test_a_checkpoint_cannot_run_code(gsva_golden, tmp_path, capsys, packed):
     assert not victim.exists()
     pickle.loads(harmful)  # the attack is a real one
     assert victim.exists()
+
+
+def test_files_of_an_evaluation_hurt_nothing(scenes, tmp_path, capsys):
+    """Neither the data nor each other, nor what is no file; said before a model is loaded."""
+    words = ["evaluate", "--data", scenes, "--dataset", "grefcoco|unc|testA", "--protocol", "guided"]
+    annotations = scenes / "refer_seg/grefcoco/instances.json"
+    before = annotations.read_bytes()
+    assert "would replace a file of the data" in failed(capsys, *words, "--json", annotations)
+    assert annotations.read_bytes() == before
+    assert "are the same file" in failed(capsys, *words, "--json", tmp_path / "x", "--predictions", tmp_path / "x")
+    os.mkfifo(tmp_path / "pipe")
+    assert "is not a regular file" in failed(capsys, *words, "--json", tmp_path / "pipe")
+    assert "is a folder" in failed(capsys, *words, "--json", tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pipe", "scenes"]
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    """A copy of the scenes in the package."""
+    shutil.copytree(ASSETS / "scenes", tmp_path / "scenes")
+    return tmp_path / "scenes"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def get_config(:", "can't be run"),
+        ("import nothing_like_that", "can't be run"),
+        ("def get_config():\n    return 3\n", "must return an Experiment, not int"),
+    ],
+)
+def test_a_config_that_is_none(tmp_path, capsys, text, message):
+    (tmp_path / "mine.py").write_text(text)
+    assert message in failed(capsys, "train", tmp_path / "mine.py")
+    (tmp_path / "README.md").write_text("# hello")
+    assert "a config is a Python file" in failed(capsys, "train", tmp_path / "README.md")
