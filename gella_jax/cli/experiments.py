@@ -34,8 +34,8 @@ class Evaluate(OnMesh):
         masks: whose masks the model gets: a folder with STEM.png, STEM.json or a folder STEM for the picture STEM.jpg,
             or a json about all pictures; "truth" for those of the dataset.
         segmenter: a SAM or a Mask2Former of entities that makes them instead.
-        output_masks: answer with the masks that were put in, or with those the model makes of them; by default decoded
-            for datasets of entities.
+        output_masks: answer with the masks that were put in, or with those the model makes of them; by default the
+            latter for datasets of entities, the former for all others.
         json: file for the numbers, all fractions.
         markdown: file for a table with published numbers beside ours, in percent.
         batch_size: pictures at once; the numbers do not depend on it.

@@ -58,9 +58,10 @@ class OnMesh:
     Attributes:
         mesh_data: copies of the model on the devices of a host, each asked about a part of the pictures; -1 as many as
             there can be.
-        mesh_fsdp: parts that the weights are kept in, and put together layer by layer, when writing for every token;
-            each is asked about a part of the pictures.
-        mesh_tensor: parts that the work inside a layer is split into; no weights are moved.
+        mesh_fsdp: devices that share one copy of the weights, each keeping a part of every layer; these are gathered
+            before a layer runs, which takes less memory and more time. Each is asked about a part of the pictures.
+        mesh_tensor: devices that share the work of every layer, as tensor parallelism does; each keeps its part of the
+            weights, and all are asked about the same pictures.
     """
 
     mesh_data: Annotated[int, tyro.conf.arg(name="mesh.data", metavar="N")] = -1
