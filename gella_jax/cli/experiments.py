@@ -9,7 +9,7 @@ from tyro.conf import arg
 
 from gella_jax.cli.loading import load_model
 from grounding_jax.cli.commands import OnMesh
-from grounding_jax.terminal import Dtype, loading, optional, prepare_outputs, show_report
+from grounding_jax.terminal import Dtype, loading, optional, show_report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +58,7 @@ class Evaluate(OnMesh):
         """Evaluates, prints the numbers, and writes them."""
         from gella_jax.evaluation.published import markdown_table
         from gella_jax.evaluation.run import check_dataset, evaluate
+        from grounding_jax.cli.outputs import prepare_outputs
         from grounding_jax.sharding import hosts
 
         hosts.start()

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, Suppress, arg
 
 from grounding_jax.cli.commands import OnMesh
-from grounding_jax.terminal import Dtype, keep_compiled_programs, note, optional, prepare_outputs, say, show_report
+from grounding_jax.terminal import Dtype, keep_compiled_programs, note, optional, say, show_report
 from gsva_jax.cli.loading import load_model
 
 
@@ -59,6 +59,7 @@ class Evaluate(OnMesh):
 
     def run(self) -> int:
         """Evaluates, prints the numbers, and writes them."""
+        from grounding_jax.cli.outputs import prepare_outputs
         from grounding_jax.data.datasets import open_dataset
         from grounding_jax.data.sources.own_data import OWN_DATA
         from grounding_jax.sharding import hosts
