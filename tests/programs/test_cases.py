@@ -6,15 +6,22 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import needs_torch
+
 CASES = Path(__file__).parent / "cases"
 REPOSITORY = CASES.parents[2]
 HELPERS = ("case.py", "encodings_of_masks.py")  # which programs import
 PROGRAMS = sorted(file.name for file in CASES.iterdir() if file.suffix in (".py", ".sh") and file.name not in HELPERS)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * name.startswith("hostile")) for name in PROGRAMS]
-)
+def pytest_generate_tests(metafunc):
+    """All programs, without PyTorch those that do without it; the long ones are slow tests."""
+    left_out = needs_torch if metafunc.config.getoption("--without-torch") else lambda path: False
+    names = [name for name in PROGRAMS if not left_out(CASES / name)]
+    marked = [pytest.param(name, marks=[pytest.mark.slow] * name.startswith("hostile")) for name in names]
+    metafunc.parametrize("name", marked)
+
+
 def test_case(name, tmp_path):
     program = CASES / name
     if program.suffix == ".sh":
