@@ -2,9 +2,7 @@
 
 import dataclasses
 import json
-import os
 import shutil
-import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -27,6 +25,7 @@ from gsva_jax.cli import main
 from gsva_jax.losses import LossWeights
 from gsva_jax.training.experiment import GSVA, RECIPES, load_config
 from tests.grounding.test_training import OPTIONS, Regression
+from tests.programs import processes
 from tests.small_training import write_config
 
 pytestmark = pytest.mark.usefixtures("no_kept_programs")
@@ -290,14 +289,12 @@ def test_a_resumed_run_finds_all_its_programs_compiled(tmp_path):
     """As the command is called, twice; between the calls it loses what it did after update 2."""
     words = [write_config(tmp_path), "--runs", tmp_path / "runs", "--save-every", "2"]
     environment = {
-        **os.environ,
         "XDG_CACHE_HOME": str(tmp_path),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",  # nothing here takes long to compile
     }
     counts = []
     for _ in range(2):
-        command = [sys.executable, "-c", COUNTING, *map(str, words)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+        done = processes.run([sys.executable, "-c", COUNTING, *words], environment)
         assert done.returncode == 0, done.stderr
         counts.append([int(word) for word in done.stdout.rpartition("misses:")[2].split()])
         shutil.rmtree(tmp_path / "runs" / "small" / "model")

@@ -157,7 +157,7 @@ def quiet(monkeypatch) -> None:
 def test_libraries_are_quiet_but_for_errors(capsys):
     Image.open(io.BytesIO(large_png())).close()
     logging.getLogger("absl").warning("a remark for developers")
-    exec("import warnings; warnings.warn('nearly black')", {"__name__": "grounding_jax.data.pictures"})
+    exec("import warnings; warnings.warn('nearly black')", {"__name__": "grounding_jax.files.pictures"})
     logging.getLogger("gsva_jax.data.mixture").warning("left out: %s", "a picture")
     logging.getLogger("orbax.checkpoint").error("no room")
     logging.getLogger("gsva_jax.data.mixture").info("nothing of interest")
