@@ -42,7 +42,8 @@ class GellaConfig:
     """A whole GELLA (spec gella a).
 
     Attributes:
-        llama, clip, backbone, blend, mask2former, association: sizes of the parts.
+        llama, clip, backbone, blend, mask2former, association: sizes of the parts. Without a blend, entities are
+            decoded from the colormap alone (Table 6), and there are neither nouns nor answers.
         projector: from CLIP's patches to the language model, see `llava.projector`.
         vision_layer: index of the CLIP hidden state that the language model and ResoBlend see; the projector and the
             language model of LLaVA-1.5 fit -2 only.
@@ -56,7 +57,7 @@ class GellaConfig:
     llama: LlamaConfig
     clip: ClipConfig
     backbone: SwinConfig | MobileNetConfig
-    blend: ResoBlendConfig
+    blend: ResoBlendConfig | None
     mask2former: Mask2FormerConfig
     association: AssociationConfig
     projector: str = "mlp2x_gelu"
@@ -75,7 +76,7 @@ class GellaConfig:
             raise ValueError(f"side is {self.side}, should be at most {_LARGEST_SIDE}")
         if not -1 <= self.vision_layer + self.clip.layers <= 2 * self.clip.layers:
             raise ValueError(f"vision_layer is {self.vision_layer}, but CLIP has {self.clip.layers} layers")
-        if self.blend.channels != self.mask2former.channels:
+        if self.blend is not None and self.blend.channels != self.mask2former.channels:
             raise ValueError(
                 f"ResoBlend gives maps of {self.blend.channels} channels, but Mask2Former takes "
                 f"{self.mask2former.channels}"
