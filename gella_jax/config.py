@@ -93,6 +93,34 @@ class GellaConfig:
         return cls._published(LlamaConfig.vicuna_13b(**_LLAVA_15), backbone, changes)
 
     @classmethod
+    def tiny(cls, vocab_size: int, **changes) -> GellaConfig:
+        """The small model of docs/tiny.md; its language model and CLIP have the sizes of the tiny GSVA's."""
+        llama = LlamaConfig(vocab_size, width=160, hidden=432, layers=5, heads=5, kv_heads=5, max_positions=1024)
+        clip = ClipConfig(image_size=112, patch_size=8, width=144, hidden=576, layers=5, heads=4)
+        backbone = SwinConfig(24, depths=(1, 1, 2, 1), heads=(1, 2, 4, 8), window=6, drop_path=0.0)
+        blend = dict(image_width=clip.width, width=64, hidden=128, heads=4)
+        mask2former = Mask2FormerConfig.entity(
+            channels=backbone.widths,
+            queries=16,
+            width=64,
+            heads=4,
+            encoder_layers=2,
+            encoder_hidden=128,
+            decoder_layers=6,
+            decoder_hidden=128,
+        )
+        parts = dict(
+            blend=ResoBlendConfig.skip(backbone.widths, **blend),
+            association=AssociationConfig(text_width=llama.width, query_width=64, width=64),
+            projector="linear",
+            vision_layer=-1,  # the layer that this CLIP was taught with
+            side=96,
+            template="plain",
+            model_max_length=1024,
+        )
+        return cls(llama, clip, backbone, mask2former=mask2former, **{**parts, **changes})
+
+    @classmethod
     def _published(cls, llama: LlamaConfig, name: str, changes: dict) -> GellaConfig:
         backbone = BACKBONES[name]
         maps = channels(backbone)

@@ -57,16 +57,19 @@ def prepare(weights: LossWeights, batch: dict[str, jax.Array], queries: int) -> 
     Args:
         weights: weights of the terms.
         batch: whole, with ``visible`` bool ``[B, E]`` and ``segmented`` bool ``[B]``, whether anything is known of the
-            picture's entities; and where there is text ``labels`` int32 ``[B, T]``, ``meant`` bool ``[B, M, E]`` and
-            ``absent`` bool ``[B, M]``.
+            picture's entities; where there are nouns ``meant`` bool ``[B, M, E]`` and ``absent`` bool ``[B, M]``; where
+            there is text ``labels`` int32 ``[B, T]``.
         queries: Q.
     """
     classes, masks = segmentation_counts(weights.terms, batch["visible"], queries)
     rows = batch["segmented"]
     added = {"class_weight": row_weights(classes, rows), "mask_weight": row_weights(masks, rows)}
+    if "meant" in batch:
+        nouns = told_nouns(batch).sum(1)
+        added["noun_weight"] = group_weights(nouns, len(nouns))
     if "labels" in batch:
-        nouns, tokens = told_nouns(batch).sum(1), token_counts(batch["labels"])
-        added |= {"noun_weight": group_weights(nouns, len(nouns)), "token_weight": group_weights(tokens, len(tokens))}
+        tokens = token_counts(batch["labels"])
+        added["token_weight"] = group_weights(tokens, len(tokens))
     return {**batch, **added}
 
 
@@ -77,7 +80,7 @@ def told_nouns(batch: dict[str, jax.Array]) -> jax.Array:
 
 def batch_loss(
     weights: LossWeights, outputs: dict, batch: dict[str, jax.Array], keys: jax.Array
-) -> tuple[jax.Array, dict[str, jax.Array]]:
+) -> tuple[jax.Array, dict[str, jax.Array], jax.Array]:
     """The loss of a batch, or of a part of it: the mean over equal parts is that of the whole.
 
     Args:
@@ -87,8 +90,8 @@ def batch_loss(
         keys: ``[B]``, one for each picture: of the points at which masks are compared.
 
     Returns:
-        ``(loss, {"classes", "mask", "dice", "association", "answer"})``, the terms already weighted; the last two where
-        there is text.
+        ``(loss, terms, query_of_entity)``: the terms "classes", "mask", "dice", and where there are nouns and text
+        "association" and "answer", already weighted; and int32 ``[B, E]``, see `matching.assign`.
     """
     entities = outputs["entities"]
     predictions = (*entities.earlier, entities.last)
@@ -98,14 +101,15 @@ def batch_loss(
     segmentation, terms = segmentation_loss(weights.terms, sums, batch["class_weight"], batch["mask_weight"])
     loss = weights.segmentation * segmentation
     if "association" in outputs:
-        Q = outputs["association"].shape[2]
-        wanted, _ = association_targets(batch["meant"], batch["visible"], queries[-1], Q)
+        wanted, _ = association_targets(batch["meant"], batch["visible"], queries[-1], outputs["association"].shape[2])
         nouns, _ = association_loss(outputs["association"], wanted, told_nouns(batch))
-        tokens = cross_entropy(outputs["logits"], batch["labels"])
         terms["association"] = weights.association * (batch["noun_weight"] * nouns).mean()
+        loss += terms["association"]
+    if "logits" in outputs:
+        tokens = cross_entropy(outputs["logits"], batch["labels"])
         terms["answer"] = weights.answer * (batch["token_weight"] * tokens).mean()
-        loss += terms["association"] + terms["answer"]
-    return loss, terms
+        loss += terms["answer"]
+    return loss, terms, queries[-1]
 
 
 class SegmentationSums(NamedTuple):

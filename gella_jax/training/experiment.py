@@ -5,11 +5,15 @@ from __future__ import annotations
 from etils import epath
 
 from gella_jax.config import ASSETS
+from gella_jax.tiny.pretraining import QueryPretraining
 from gella_jax.training.recipe import GellaRecipe
 from grounding_jax.training import experiment
 from grounding_jax.training.experiment import Experiment, System
 
-RECIPES = {"gella": GellaRecipe}
+RECIPES = {
+    "gella": GellaRecipe,
+    "gella_tiny_masks": QueryPretraining,
+}
 
 # Where configs lie: beside the packages in a checkout, inside them in a wheel.
 _HERE = ASSETS.parent

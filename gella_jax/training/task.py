@@ -95,7 +95,7 @@ class GellaTask(LanguageTask):
             params = {**params, "llama": learning_rows(params["llama"], self.tokenizer.seg)}
         dropping = dict(dropout_keys=dropout if self.model.llama.lora_dropout else None, drop_path_keys=drop_path)
         outputs = model.forward(self.model, params, batch, jnp.dtype(self.dtype), **dropping)
-        return losses.batch_loss(self.weights, outputs, batch, points)
+        return losses.batch_loss(self.weights, outputs, batch, points)[:2]
 
 
 def learning_rows(llama: dict, ids: tuple[int, ...]) -> dict:
