@@ -34,6 +34,8 @@ _TEMPLATES = """
     We can see {0}, {1} and {2}.
     We also see {0}.
     We can see {stuff}.
+    We can see {0} and {stuff}.
+    We can see {0}, {1} and {stuff}.
     We also see {stuff}.
     {0} {stands 0} next to {1}.
     {0} {waits 0} with {1}.
@@ -41,6 +43,7 @@ _TEMPLATES = """
     {0} and {1} rest near {2}.
     {0} {appears 0}, too.
     {0} {waits 0} here.
+    {0} {stands 0} next to {1}, and {2} {waits 2} here.
     {0} {is 0} here, and so {is 1} {1}.
     Next to {0}, {1} {rests 1}.
     Next to {0}, there {is 1} {a 1}.
@@ -53,10 +56,13 @@ _TEMPLATES = """
     In front of {back}, {0} {stands 0} next to {1}.
     In front of {back}, there {is 0} {a 0}.
     {0} {rests 0} in front of {back}.
-    {0} and {1} stand in front of {back}, and {2} {is 2} here, too.
+    {0} and {1} stand in front of {back}, and {2} {waits 2} here.
+    {0} {stands 0} beside {1}, and {2} {rests 2} in front of {back}.
+    {0} {waits 0} beside {1}, and behind {2} we can see {back}.
     Behind {0}, we can see {back}.
     {0} {rests 0} on {floor}. [0 under wall]
     On {floor}, {0} {waits 0} near {1}. [0 under wall, 1 under wall]
+    {0} {stands 0} next to {1}, and {2} {rests 2} on {floor}. [2 under wall]
     {0} {is 0} above {floor}. [0 above floor]
     {wall} meets {floor} behind {0} and {1}.
     {wall} meets {floor}.
@@ -244,7 +250,7 @@ def _tell(
     templates = list(TEMPLATES_OF_SENTENCES)
     first = True
     while mentions or others:
-        fitting = [t for t in templates if _fits(t, mentions, others, lines) and not (first and t.continues)]
+        fitting = [t for t in templates if not (first and t.continues) and _fits(t, mentions, others, lines)]
         weights = np.cumsum([template.num_phrases for template in fitting])
         template = fitting[np.searchsorted(weights, rng.random() * weights[-1], side="right")]
         if not template.continues:
@@ -277,11 +283,11 @@ def _fits(
         return False
     if not all(mentions[k].indefinite for k in template.indefinite):
         return False
-    where = {**lines, **{str(k): mentions[k].boxes for k in range(template.num_things)}}
-    return all(
-        other in where and _RELATIONS[relation](where[one], where[other])
-        for one, relation, other in template.conditions
-    )
+    for one, relation, other in template.conditions:
+        first, second = (mentions[int(name)].boxes if name.isdigit() else lines.get(name) for name in (one, other))
+        if second is None or not _RELATIONS[relation](first, second):
+            return False
+    return True
 
 
 def _fill(
