@@ -14,7 +14,7 @@ from grounding_jax.data.scenes.expressions import TEMPLATES, Candidate, choose_c
 MIN_PHRASES, MAX_PHRASES = 2, 8
 # The share of the captions that have something which the picture lacks: half of them a kind, half something abstract.
 UNGROUNDED_SHARE = 0.25
-PLURAL_SHARE = 0.75  # of the kinds that are there several times are spoken of together, the others one by one
+PLURAL_SHARE = 0.7  # of the kinds that are there several times are spoken of together, the others one by one
 STUFF_SHARE = 0.5  # of the stuff is spoken of
 
 ABSTRACT = ("weather", "mood", "afternoon", "silence", "morning", "music", "evening", "summer")
@@ -37,6 +37,7 @@ _TEMPLATES = """
     We can see {0} and {stuff}.
     We can see {0}, {1} and {stuff}.
     We also see {stuff}.
+    {stuff} is easy to see.
     {0} {stands 0} next to {1}.
     {0} {waits 0} with {1}.
     {0} and {1} stand together.
@@ -211,7 +212,9 @@ def _choose(rng: np.random.Generator, candidates: Sequence[Candidate], num: int,
     for candidate in candidates:
         groups.setdefault(candidate.kind, []).append(candidate)
     chosen: list[Candidate] = []
-    for k, kind in enumerate(rng.permutation(list(groups)).tolist()):
+    # Kinds that are there several times are spoken of rather than others: they have more to tell, and make plurals.
+    waits = rng.random(len(groups)) / [len(own) for own in groups.values()]
+    for k, kind in enumerate(list(groups)[i] for i in np.argsort(waits)):
         if k >= num_kinds and len(chosen) >= num:
             break
         chosen += _choose_of_kind(rng, groups[kind])[: max(1, num - len(chosen))]
@@ -247,15 +250,15 @@ def _tell(
     rng: np.random.Generator, mentions: list[_Mention], others: dict[str, _Mention], lines: Mapping[str, np.ndarray]
 ) -> Iterator[tuple[str, _Mention | None]]:
     """The pieces of sentences that have all mentions, each with its mention if it is one; `lines`: boxes of stuff."""
-    templates = list(TEMPLATES_OF_SENTENCES)
-    first = True
+    unused, opening = list(TEMPLATES_OF_SENTENCES), None
     while mentions or others:
-        fitting = [t for t in templates if not (first and t.continues) and _fits(t, mentions, others, lines)]
+        fitting = [t for t in unused if not (opening is None and t.continues) and _fits(t, mentions, others, lines)]
+        fitting = [t for t in fitting if not opening or t.pieces[0] != opening] or fitting
         weights = np.cumsum([template.num_phrases for template in fitting])
         template = fitting[np.searchsorted(weights, rng.random() * weights[-1], side="right")]
         if not template.continues:
-            templates.remove(template)  # no sentence twice
-        if not first:
+            unused.remove(template)
+        if opening is not None:
             yield " ", None
         pieces = list(_fill(rng, template, mentions, others))
         start = next(k for k, (text, _) in enumerate(pieces) if text)
@@ -264,7 +267,7 @@ def _tell(
         mentions = mentions[template.num_things :]
         for slot in template.others:
             others = {name: other for name, other in others.items() if name != _name(slot, others)}
-        first = False
+        opening = template.pieces[0]
 
 
 def _name(slot: str, others: Mapping[str, _Mention]) -> str | None:
