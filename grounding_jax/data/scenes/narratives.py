@@ -146,14 +146,13 @@ def _parse(line: str) -> _Template:
     pieces = tuple(re.split("[{}]", text))
     slots = [slot for slot in pieces[1::2] if slot.isalpha()]
     indefinite = frozenset(int(slot[2:]) for slot in pieces[1::2] if slot.startswith("a "))
-    numbers = {slot[-1] for slot in pieces[1::2]} & set("012")
+    num_things = len({slot[-1] for slot in pieces[1::2]} & set("012"))
     relations = tuple(tuple(condition.split()) for condition in conditions.rstrip("]").split(",") if condition)
-    return _Template(
-        pieces, indefinite, len(numbers), tuple(slots), relations, " also " in text or text.endswith("too.")
-    )
+    continues = " also " in text or text.endswith("too.")
+    return _Template(pieces, indefinite, num_things, tuple(slots), relations, continues)
 
 
-TEMPLATES_OF_SENTENCES = tuple(map(_parse, _TEMPLATES.strip().splitlines()))
+SENTENCES = tuple(map(_parse, _TEMPLATES.strip().splitlines()))
 _CHOICES = {"back": (WALL, BACKGROUND), "stuff": BACKDROPS}  # slots that have a choice of stuff
 # Where two mentions have to be, by their boxes [n, 4].
 _RELATIONS: dict[str, Callable[[np.ndarray, np.ndarray], bool]] = {
@@ -165,7 +164,7 @@ _RELATIONS: dict[str, Callable[[np.ndarray, np.ndarray], bool]] = {
 
 def vocabulary_texts() -> list[str]:
     """Every word that captions are made of, once each, as a tokenizer cuts them: words and marks."""
-    texts = [piece for template in TEMPLATES_OF_SENTENCES for piece in template.pieces[::2]]
+    texts = [piece for template in SENTENCES for piece in template.pieces[::2]]
     texts += ["a an the A An The", *_PLURAL_VERBS, *_PLURAL_VERBS.values(), *ABSTRACT, *BACKDROPS]
     texts += [word for number in _NUMBERS.values() for word in (number, number.capitalize())]
     texts += [text.format(noun="") for family in ("place", "size") for text in TEMPLATES[family]]
@@ -201,7 +200,8 @@ def narrate(rng: np.random.Generator, entities: Sequence[SceneObject], size: tup
     swapped = {}
     if lacking and absent:
         missing = [kind for kind in range(len(KINDS)) if kind not in kinds]
-        swapped[chosen[rng.integers(len(chosen))].kind] = missing[rng.integers(len(missing))]
+        told = list(dict.fromkeys(candidate.kind for candidate in chosen))
+        swapped[told[rng.integers(len(told))]] = missing[rng.integers(len(missing))]
     mentions = [_mention(candidate, swapped.get(candidate.kind), boxes) for candidate in chosen]
     return _assemble(_tell(rng, mentions, others, lines))
 
@@ -250,7 +250,7 @@ def _tell(
     rng: np.random.Generator, mentions: list[_Mention], others: dict[str, _Mention], lines: Mapping[str, np.ndarray]
 ) -> Iterator[tuple[str, _Mention | None]]:
     """The pieces of sentences that have all mentions, each with its mention if it is one; `lines`: boxes of stuff."""
-    unused, opening = list(TEMPLATES_OF_SENTENCES), None
+    unused, opening = list(SENTENCES), None
     while mentions or others:
         fitting = [t for t in unused if not (opening is None and t.continues) and _fits(t, mentions, others, lines)]
         fitting = [t for t in fitting if not opening or t.pieces[0] != opening] or fitting
