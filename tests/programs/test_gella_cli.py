@@ -347,6 +347,24 @@ def test_import_says_what_a_format_takes(capsys, words, message):
 # --- the surface
 
 
+def test_data_scenes_hands_everything_over(monkeypatch, tmp_path, capsys):
+    seen = []
+
+    def write(*arguments):
+        seen.append(arguments)
+        return "train2017", "val2017"
+
+    monkeypatch.setattr("grounding_jax.data.scenes.write_narrated.write_narrated_scenes", write)
+    run("data", "scenes", "--out", tmp_path, "--num", 3, "--seed", 7, "--split", "train", "--size", 64)
+    assert seen == [(str(tmp_path), 3, 7, "train", 64)]
+    assert f"3 scenes of split train are in {tmp_path} as train2017 and val2017" in capsys.readouterr().out
+
+
+def test_data_scenes_with_a_bad_size(tmp_path, capsys):
+    words = ["data", "scenes", "--out", tmp_path, "--num", 3, "--seed", 7, "--split", "train", "--size", 100_000]
+    assert "size in 32..2048" in failed(capsys, *words)
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_examples_of_help_are_commands(name):
     examples = [line.strip() for line in COMMANDS[name].__doc__.splitlines() if line.strip().startswith("gella ")]
