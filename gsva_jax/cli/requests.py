@@ -12,7 +12,7 @@ from etils import epath
 from grounding_jax.files import paths, pictures, records
 
 
-class _Line(msgspec.Struct):
+class _Line(msgspec.Struct, forbid_unknown_fields=True):
     image: Annotated[str, msgspec.Meta(min_length=1)]
     expressions: Annotated[list[str], msgspec.Meta(min_length=1)]
 
