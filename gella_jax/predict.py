@@ -78,10 +78,12 @@ class Noun:
     Attributes:
         text: the noun.
         span: its first character in the caption and the one after its last; None where the caption does not have it.
-        masks: places among the entities, the most probable first; none where no mask could be meant.
+        masks: places among the entities, the most probable first; none where no mask could be meant, or is probable
+            enough.
         scores: float32 ``[E]``, how probable it is that each mask is meant; 0 for masks that have no query, see
             `Grounding.left_out`.
         mask: bool ``[H, W]``, all of `masks` together.
+        absent: True if it is not in the picture: no mask is probable enough, see `Gella.ground`.
     """
 
     text: str
@@ -89,11 +91,12 @@ class Noun:
     masks: tuple[int, ...]
     scores: np.ndarray
     mask: np.ndarray
+    absent: bool = False
 
     @property
     def score(self) -> float:
-        """Of the most probable mask that it means."""
-        return float(self.scores[self.masks[0]]) if self.masks else 0.0
+        """Of the most probable mask, whether it means it or not."""
+        return float(self.scores.max(initial=0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,6 +202,7 @@ class Gella:
         nouns: str | Sequence[str] | None = None,
         threshold: float = THRESHOLD,
         output_masks: str = "input",
+        absent: bool = False,
     ) -> Grounding:
         """Which masks every noun of a caption means (spec gella D3).
 
@@ -209,13 +213,14 @@ class Gella:
             nouns: nouns of the caption, a lone text is one; None lets the model name them.
             threshold: a noun means all masks with a higher score, or the best one where none has.
             output_masks: "input" answers with the masks that were put in, "decoded" with those the model makes of them.
+            absent: a noun without a mask of a higher score means none; the paper has no such rule.
 
         Raises:
             ValueError: there is no mask, masks have another size than the picture, the caption is empty or longer
                 than the model's context, or a noun is empty.
             TypeError: something is given that is no picture, text or array of masks.
         """
-        return self.ground_many([Request(image, caption, entities, nouns)], threshold, output_masks)[0]
+        return self.ground_many([Request(image, caption, entities, nouns)], threshold, output_masks, absent=absent)[0]
 
     def ground_many(
         self,
@@ -223,12 +228,13 @@ class Gella:
         threshold: float = THRESHOLD,
         output_masks: str = "input",
         plurals: Sequence[Sequence[bool]] | None = None,
+        absent: bool = False,
     ) -> list[Grounding]:
         """`ground` for several pictures in one batch; see there.
 
         Args:
             requests: all with nouns, or none.
-            threshold, output_masks: see `ground`.
+            threshold, output_masks, absent: see `ground`.
             plurals: True for each given noun that means several masks; it is then chosen as by the baseline of the
                 benchmark, which knows that (spec gella D3, ``png_protocol``).
         """
@@ -242,9 +248,9 @@ class Gella:
             scores = sigmoid(logits)
             nouns = []
             for i, span in enumerate(prompts.find_spans(answer.nouns, request.caption)):
-                places = meant(logits[i], threshold, None if plurals is None else plurals[b][i])
+                places = meant(logits[i], threshold, None if plurals is None else plurals[b][i], absent)
                 mask = entities.masks[list(places)].any(0)
-                nouns.append(Noun(answer.nouns[i], span, places, scores[i], mask))
+                nouns.append(Noun(answer.nouns[i], span, places, scores[i], mask, absent and not places))
             rest = segmented.left_out(b), answer.finished
             groundings.append(Grounding(answer.text, request.caption, tuple(nouns), entities, *rest))
         return groundings
@@ -387,7 +393,7 @@ class Gella:
         return request.entities._replace(masks=masks)
 
 
-def meant(logits: np.ndarray, threshold: float, plural: bool | None = None) -> tuple[int, ...]:
+def meant(logits: np.ndarray, threshold: float, plural: bool | None = None, absent: bool = False) -> tuple[int, ...]:
     """The masks that a noun means, the most probable first (spec gella D3).
 
     Args:
@@ -395,12 +401,13 @@ def meant(logits: np.ndarray, threshold: float, plural: bool | None = None) -> t
         threshold: all of a higher probability are meant, or the best one where none is.
         plural: True if several are meant, where that is known: then the best one, or all above 0.1, as the baseline of
             panoptic narrative grounding does.
+        absent: none is meant where none is above the threshold.
     """
     order = np.argsort(-logits, kind="stable")
     order = order[logits[order] > -np.inf]
     above = order[sigmoid(logits[order]) > (threshold if plural is None else _PLURAL_THRESHOLD)]
     if plural is None:
-        chosen = above if len(above) else order[:1]
+        chosen = above if len(above) or absent else order[:1]
     else:
         chosen = above if plural else order[:1]
     return tuple(chosen.tolist())

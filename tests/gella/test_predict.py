@@ -147,6 +147,20 @@ def test_which_masks_a_noun_means():
     assert meant(logits, 0.5, plural=False) == (3,)
     assert meant(logits, 0.5, plural=True) == (3, 1, 0)  # above 0.1
     assert meant(np.full(3, -np.inf), 0.5) == ()  # no mask has a query
+    assert meant(logits, 0.5, absent=True) == (3, 1)
+    assert meant(logits, 0.95, absent=True) == ()
+
+
+def test_a_noun_may_be_absent(gella, given):
+    image, masks = small_picture()
+    best = sorted(noun.score for noun in given.nouns)
+    threshold = (best[0] + best[1]) / 2
+    answer = gella.ground(image, CAPTION, masks, NOUNS, threshold, absent=True)
+    assert [noun.absent for noun in answer.nouns] == [noun.score == best[0] for noun in given.nouns]
+    for noun, other in zip(answer.nouns, gella.ground(image, CAPTION, masks, NOUNS, threshold).nouns, strict=True):
+        assert not other.absent and other.masks
+        assert noun.masks == (() if noun.absent else other.masks) and noun.mask.any() != noun.absent
+        assert noun.score == other.score  # of the mask that it would have meant
 
 
 def test_masks_are_ranked_by_logits():

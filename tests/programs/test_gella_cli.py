@@ -143,12 +143,12 @@ def test_ground_hands_everything_over(tells, scene, tmp_path, capsys):
     answer = Grounding("an answer", CAPTION, (noun,), as_entities(masks), {"hidden": (), "surplus": ()})
     told = tells(ground=answer)
     options = ["--threshold", "0.3", "--output-masks", "decoded", "--checkpoint", "x", "--out", tmp_path / "out"]
-    run("ground", scene[0], CAPTION, "--masks", scene[1], *options)
-    given, caption, entities, nouns, threshold, output = told.asked["ground"]
+    run("ground", scene[0], CAPTION, "--masks", scene[1], "--absent", *options)
+    given, caption, entities, nouns, threshold, output, absent = told.asked["ground"]
     np.testing.assert_array_equal(given, image)
     np.testing.assert_array_equal(entities.masks, masks)
     assert entities.ids == (10, 11, 12, 13)
-    assert (caption, nouns, threshold, output) == (CAPTION, None, 0.3, "decoded")
+    assert (caption, nouns, threshold, output, absent) == (CAPTION, None, 0.3, "decoded", True)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "an answer" and lines[1].split()[:4] == ["1", "dog", "0.90", "1"]
 
