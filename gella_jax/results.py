@@ -19,9 +19,9 @@ from grounding_jax.files.masks import mask_record
 from grounding_jax.files.writing import write_bytes, write_json, write_text
 
 if TYPE_CHECKING:
+    from gella_jax.answers import Grounding, Nouns, Reference
     from gella_jax.engine import LeftOut
     from gella_jax.panoptic import PanopticAnswer
-    from gella_jax.predict import Grounding, Nouns, Reference
     from grounding_jax.data.entity_masks import Entities
     from grounding_jax.data.sources.panoptic_classes import Category
 
