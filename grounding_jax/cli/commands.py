@@ -61,7 +61,7 @@ class OnMesh:
 
     Attributes:
         mesh_data: copies of the model on the devices of a host, each asked about a part of the pictures; -1 as many as
-            there can be.
+            there can be, for a single picture one.
         mesh_fsdp: devices that share one copy of the weights, each keeping a part of every layer; these are gathered
             before a layer runs, which takes less memory and more time. Each is asked about a part of the pictures.
         mesh_tensor: devices that share the work of every layer, as tensor parallelism does; each keeps its part of the
@@ -77,6 +77,11 @@ class OnMesh:
         from grounding_jax.sharding.mesh import MeshShape
 
         return MeshShape(self.mesh_data, self.mesh_fsdp, self.mesh_tensor)
+
+    def mesh_for(self, num_pictures: int) -> MeshShape | None:
+        """The same for some pictures; None, a device alone, where copies could only repeat what it does."""
+        is_usual = (self.mesh_data, self.mesh_fsdp, self.mesh_tensor) == (-1, 1, 1)
+        return None if is_usual and num_pictures == 1 else self.mesh_shape()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -38,10 +38,11 @@ def test_a_model_that_does_not_say_what_it_knows_is_asked_for_anything(tmp_path)
 class Silent:
     """A model that finds nothing, in no time."""
 
-    def segment(self, *asked):
+    def ask(self, *asked):
         return Answer("No.", ())
 
-    ask = segment
+    def segment_many(self, asked, threshold):
+        return [Answer("No.", ())] * len(asked)
 
 
 def test_the_commands_say_it(tmp_path, capsys, monkeypatch, no_kept_programs):

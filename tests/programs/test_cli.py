@@ -85,6 +85,7 @@ def test_a_jsonl_file_has_its_own_expressions(golden_model, tmp_path, capsys):
         {"image": "sub/x.png", "expressions": ["собака"]},
         {"image": "x.png", "expressions": [" . "]},
         {"image": "gone.png", "expressions": ["dog"]},
+        {"image": "sub/x.png", "expressions": ["a dog " * 2000]},  # which is found out with those beside it
     ]
     wishes = tmp_path / "wishes.jsonl"
     wishes.write_text("\n\n".join(json.dumps(line) for line in lines) + "\n")
@@ -92,8 +93,10 @@ def test_a_jsonl_file_has_its_own_expressions(golden_model, tmp_path, capsys):
     assert [record["expression"] for record in records(tmp_path / "out" / "x")] == ["dog", "cat"]
     assert [record["expression"] for record in records(tmp_path / "out" / "x-2")] == ["собака"]
     printed = capsys.readouterr()
-    assert "2 of 4 pictures done" in printed.out
-    assert "is empty" in printed.err and "there is no picture" in printed.err
+    assert f"2 of 5 pictures done; results in {tmp_path / 'out'}\n" in printed.out
+    errors = [line for line in printed.err.splitlines() if line.startswith("gsva: error: ")]
+    for error, part in zip(errors, ("is empty", "there is no picture", "tokens"), strict=True):
+        assert part in error
 
 
 @pytest.mark.parametrize(
