@@ -8,6 +8,7 @@ import pathlib
 from types import ModuleType
 from typing import Any
 
+import msgspec
 import numpy as np
 from etils import epath
 
@@ -75,6 +76,6 @@ def _plain(value: Any) -> Any:
         return {name: getattr(value, name) for name in value.__struct_fields__}
     if isinstance(value, np.ndarray | np.generic):
         return [str(value.dtype), value.shape, hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()]
-    if isinstance(value, bytes):
-        return value.hex()
+    if isinstance(value, bytes | msgspec.Raw):
+        return bytes(value).hex()
     raise TypeError(f"{type(value).__name__} has no digest")

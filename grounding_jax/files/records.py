@@ -119,11 +119,23 @@ def unique(entries: Iterable[N], what: str, file: object) -> dict[int, N]:
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """A value as JSON, in a single line without `indent`; raises ValueError if it has a number that is not finite."""
+    """A value as JSON, in a single line without `indent`; raises ValueError if it has a number that is not finite.
+
+    It may have entries of files as they were read, even those that are not decoded yet.
+    """
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, default=_plain)
     except ValueError as error:
         raise ValueError(f"JSON has no numbers that are not finite: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    """An entry of a file in terms of what JSON knows."""
+    if isinstance(value, msgspec.Raw):
+        return msgspec.json.decode(value)
+    if isinstance(value, msgspec.Struct):
+        return msgspec.structs.asdict(value)
+    raise TypeError(f"{type(value).__name__} can't be written as JSON")
 
 
 @functools.cache

@@ -15,6 +15,7 @@ from grounding_jax.data.sources.refer import ReferSource, evaluation_text
 from grounding_jax.data.sources.registry import KNOWN_DATASETS
 from grounding_jax.files import pictures
 from grounding_jax.files.pickles import read_plain_pickle
+from tests.small_datasets import write_refer
 
 pytestmark = pytest.mark.quick
 
@@ -70,6 +71,33 @@ def test_training_reads_the_texts_as_they_are(data):
     assert record.families is None
     np.testing.assert_array_equal(record.masks_of([4, 0]), record.masks[[4, 0]])
     assert record.masks_of([]).shape == (0, *record.size)
+
+
+def test_candidates_are_all_instances_of_a_picture(tmp_path):
+    """Crowds left out, whether or not an expression means them; no mask is decoded before it is looked at."""
+    root, name = tmp_path / "data", "grefcoco|unc|train"
+    write_refer(root, np.random.default_rng(0), "grefcoco|unc")
+    record = ReferSource(root, name)[1]
+    entities = record.entities
+    assert entities.ids == (5, 7, 8, 9) and entities.names == ("5", "7", "8", "9")  # 6 is a crowd
+    assert set(record.instance_ids) == {(5,), (6,), (7,), (8,), (9,), (5, 7), ()}
+    assert entities.masks.dtype == bool and not entities.masks[3].any()  # its polygon has two corners
+    for ids, mask in zip(record.instance_ids, record.masks, strict=True):
+        if 6 not in ids:
+            own = [entities.ids.index(number) for number in ids]
+            np.testing.assert_array_equal(entities.masks[own].any(0), mask)
+    file = root / "refer_seg" / "grefcoco" / "instances.json"
+    content = json.loads(file.read_text())
+    content["annotations"].append({"id": 99, "image_id": 101, "segmentation": [["damaged"]]})
+    file.write_text(json.dumps(content))
+    damaged = ReferSource(root, name)[1]
+    np.testing.assert_array_equal(damaged.masks, record.masks)
+    with pytest.raises(ValueError, match="the mask of annotation 99"):
+        _ = damaged.entities
+    del content["annotations"][0]["image_id"]
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="nothing tells what else is in"):
+        _ = ReferSource(root, name)[1].entities
 
 
 def test_evaluation_text():

@@ -11,7 +11,7 @@ from etils import epath
 from PIL import Image
 
 from grounding_jax.data.scenes.backgrounds import SPLITS
-from grounding_jax.data.scenes.compose import MAX_OBJECTS, Scene, photo_scene, scene
+from grounding_jax.data.scenes.compose import MAX_OBJECTS, Scene, check_split, photo_scene, scene
 from grounding_jax.data.scenes.cutouts import KINDS
 from grounding_jax.files import records
 from grounding_jax.files.writing import write_json
@@ -48,8 +48,7 @@ def write_scenes(out: str | os.PathLike, num: int, seed: int, split: str, size: 
       ValueError: a bad argument, an `out` that can't be written, or files there that aren't of this layout.
       MissingCutouts, FileNotFoundError: cut-outs or photographs can't be had.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split {split!r}: scenes have the splits {', '.join(SPLITS)}")
+    check_split(split)
     if not 1 <= num <= MAX_SCENES or seed < 0 or size < MIN_SIZE:
         raise ValueError(
             f"num {num}, seed {seed}, size {size}: "

@@ -10,6 +10,7 @@ import numpy as np
 from etils import epath
 
 from grounding_jax.data import coco
+from grounding_jax.data.entity_masks import Entities
 from grounding_jax.files import masks, paths, records, regular
 from grounding_jax.files.masks import Segmentation
 from grounding_jax.files.pickles import read_plain_pickle
@@ -51,6 +52,10 @@ class Record:
         image_id: the dataset's number of the image.
         ref_ids: for each expression, the dataset's number of the reference it belongs to.
         families: for each expression, its kind (such as "place"), or None if the dataset does not tell.
+        instances: everything that is annotated in the picture but crowds, whether or not an expression means it, in the
+            order of the file; None if the dataset does not tell.
+        instance_ids: for each expression, the numbers of the instances that it means, which may be crowds; none where
+            it is absent. None if the dataset does not tell.
     """
 
     image: regular.File
@@ -60,6 +65,8 @@ class Record:
     image_id: int
     ref_ids: tuple[int, ...]
     families: tuple[str, ...] | None = None
+    instances: tuple[coco.Instance, ...] | None = None
+    instance_ids: tuple[tuple[int, ...], ...] | None = None
     ignore: ClassVar[None] = None  # every pixel counts, other than in ReasonSeg
 
     @property
@@ -81,6 +88,21 @@ class Record:
     def rejected(self) -> np.ndarray:
         """bool [n]: whether the expression's mask is empty, so that [REJ] is right."""
         return np.array([self._decoded(masks.union_is_empty, i) for i in range(len(self.targets))], bool)
+
+    @property
+    def entities(self) -> Entities:
+        """The masks of all instances, decoded at each use; raises ValueError if there are none or one is damaged."""
+        if self.instances is None:
+            raise ValueError(f"nothing tells what else is in {self.image}; if that is packed, pack it again")
+        found = np.zeros((len(self.instances), *self.size), bool)
+        for mask, instance in zip(found, self.instances, strict=True):
+            segmentation = coco.segmentation(instance.segmentation, instance.id, self.image)
+            try:
+                mask[:] = masks.decode_mask(segmentation, self.size)
+            except ValueError as error:
+                raise ValueError(f"the mask of annotation {instance.id} in {self.image} is damaged: {error}") from error
+        ids = tuple(instance.id for instance in self.instances)
+        return Entities(found, ids, tuple(map(str, ids)))
 
     def _decoded(self, function: Callable[..., Any], index: int) -> Any:
         """`function` of the segmentations of one expression; an error says which one it was."""
@@ -111,11 +133,16 @@ class _Reference(msgspec.Struct, frozen=True):
         return [number for number in (self.ann_id if isinstance(self.ann_id, list) else [self.ann_id]) if number != -1]
 
 
+class _Annotation(coco.Instance, frozen=True):
+    image_id: coco.Number | None = None
+    iscrowd: int | bool | None = None
+
+
 class InstancesFile(msgspec.Struct, frozen=True):
     """What is read of instances.json."""
 
     images: list[coco.Image]
-    annotations: list[coco.Instance]
+    annotations: list[_Annotation]
 
 
 class ReferSource:
@@ -162,7 +189,11 @@ class ReferSource:
         refs = self._refs_of_image[image_id]
         pairs = [(ref, sentence.sent) for ref in refs for sentence in ref.sentences]
         image = self._images[image_id]
-        found = {ann_id: self._segmentation(ann_id) for ref in refs for ann_id in ref.ann_ids}
+        found = {
+            ann_id: coco.segmentation(self._segmentations[ann_id], ann_id, self._instances_file)
+            for ref in refs
+            for ann_id in ref.ann_ids
+        }
         families = tuple(ref.family for ref, _ in pairs)
         return Record(
             image=paths.below(self._pictures, image.file_name, self._instances_file),
@@ -172,6 +203,8 @@ class ReferSource:
             image_id=image_id,
             ref_ids=tuple(ref.ref_id for ref, _ in pairs),
             families=None if None in families else families,
+            instances=None if self._instances is None else tuple(self._instances[image_id]),
+            instance_ids=tuple(tuple(ref.ann_ids) for ref, _ in pairs),
         )
 
     def _read_instances(self, ann_ids: set[int]) -> None:
@@ -189,9 +222,15 @@ class ReferSource:
         self._images = {image_id: images[image_id] for image_id in self._image_ids}
         # Copied out of the file, which would stay in memory for the sake of them otherwise.
         self._segmentations = {ann_id: annotations[ann_id].segmentation.copy() for ann_id in ann_ids}
-
-    def _segmentation(self, ann_id: int) -> Segmentation:
-        return coco.segmentation(self._segmentations[ann_id], ann_id, self._instances_file)
+        self._instances: dict[int, list[coco.Instance]] | None = {image_id: [] for image_id in self._image_ids}
+        for ann_id, annotation in annotations.items():
+            if annotation.image_id is None:  # then nothing is known of any picture
+                self._instances = None
+                return
+            own = self._instances.get(int(annotation.image_id))
+            if own is not None and not annotation.iscrowd:
+                mask = self._segmentations.get(ann_id)
+                own.append(coco.Instance(ann_id, annotation.segmentation.copy() if mask is None else mask))
 
 
 def evaluation_text(text: str) -> str:

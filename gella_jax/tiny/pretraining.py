@@ -1,0 +1,190 @@
+"""What the tiny model's mask branch learns from scenes before it meets language (docs/tiny.md).
+
+A 7B GELLA starts from a Mask2Former that others trained; ours starts from nothing. It learns to find the masks of a
+colormap again, and to let its queries tell what they show: the association is taught with attributes, a kind and a
+relation, in the place of words. These use layers of their own (``helpers``), which the language model is to imitate and
+the shipped model does not keep.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from etils import epath
+from flax import linen as nn
+from tyro.conf import Suppress
+
+from gella_jax import losses, model
+from gella_jax.config import GellaConfig
+from gella_jax.data.arrays import entity_arrays, picture_arrays
+from gella_jax.losses import LossWeights
+from gella_jax.matching import SegmentationWeights
+from gella_jax.tiny.scenes import ENDLESS, KIND_OF, OTHER, RELATIONS, SIZE, Said, entities_of, said
+from gella_jax.training import validation
+from grounding_jax.data.scenes.compose import measure
+from grounding_jax.data.scenes.cutouts import KINDS
+from grounding_jax.data.scenes.expressions import find_candidates
+from grounding_jax.data.scenes.narrated import CATEGORIES, NarratedScene, NarratedSceneSource
+from grounding_jax.models.layers import Linear
+from grounding_jax.sharding.rules import REPLICATED, Rule
+from grounding_jax.training.task import Recipe, Task
+from grounding_jax.weights import folder
+
+_LENGTH = 1.0  # of attributes, in every dimension
+
+
+class Attributes(nn.Module):
+    """A noun's place in the space of the association, by its kind and its relation."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, kind: jax.Array, relation: jax.Array) -> jax.Array:
+        """``int32 [...], int32 [...] -> [..., width]``."""
+        init = nn.initializers.normal(_LENGTH)
+        kinds = nn.Embed(OTHER + 1, self.width, embedding_init=init, name="kinds")(kind)
+        return kinds + nn.Embed(len(RELATIONS), self.width, embedding_init=init, name="relations")(relation)
+
+
+def attributes_of(params: dict, width: int, kind: jax.Array, relation: jax.Array) -> jax.Array:
+    """The trained `Attributes` of a parameter tree with ``helpers``."""
+    return Attributes(width).apply({"params": params["helpers"]["attributes"]}, kind, relation)
+
+
+def all_nouns(scene: NarratedScene) -> list[Said]:
+    """Every category, and everything that may be said of one of several of a kind."""
+    kinds = np.array([KIND_OF[entity.kind] for entity in scene.entities])
+    nouns = [
+        Said(category.name, tuple(np.flatnonzero(kinds == number).tolist()), number, 0)
+        for number, category in enumerate(CATEGORIES)
+    ]
+    things = [entity for entity in scene.entities if KIND_OF[entity.kind] < len(KINDS)]
+    for candidate in find_candidates(*measure(things), scene.image.shape[1::-1]):
+        if candidate.family in ("place", "size"):
+            nouns.append(said(candidate.template.format(noun=KINDS[candidate.kind].noun), candidate.objects))
+    return nouns
+
+
+@dataclasses.dataclass(frozen=True)
+class QueryPretraining(Task, Recipe):
+    """The mask branch learns what its queries are to tell, with a frozen CLIP.
+
+    Attributes:
+        model: sizes of the parts.
+        association_weight: weight of L_asso beside L_seg.
+        kind_weight: weight of telling the kind of each matched query by a layer of its own.
+        points: points at which masks are compared.
+        max_nouns: nouns of a scene at most, M.
+        split: objects and backgrounds of the scenes: "train", "val" or "test".
+        trainable, export_keys, best_metric: see `Task`.
+    """
+
+    model: Suppress[GellaConfig]
+    association_weight: float = 8.0
+    kind_weight: float = 1.0
+    points: int = 256
+    max_nouns: int = 72
+    split: str = "train"
+    trainable: Suppress[tuple[str, ...]] = ("backbone", "blend", "mask2former", "association/query", "helpers")
+    export_keys: Suppress[tuple[str, ...]] = ("clip", "backbone", "blend", "mask2former", "association", "helpers")
+    best_metric: ClassVar[str] = "AR"
+
+    def init(self, key: jax.Array) -> dict:
+        """Random mask branch and helpers; CLIP has to come from the start."""
+        keys = jax.random.split(key, 3)
+        params = model.init(self.model, keys[0])
+        none = jnp.zeros(1, jnp.int32)
+        helpers = {
+            "attributes": Attributes(self.model.association.width).init(keys[1], none, none)["params"],
+            "kind": Linear(len(CATEGORIES)).init(keys[2], jnp.zeros((1, self.model.mask2former.width)))["params"],
+        }
+        kept = {name: params[name] for name in self.export_keys if name in params}
+        return {**kept, "helpers": helpers}
+
+    def sharding(self) -> tuple[Rule, ...]:
+        """Small enough to be whole everywhere."""
+        return ((".*", REPLICATED),)
+
+    def save_model(self, place: epath.Path, params: dict) -> None:
+        """Writes a model folder without a vocabulary."""
+        folder.save(place, folder.from_params(params), self.model.to_json())
+
+    @property
+    def weights(self) -> LossWeights:
+        """Of the losses."""
+        return LossWeights(association=self.association_weight, terms=SegmentationWeights(points=self.points))
+
+    def examples(self, seed: int) -> grain.MapDataset:
+        """Scenes with all their nouns."""
+        source = NarratedSceneSource(seed, self.split, ENDLESS, SIZE)
+        return grain.MapDataset.source(source).seed(seed).random_map(self.example)
+
+    def validation_dataset(self) -> grain.MapDataset:
+        """Scenes of other backgrounds."""
+        return dataclasses.replace(self, split="val").examples(seed=0)
+
+    def example(self, scene: NarratedScene, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """One scene as arrays."""
+        nouns = all_nouns(scene)[: self.max_nouns]
+        arrays = entity_arrays(self.model, entities_of(scene), [noun.entities for noun in nouns], self.max_nouns, rng)
+        attributes = np.zeros((2, self.max_nouns), np.int32)
+        attributes[:, : len(nouns)] = np.array([(noun.kind, noun.relation) for noun in nouns], np.int32).T
+        absent = np.zeros(self.max_nouns, bool)
+        absent[: len(nouns)] = [not noun.entities for noun in nouns]
+        return {
+            **arrays,
+            **picture_arrays(self.model, scene.image),
+            "segmented": np.array(True),
+            "absent": absent,
+            "noun_kind": attributes[0],
+            "noun_relation": attributes[1],
+        }
+
+    def prepare(self, batch: dict) -> dict:
+        """What the sums of each picture are multiplied with."""
+        return losses.prepare(self.weights, batch, self.model.mask2former.queries)
+
+    def outputs(self, params: dict, batch: dict) -> dict:
+        """As `model.forward`, with attributes in the place of words."""
+        features = model.encode_image(self.model, params, batch["clip_images"], batch["clip_resized"], jnp.float32)
+        entities = model.segment(self.model, params, features, batch["colormaps"], jnp.float32)
+        queries = Linear(self.model.association.width).apply(
+            {"params": params["association"]["query"]}, entities.last.queries
+        )
+        nouns = attributes_of(params, self.model.association.width, batch["noun_kind"], batch["noun_relation"])
+        return {"entities": entities, "association": jnp.einsum("BMD,BQD->BMQ", nouns, queries)}
+
+    def loss(self, params: dict, batch: dict, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """L_seg, L_asso and the kinds of the queries."""
+        keys = jax.vmap(lambda example: jax.random.fold_in(key, example))(batch["example"])
+        outputs = self.outputs(params, batch)
+        loss, terms, queries = losses.batch_loss(self.weights, outputs, batch, keys)
+        kind, accuracy = self.kind_loss(params, outputs["entities"].last.queries, queries, batch)
+        return loss + self.kind_weight * kind, {**terms, "kind": kind, "kind_accuracy": accuracy}
+
+    def kind_loss(
+        self, params: dict, states: jax.Array, query_of_entity: jax.Array, batch: dict
+    ) -> tuple[jax.Array, jax.Array]:
+        """Cross entropy of the kinds of entities read from their queries ``[B, Q, D]``, and how many are right."""
+        logits = Linear(len(CATEGORIES)).apply({"params": params["helpers"]["kind"]}, states)
+        logits = jnp.take_along_axis(logits, jnp.maximum(query_of_entity, 0)[..., None], axis=1)
+        # The first nouns are the categories: each entity is meant by one of them.
+        kinds, counted = batch["meant"][:, : len(CATEGORIES)].argmax(1), batch["visible"]
+        terms = optax.softmax_cross_entropy_with_integer_labels(logits, kinds)
+        count = jnp.maximum(counted.sum(), 1)
+        right = (logits.argmax(-1) == kinds) & counted
+        return jnp.where(counted, terms, 0.0).sum() / count, right.sum() / count
+
+    def measure(self, params: dict, batch: dict) -> tuple[validation.Sums, dict[str, jax.Array]]:
+        """See `validation.measure`."""
+        return validation.measure(self.outputs(params, batch), batch)[0], {}
+
+    def draw(self, example: dict, shown: dict) -> np.ndarray:
+        """The colormap."""
+        return example["colormaps"]
