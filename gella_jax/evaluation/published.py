@@ -5,9 +5,8 @@ Only numbers that stand in sections A4, (i) and (j) of docs/spec/gella.md: where
 
 from __future__ import annotations
 
+from grounding_jax.data.entity_masks import TRUE_MASKS
 from grounding_jax.evaluation.published import Report, comparison_table, published
-
-TRUE_MASKS = "truth"  # what a report calls the masks of the dataset itself
 
 _PNG, _PANOPTIC, _ENTITY = "png|val2017", "panoptic|val2017", "coco_entity|val2017"
 _RECALLS = "AR AR_things AR_stuff AR_singulars AR_plurals"

@@ -16,11 +16,11 @@ import numpy as np
 from etils import epath
 
 import gella_jax
-from gella_jax.evaluation.published import TRUE_MASKS, markdown_table
+from gella_jax.evaluation.published import markdown_table
 from gella_jax.evaluation.tasks import TASKS, Setting, usual_masks
 from gella_jax.predict import OUTPUTS, Gella
 from grounding_jax.data.datasets import open_dataset
-from grounding_jax.data.entity_masks import Entities, NoMasksError, read_masks
+from grounding_jax.data.entity_masks import TRUE_MASKS, Entities, NoMasksError, mask_file, read_masks
 from grounding_jax.data.sources.refer import Record
 from grounding_jax.evaluation.run import Evaluation, as_json, find_task, run
 from grounding_jax.files import digests
@@ -101,26 +101,6 @@ def check_dataset(dataset: str, protocol: str) -> None:
         ValueError: there is not.
     """
     find_task(TASKS, dataset, protocol)
-
-
-def mask_file(masks: epath.PathLike, picture: str) -> epath.Path:
-    """Where the masks of a picture are: a json about all pictures, or in a folder what is called like the picture.
-
-    Args:
-        masks: the json, or the folder with STEM.png, STEM.json or the folder STEM for each picture, see `read_masks`.
-        picture: the name of the picture's file.
-
-    Raises:
-        FileNotFoundError: there is nothing.
-    """
-    masks, stem = epath.Path(masks), epath.Path(picture).stem
-    if masks.suffix.lower() == ".json" and not masks.is_dir():
-        return masks
-    places = [masks / f"{stem}.png", masks / f"{stem}.json", masks / stem]
-    for place in places:
-        if place.exists():
-            return place
-    raise FileNotFoundError(f"there are no masks for '{picture}': no {' or '.join(map(str, places))}")
 
 
 def _entities(record: Any, image: np.ndarray, masks: epath.PathLike, propose: Propose | None) -> Entities:
