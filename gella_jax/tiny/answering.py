@@ -51,7 +51,7 @@ class SceneRecipe(Recipe):
     categories: int = 10
     description: bool = True
     length: int = 672
-    max_nouns: int = 32
+    max_nouns: int = 64
 
     def task(self, start: epath.Path | None) -> TinyTask:
         """The task; the words of the start that the vocabulary has keep their rows."""

@@ -15,7 +15,6 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from etils import epath
 from tyro.conf import Suppress
 
@@ -24,6 +23,7 @@ from gella_jax.config import GellaConfig
 from gella_jax.data.arrays import entity_arrays, picture_arrays
 from gella_jax.losses import LossWeights
 from gella_jax.matching import SegmentationWeights
+from gella_jax.tiny.finding import kind_loss
 from gella_jax.tiny.scenes import ENDLESS, KIND_OF, OTHER, RELATIONS, SIZE, Said, entities_of, said
 from gella_jax.training import validation
 from grounding_jax.data.scenes.compose import measure
@@ -153,21 +153,11 @@ class QueryPretraining(Task, Recipe):
         keys = jax.vmap(lambda example: jax.random.fold_in(key, example))(batch["example"])
         outputs = self.outputs(params, batch)
         loss, terms, queries = losses.batch_loss(self.weights, outputs, batch, keys)
-        kind, accuracy = self.kind_loss(params, outputs["entities"].last.queries, queries, batch)
-        return loss + self.kind * kind, {**terms, "kind": kind, "kind_accuracy": accuracy}
-
-    def kind_loss(
-        self, params: dict, states: jax.Array, query_of_entity: jax.Array, batch: dict
-    ) -> tuple[jax.Array, jax.Array]:
-        """Cross entropy of the kinds of entities read from their queries ``[B, Q, D]``, and how many are right."""
-        logits = Linear(len(CATEGORIES)).apply({"params": params["helpers"]["kind"]}, states)
-        logits = jnp.take_along_axis(logits, jnp.maximum(query_of_entity, 0)[..., None], axis=1)
         # The first nouns are the categories: each entity is meant by one of them.
-        kinds, counted = batch["meant"][:, : len(CATEGORIES)].argmax(1), batch["visible"]
-        terms = optax.softmax_cross_entropy_with_integer_labels(logits, kinds)
-        count = jnp.maximum(counted.sum(), 1)
-        right = (logits.argmax(-1) == kinds) & counted
-        return jnp.where(counted, terms, 0.0).sum() / count, right.sum() / count
+        kinds = batch["meant"][:, : len(CATEGORIES)].argmax(1)
+        states = outputs["entities"].last.queries
+        kind, accuracy = kind_loss(params["helpers"]["kind"], states, queries, {**batch, "kinds": kinds})
+        return loss + self.kind * kind, {**terms, "kind": kind, "kind_accuracy": accuracy}
 
     def measure(self, params: dict, batch: dict) -> tuple[validation.Sums, dict[str, jax.Array]]:
         """See `validation.measure`."""

@@ -72,17 +72,19 @@ class SceneMixture:
         expressions: expressions about a scene.
         categories: names of a vocabulary, some of which are in the picture.
         description: whether the scene is described, too.
+        whole_share: share of the scenes about which the whole vocabulary is asked, and one caption, but nothing else.
     """
 
     model: GellaConfig
     tokenizer: Tokenizer
     split: str = "train"
-    length: int = 576
-    max_nouns: int = 32
+    length: int = 672
+    max_nouns: int = 64
     narratives: int = 2
     expressions: int = 3
     categories: int = 10
     description: bool = True
+    whole_share: float = 0.2
 
     def __call__(self, seed: int) -> grain.MapDataset:
         """Endless examples."""
@@ -105,25 +107,28 @@ class SceneMixture:
 
     def conversations(self, scene: NarratedScene, rng: np.random.Generator) -> tuple[list[Round], list[Said]]:
         """Questions with their answers, and the nouns of all answers in turn."""
-        size = scene.image.shape[1::-1]
-        narratives = [scene.narrative, *(narrate(rng, scene.entities, size) for _ in range(self.narratives - 1))]
+        size, whole = scene.image.shape[1::-1], rng.random() < self.whole_share
+        count = 1 if whole else self.narratives
+        narratives = [scene.narrative, *(narrate(rng, scene.entities, size) for _ in range(count - 1))]
         asked = [(n.caption, [said(p.text, p.entities) for p in n.phrases]) for n in narratives]
-        for expression in [scene.expressions[k] for k in rng.permutation(len(scene.expressions))[: self.expressions]]:
-            asked.append((expression.text, [said(expression.text, expression.objects)]))
-        if self.categories:
-            names, of_category = self._vocabulary(scene, rng)
-            asked.append((prompts.panoptic_caption(names), of_category))
+        names, of_category = self._vocabulary(scene, rng, len(CATEGORIES) if whole else self.categories)
+        asked.append((prompts.panoptic_caption(names), of_category))
+        if not whole:
+            for k in rng.permutation(len(scene.expressions))[: self.expressions]:
+                expression = scene.expressions[k]
+                asked.append((expression.text, [said(expression.text, expression.objects)]))
         rounds = [nouns_round(caption, [noun.text for noun in nouns], rng) for caption, nouns in asked]
-        if self.description:
+        if self.description and not whole:
             rounds.append(describe_round(narrate(rng, scene.entities, size).caption, rng))
         return rounds, [noun for _, nouns in asked for noun in nouns]
 
-    def _vocabulary(self, scene: NarratedScene, rng: np.random.Generator) -> tuple[list[str], list[Said]]:
-        """Names in the order of the categories, at least one of them in the picture."""
+    def _vocabulary(self, scene: NarratedScene, rng: np.random.Generator, count: int) -> tuple[list[str], list[Said]]:
+        """So many names in the order of the categories, at least one of them in the picture."""
         kinds = np.array([KIND_OF[entity.kind] for entity in scene.entities])
-        present = rng.permutation(np.unique(kinds))[: int(rng.integers(1, self.categories))]
-        others = rng.permutation(np.setdiff1d(np.arange(len(CATEGORIES)), kinds))
-        chosen = np.sort(np.concatenate([present, others[: self.categories - len(present)]]))
+        present, others = np.unique(kinds), np.setdiff1d(np.arange(len(CATEGORIES)), kinds)
+        if count < len(CATEGORIES):
+            present = rng.permutation(present)[: int(rng.integers(1, count))]
+        chosen = np.sort(np.concatenate([present, rng.permutation(others)[: count - len(present)]]))
         names = [CATEGORIES[number].spoken for number in chosen]
         nouns = [
             Said(name, tuple(np.flatnonzero(kinds == number).tolist()), int(number), 0)
