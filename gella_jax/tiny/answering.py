@@ -47,10 +47,10 @@ class SceneRecipe(Recipe):
     segmentation: float = 1.0
     points: int = 256
     narratives: int = 2
-    expressions: int = 3
-    categories: int = 10
+    expressions: int = 2
+    categories: int = 8
     description: bool = True
-    length: int = 672
+    length: int = 608
     max_nouns: int = 64
 
     def task(self, start: epath.Path | None) -> TinyTask:
