@@ -126,7 +126,7 @@ class SceneMixture:
         narratives = [scene.narrative, *(narrate(rng, scene.entities, size) for _ in range(count - 1))]
         asked = [(n.caption, [said(p.text, p.entities) for p in n.phrases]) for n in narratives]
         names, of_category = self._vocabulary(scene, rng, len(CATEGORIES) if whole else self.categories)
-        asked.append((prompts.panoptic_caption(names), of_category))
+        asked.insert(0 if whole else len(asked), (prompts.panoptic_caption(names), of_category))
         if not whole:
             for k in rng.permutation(len(scene.expressions))[: self.expressions]:
                 expression = scene.expressions[k]
