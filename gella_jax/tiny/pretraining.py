@@ -18,7 +18,7 @@ import numpy as np
 from etils import epath
 from tyro.conf import Suppress
 
-from gella_jax import losses, model
+from gella_jax import association, losses, model
 from gella_jax.config import GellaConfig
 from gella_jax.data.arrays import entity_arrays, picture_arrays
 from gella_jax.losses import LossWeights
@@ -142,11 +142,10 @@ class QueryPretraining(Task, Recipe):
         """As `model.forward`, with attributes in the place of words."""
         features = model.encode_image(self.model, params, batch["clip_images"], batch["clip_resized"], jnp.float32)
         entities = model.segment(self.model, params, features, batch["colormaps"], jnp.float32)
-        queries = Linear(self.model.association.width).apply(
-            {"params": params["association"]["query"]}, entities.last.queries
-        )
-        nouns = attribute_codes(self.model.association.width, batch["noun_kind"], batch["noun_relation"])
-        return {"entities": entities, "association": jnp.einsum("BMD,BQD->BMQ", nouns, queries)}
+        c = self.model.association
+        queries = association.project(c, params["association"], "query", entities.last.queries)
+        nouns = attribute_codes(c.width, batch["noun_kind"], batch["noun_relation"])
+        return {"entities": entities, "association": association.products(nouns, queries)}
 
     def loss(self, params: dict, batch: dict, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """L_seg, L_asso and the kinds of the queries."""
