@@ -3,7 +3,7 @@
 python benchmarks/gella_switches.py --init gsva_jax/assets/tiny            # a table in Markdown
 python benchmarks/gella_switches.py --init gsva_jax/assets/tiny --only skip paper --steps 100
 
-Each row is the first lesson of the tiny GELLA (`gella_tiny_masks`) from the same start: masks from a colormap, and which
+Each row is the first lesson of the tiny GELLA (`gella_tiny_masks`) from the same start: masks of a colormap, and which
 of them is of which kind. AR: nouns with the masks that were put in; mask IoU: those masks with the decoded ones; kinds:
 queries whose kind a linear layer reads. Rows that are done stay in the folder of the runs; called again, it goes on.
 """
