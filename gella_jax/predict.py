@@ -39,6 +39,7 @@ from grounding_jax.data.sources.panoptic_classes import COCO_PANOPTIC, Category
 from grounding_jax.inference.engine import Engine, fetch
 from grounding_jax.inference.inputs import Picture, as_picture, as_text, as_texts
 from grounding_jax.language.batching import pad_batch
+from grounding_jax.segmenters import Segmenter
 from grounding_jax.segmenters.mask2former import non_overlapping
 from grounding_jax.segmenters.proposals import sigmoid
 
@@ -164,10 +165,11 @@ class Gella:
 
     Attributes:
         engine: the model in memory.
+        segmenter: finds masks in pictures where nobody has any; None for a model that can't.
     """
 
-    def __init__(self, engine: Engine):
-        self.engine = engine
+    def __init__(self, engine: Engine, segmenter: Segmenter | None = None):
+        self.engine, self.segmenter = engine, segmenter
 
     def describe(self, image: Picture, max_new: int = MOST_NEW) -> str:
         """Describes a picture, see `Request`, in at most ``max_new`` tokens (spec gella D1)."""
