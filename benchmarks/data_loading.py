@@ -41,6 +41,7 @@ from grounding_jax.language import tokenizer as tokenizers
 from grounding_jax.language.tokenizer import Tokenizer
 from grounding_jax.sharding.mesh import MeshShape, make_mesh
 from grounding_jax.training.batches import batches
+from grounding_jax.training.mixture import usable
 from grounding_jax.training.options import TrainOptions
 from gsva_jax import prompts
 from gsva_jax.config import GsvaConfig
@@ -196,7 +197,7 @@ def stages(mixture: Mixture, seconds: float) -> Iterator[tuple[str, float]]:
 def whole(mixture: Mixture, seconds: float) -> float:
     """What an example of a mixture of one dataset costs."""
     source, rng = open_dataset(mixture.root, mixture.families[0].datasets[0]), np.random.default_rng(1)
-    return cost(lambda number: mixture.example(source, number, rng), range(len(source)), seconds)
+    return cost(lambda number: usable(source, number, rng, make=mixture.example), range(len(source)), seconds)
 
 
 def share(dataset: str) -> float:

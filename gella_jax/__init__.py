@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from grounding_jax import __version__ as __version__
 
 if TYPE_CHECKING:
+    from gella_jax.answers import Grounding, Noun, Nouns, Reference
     from gella_jax.config import GellaConfig
     from gella_jax.loading import load
     from gella_jax.panoptic import PanopticAnswer
-    from gella_jax.predict import Gella, Grounding, Noun, Nouns, Reference, Request
+    from gella_jax.predict import Gella, Request
     from grounding_jax.data.entity_masks import Entities, read_masks
     from grounding_jax.sharding.mesh import MeshShape
 

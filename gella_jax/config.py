@@ -42,7 +42,8 @@ class GellaConfig:
     """A whole GELLA (spec gella a).
 
     Attributes:
-        llama, clip, backbone, blend, mask2former, association: sizes of the parts.
+        llama, clip, backbone, blend, mask2former, association: sizes of the parts. Without a blend, entities are
+            decoded from the colormap alone (Table 6), and there are neither nouns nor answers.
         projector: from CLIP's patches to the language model, see `llava.projector`.
         vision_layer: index of the CLIP hidden state that the language model and ResoBlend see; the projector and the
             language model of LLaVA-1.5 fit -2 only.
@@ -56,7 +57,7 @@ class GellaConfig:
     llama: LlamaConfig
     clip: ClipConfig
     backbone: SwinConfig | MobileNetConfig
-    blend: ResoBlendConfig
+    blend: ResoBlendConfig | None
     mask2former: Mask2FormerConfig
     association: AssociationConfig
     projector: str = "mlp2x_gelu"
@@ -75,7 +76,7 @@ class GellaConfig:
             raise ValueError(f"side is {self.side}, should be at most {_LARGEST_SIDE}")
         if not -1 <= self.vision_layer + self.clip.layers <= 2 * self.clip.layers:
             raise ValueError(f"vision_layer is {self.vision_layer}, but CLIP has {self.clip.layers} layers")
-        if self.blend.channels != self.mask2former.channels:
+        if self.blend is not None and self.blend.channels != self.mask2former.channels:
             raise ValueError(
                 f"ResoBlend gives maps of {self.blend.channels} channels, but Mask2Former takes "
                 f"{self.mask2former.channels}"
@@ -90,6 +91,34 @@ class GellaConfig:
     def gella_13b(cls, backbone: str = "swin_t", **changes) -> GellaConfig:
         """GELLA-13B: LLaVA-1.5-13B."""
         return cls._published(LlamaConfig.vicuna_13b(**_LLAVA_15), backbone, changes)
+
+    @classmethod
+    def tiny(cls, vocab_size: int, **changes) -> GellaConfig:
+        """The small model of docs/tiny.md; its language model and CLIP have the sizes of the tiny GSVA's."""
+        llama = LlamaConfig(vocab_size, width=160, hidden=432, layers=5, heads=5, kv_heads=5, max_positions=1024)
+        clip = ClipConfig(image_size=112, patch_size=8, width=144, hidden=576, layers=5, heads=4)
+        backbone = SwinConfig(24, depths=(1, 1, 2, 1), heads=(1, 2, 4, 8), window=6, drop_path=0.0)
+        blend = dict(image_width=clip.width, width=64, hidden=128, heads=4)
+        mask2former = Mask2FormerConfig.entity(
+            channels=backbone.widths,
+            queries=16,
+            width=64,
+            heads=4,
+            encoder_layers=2,
+            encoder_hidden=128,
+            decoder_layers=6,
+            decoder_hidden=128,
+        )
+        parts = dict(
+            blend=ResoBlendConfig.skip(backbone.widths, **blend),
+            association=AssociationConfig(text_width=llama.width, query_width=64, width=64),
+            projector="linear",
+            vision_layer=-1,  # the layer that this CLIP was taught with
+            side=96,
+            template="plain",
+            model_max_length=1024,
+        )
+        return cls(llama, clip, backbone, mask2former=mask2former, **{**parts, **changes})
 
     @classmethod
     def _published(cls, llama: LlamaConfig, name: str, changes: dict) -> GellaConfig:

@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from gella_jax import prompts, steps
+from gella_jax.colormap import repeatable_rng
 from gella_jax.config import GellaConfig
 from gella_jax.data.arrays import Drawn, draw, picture_arrays
 from grounding_jax.data.entity_masks import Entities
@@ -111,7 +112,10 @@ def segment_entities(
         entities: the entities of each picture.
         image_ids: names of the pictures; random colours depend on them.
     """
-    drawn = [draw(engine.config, masks, name) for masks, name in zip(entities, image_ids, strict=True)]
+    drawn = [
+        draw(engine.config, masks, repeatable_rng(name, seed=0))
+        for masks, name in zip(entities, image_ids, strict=True)
+    ]
     E = next_power(max(len(masks.masks) for masks in entities), _MASKS)
     rows = pad_batch(drawn, engine.batcher.multiple)
     visible = np.zeros((len(rows), E), bool)

@@ -1,15 +1,16 @@
-"""GELLA's losses (spec gella b): L_seg, that of Mask2Former.
+"""GELLA's loss, L_seg + L_asso + L_ans (eq. 5 and 10; spec gella b).
 
-    counts = segmentation_counts(weights, targets.valid, Q)      # known from the data alone
-    sums, query_of_target = segmentation_sums(weights, (*earlier, last), targets, points)
-    loss, terms = segmentation_loss(weights, sums, *(row_weights(count, rows) for count in counts))
+    batch = prepare(weights, batch, queries)                     # of the whole batch: known from the data alone
+    loss, terms = batch_loss(weights, forward(config, params, batch), batch, keys)
 
-A term is the sum over the pictures of a batch over that of their counts. The counts are known before a batch is cut up,
-so the number does not depend on how pictures are spread over devices or accumulation steps.
+L_seg is that of Mask2Former. A term is the sum over the pictures of a batch over that of their counts. The counts are
+known before a batch is cut up, so the number does not depend on how pictures are spread over devices or accumulation
+steps.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gella_jax.association import association_loss, association_targets
 from gella_jax.matching import (
     Points,
     SegmentationWeights,
@@ -24,11 +26,90 @@ from gella_jax.matching import (
     assign,
     costs,
     draw_points,
+    entity_targets,
     sample_own_points,
     uncertain_points,
 )
 from grounding_jax.models.mask2former import Prediction
-from grounding_jax.training.losses import group_weights
+from grounding_jax.training.losses import cross_entropy, group_weights, token_counts
+
+
+@dataclasses.dataclass(frozen=True)
+class LossWeights:
+    """Weights of the three losses (eq. 5), and of the terms of the first.
+
+    Attributes:
+        segmentation: weight of L_seg, that of the entities and their masks.
+        association: weight of L_asso, that of which entities a noun means.
+        answer: weight of L_ans, that of the text.
+        terms: inside L_seg.
+    """
+
+    segmentation: float = 1.0
+    association: float = 1.0
+    answer: float = 1.0
+    terms: SegmentationWeights = SegmentationWeights()
+
+
+def prepare(weights: LossWeights, batch: dict[str, jax.Array], queries: int) -> dict[str, jax.Array]:
+    """The batch with what each picture's sums are multiplied with, ``[B]``, for `batch_loss`.
+
+    Args:
+        weights: weights of the terms.
+        batch: whole, with ``visible`` bool ``[B, E]`` and ``segmented`` bool ``[B]``, whether anything is known of the
+            picture's entities; where there are nouns ``meant`` bool ``[B, M, E]`` and ``absent`` bool ``[B, M]``; where
+            there is text ``labels`` int32 ``[B, T]``.
+        queries: Q.
+    """
+    classes, masks = segmentation_counts(weights.terms, batch["visible"], queries)
+    rows = batch["segmented"]
+    added = {"class_weight": row_weights(classes, rows), "mask_weight": row_weights(masks, rows)}
+    if "meant" in batch:
+        nouns = told_nouns(batch).sum(1)
+        added["noun_weight"] = group_weights(nouns, len(nouns))
+    if "labels" in batch:
+        tokens = token_counts(batch["labels"])
+        added["token_weight"] = group_weights(tokens, len(tokens))
+    return {**batch, **added}
+
+
+def told_nouns(batch: dict[str, jax.Array]) -> jax.Array:
+    """The nouns that the association is taught, bool ``[B, M]``: those with a visible mask, and the absent ones."""
+    return (batch["meant"] & batch["visible"][:, None]).any(2) | batch["absent"]
+
+
+def batch_loss(
+    weights: LossWeights, outputs: dict, batch: dict[str, jax.Array], keys: jax.Array
+) -> tuple[jax.Array, dict[str, jax.Array], jax.Array]:
+    """The loss of a batch, or of a part of it: the mean over equal parts is that of the whole.
+
+    Args:
+        weights: weights of the terms.
+        outputs: those of `model.forward`.
+        batch: what `prepare` gave, with ``index`` int ``[B, S, S]``, see `colormap.EntityMap`.
+        keys: ``[B]``, one for each picture: of the points at which masks are compared.
+
+    Returns:
+        ``(loss, terms, query_of_entity)``: the terms "classes", "mask", "dice", and where there are nouns and text
+        "association" and "answer", already weighted; and int32 ``[B, E]``, see `matching.assign`.
+    """
+    entities = outputs["entities"]
+    predictions = (*entities.earlier, entities.last)
+    targets = entity_targets(batch["index"], batch["visible"])
+    points = layer_points(weights.terms, keys, len(predictions), batch["visible"].shape[1])
+    sums, queries = segmentation_sums(weights.terms, predictions, targets, points)
+    segmentation, terms = segmentation_loss(weights.terms, sums, batch["class_weight"], batch["mask_weight"])
+    loss = weights.segmentation * segmentation
+    if "association" in outputs:
+        wanted, _ = association_targets(batch["meant"], batch["visible"], queries[-1], outputs["association"].shape[2])
+        nouns, _ = association_loss(outputs["association"], wanted, told_nouns(batch))
+        terms["association"] = weights.association * (batch["noun_weight"] * nouns).mean()
+        loss += terms["association"]
+    if "logits" in outputs:
+        tokens = cross_entropy(outputs["logits"], batch["labels"])
+        terms["answer"] = weights.answer * (batch["token_weight"] * tokens).mean()
+        loss += terms["answer"]
+    return loss, terms, queries[-1]
 
 
 class SegmentationSums(NamedTuple):

@@ -34,17 +34,22 @@ class EntityPredictions(NamedTuple):
 
 
 def init(config: GellaConfig, key: jax.Array) -> dict:
-    """Random parameters of the whole model, float32."""
+    """Random parameters of the whole model, float32; without ResoBlend, of the mask branch alone."""
     keys = jax.random.split(key, 7)
     backbone = swin if isinstance(config.backbone, SwinConfig) else mobilenet
+    params = {
+        "backbone": backbone.init(config.backbone, keys[3]),
+        "mask2former": mask2former.init(config.mask2former, keys[5]),
+    }
+    if config.blend is None:
+        return params
     patches = jnp.zeros((1, config.clip.width))
     return {
         "llama": llama.init(config.llama, keys[0]),
         "clip": clip.init(config.clip, keys[1]),
         "projector": llava.projector(config.projector, config.llama.width).init(keys[2], patches)["params"],
-        "backbone": backbone.init(config.backbone, keys[3]),
+        **params,
         "blend": resoblend.init(config.blend, keys[4]),
-        "mask2former": mask2former.init(config.mask2former, keys[5]),
         "association": association.init(config.association, keys[6]),
     }
 
@@ -72,20 +77,32 @@ def project(config: GellaConfig, params: dict, features: jax.Array) -> jax.Array
     return module.apply({"params": params["projector"]}, features)
 
 
-def segment(config: GellaConfig, params: dict, features: jax.Array, colormaps: jax.Array) -> EntityPredictions:
+def segment(
+    config: GellaConfig,
+    params: dict,
+    features: jax.Array | None,
+    colormaps: jax.Array,
+    dtype,
+    drop_path_keys: jax.Array | None = None,
+) -> EntityPredictions:
     """The mask branch: blends a colormap with the picture and decodes entities (spec gella A2, A4 - A7).
 
     Args:
         config: sizes.
         params: the whole tree.
-        features: Z_v, ``[B, P, C]``; their dtype is that of the computation.
+        features: Z_v, ``[B, P, C]``; not looked at by a model without ResoBlend.
         colormaps: uint8 ``[B, S, S, 3]`` from `colormap.paint`.
+        dtype: dtype of the computation.
+        drop_path_keys: random keys ``[B]``, with which a Swin drops branches in training.
     """
-    backbone = swin if isinstance(config.backbone, SwinConfig) else mobilenet
-    pixels = normalize_colormap(colormaps).astype(features.dtype)
-    maps = backbone.pyramid(config.backbone, params["backbone"], pixels)
-    blended = resoblend.blend(config.blend, params["blend"], features, maps)
-    return EntityPredictions(*mask2former.predict(config.mask2former, params["mask2former"], blended))
+    pixels = normalize_colormap(colormaps).astype(dtype)
+    if isinstance(config.backbone, SwinConfig):
+        maps = swin.pyramid(config.backbone, params["backbone"], pixels, drop_path_keys)
+    else:
+        maps = mobilenet.pyramid(config.backbone, params["backbone"], pixels)
+    if config.blend is not None:
+        maps = resoblend.blend(config.blend, params["blend"], features, maps)
+    return EntityPredictions(*mask2former.predict(config.mask2former, params["mask2former"], maps))
 
 
 def noun_states(config: GellaConfig, hidden: jax.Array, seg_positions: jax.Array) -> jax.Array:
@@ -115,6 +132,7 @@ def forward(
     batch: dict[str, jax.Array],
     dtype=jnp.float32,
     dropout_keys: jax.Array | None = None,
+    drop_path_keys: jax.Array | None = None,
 ) -> dict:
     """The training forward pass (spec gella 0).
 
@@ -123,21 +141,26 @@ def forward(
         params: the whole tree.
         batch: the row arrays ``ids, positions, branch`` int32 ``[B, T]`` and ``seg_positions`` ``[B, M]``, and the
             pictures ``clip_images`` uint8 ``[B, H, W, 3]``, ``clip_resized`` int32 ``[B, 2]`` and ``colormaps`` uint8
-            ``[B, S, S, 3]``.
+            ``[B, S, S, 3]``. A model without ResoBlend looks at the colormaps alone.
         dtype: dtype of the computation.
         dropout_keys: see `llama.Decoder`.
+        drop_path_keys: see `segment`.
 
     Returns:
-        ``logits`` float32 ``[B, T, V]``; ``entities``; ``association`` float32 ``[B, M, Q]``.
+        ``entities``; and of a model with ResoBlend ``logits`` float32 ``[B, T, V]``, ``hidden`` ``[B, T, D]`` and
+        ``association`` float32 ``[B, M, Q]``.
     """
+    if config.blend is None:
+        return {"entities": segment(config, params, None, batch["colormaps"], dtype, drop_path_keys)}
     features = encode_image(config, params, batch["clip_images"], batch["clip_resized"], dtype)
     row = batch["ids"], batch["positions"], batch["branch"]
     patches = project(config, params, features)
     hidden, _ = llava.decode(config.llama, params["llama"], *row, patches, dropout_keys=dropout_keys)
-    entities = segment(config, params, features, batch["colormaps"])
+    entities = segment(config, params, features, batch["colormaps"], dtype, drop_path_keys)
     nouns = noun_states(config, hidden, batch["seg_positions"])
     return {
-        "logits": llama.logits(config.llama, params["llama"], hidden),
         "entities": entities,
+        "logits": llama.logits(config.llama, params["llama"], hidden),
+        "hidden": hidden,
         "association": associate(config, params, nouns, entities.last.queries),
     }

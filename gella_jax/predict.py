@@ -4,7 +4,8 @@
     grounding = gella.ground(image, "A dog lies on a couch.", entities)
     [(noun.text, noun.span, noun.masks) for noun in grounding.nouns]
 
-Nouns are *generated*, or *given*: then the answer that names them is the model's input, and one pass reads it.
+Without a caption the model writes one first. Nouns are *generated*, or *given*: then the answer that names them is the
+model's input, and one pass reads it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import jax
 import numpy as np
 
 from gella_jax import prompts
+from gella_jax.answers import Grounding, Noun, Nouns, Reference
 from gella_jax.engine import (
     MOST_NEW,
     LeftOut,
@@ -34,7 +36,6 @@ from gella_jax.engine import (
 )
 from gella_jax.panoptic import PanopticAnswer, merge
 from grounding_jax.data.entity_masks import Entities
-from grounding_jax.data.sources.narratives import Span
 from grounding_jax.data.sources.panoptic_classes import COCO_PANOPTIC, Category
 from grounding_jax.inference.engine import Engine, fetch
 from grounding_jax.inference.inputs import Picture, as_picture, as_text, as_texts
@@ -53,111 +54,26 @@ class Request(NamedTuple):
 
     Attributes:
         image: uint8 ``[H, W, 3]`` RGB, a Pillow picture or the path of a file.
-        caption: text about the picture.
-        entities: the masks, E of them; see `as_entities`.
+        caption: text about the picture; None lets the model describe it.
+        entities: the masks, E of them, see `as_entities`; None takes those that the model finds itself.
         nouns: nouns of the caption; None lets the model name them.
         image_id: name of the picture; random colours depend on it.
     """
 
     image: Picture
-    caption: str
-    entities: Entities | np.ndarray
+    caption: str | None = None
+    entities: Entities | np.ndarray | None = None
     nouns: str | Sequence[str] | None = None
     image_id: str = ""
 
     def typed(self) -> Request:
         """The same with an array, entities and a list of nouns; TypeError or ValueError where that can't be."""
+        caption = None if self.caption is None else as_text(self.caption, "a caption")
         nouns = None if self.nouns is None else as_texts(self.nouns, "a noun")
-        caption, entities = as_text(self.caption, "a caption"), as_entities(self.entities)
+        if nouns is not None and caption is None:
+            raise ValueError("there are nouns without the caption that they are of")
+        entities = None if self.entities is None else as_entities(self.entities)
         return Request(as_picture(self.image), caption, entities, nouns, self.image_id)
-
-
-@dataclasses.dataclass(frozen=True)
-class Noun:
-    """A noun of a caption and what it means.
-
-    Attributes:
-        text: the noun.
-        span: its first character in the caption and the one after its last; None where the caption does not have it.
-        masks: places among the entities, the most probable first; none where no mask could be meant.
-        scores: float32 ``[E]``, how probable it is that each mask is meant; 0 for masks that have no query, see
-            `Grounding.left_out`.
-        mask: bool ``[H, W]``, all of `masks` together.
-    """
-
-    text: str
-    span: Span | None
-    masks: tuple[int, ...]
-    scores: np.ndarray
-    mask: np.ndarray
-
-    @property
-    def score(self) -> float:
-        """Of the most probable mask that it means."""
-        return float(self.scores[self.masks[0]]) if self.masks else 0.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Nouns:
-    """An answer about a caption alone.
-
-    Attributes:
-        text: as the model wrote it.
-        nouns: in it.
-        spans: their places in the caption, see `Noun`.
-        finished: see `Grounding`.
-    """
-
-    text: str
-    nouns: tuple[str, ...]
-    spans: tuple[Span | None, ...]
-    finished: bool = True
-
-
-@dataclasses.dataclass(frozen=True)
-class Grounding:
-    """What the nouns of a caption mean.
-
-    Attributes:
-        text: the answer, as the model wrote it or as it was given.
-        caption: as it was asked.
-        nouns: in the order of the answer.
-        entities: those that were put in, with the masks that were asked for.
-        left_out: places of those that no noun can mean: "hidden", of which nothing is seen, and "surplus", beyond the
-            model's queries, the smallest.
-        finished: True if the answer ends by itself, not at the limit on tokens.
-    """
-
-    text: str
-    caption: str
-    nouns: tuple[Noun, ...]
-    entities: Entities
-    left_out: LeftOut
-    finished: bool = True
-
-
-@dataclasses.dataclass(frozen=True)
-class Reference:
-    """What an expression means.
-
-    Attributes:
-        expression: as it was asked.
-        text: the answer that the model wrote.
-        nouns: nouns of the expression; where the model wrote none, the expression itself.
-        place: index of the mask among the entities; None where none is seen.
-        score: probability that the mask is meant, the best of the nouns.
-        mask: bool ``[H, W]``.
-        left_out, finished: see `Grounding`.
-    """
-
-    expression: str
-    text: str
-    nouns: tuple[str, ...]
-    place: int | None
-    score: float
-    mask: np.ndarray
-    left_out: LeftOut = dataclasses.field(default_factory=dict)
-    finished: bool = True
 
 
 class Gella:
@@ -165,11 +81,12 @@ class Gella:
 
     Attributes:
         engine: the model in memory.
-        segmenter: finds masks in pictures where nobody has any; None for a model that can't.
+        segmenter: finds the masks of pictures that come without; None where the model has nothing that does.
     """
 
     def __init__(self, engine: Engine, segmenter: Segmenter | None = None):
-        self.engine, self.segmenter = engine, segmenter
+        self.engine = engine
+        self.segmenter = segmenter
 
     def describe(self, image: Picture, max_new: int = MOST_NEW) -> str:
         """Describes a picture, see `Request`, in at most ``max_new`` tokens (spec gella D1)."""
@@ -196,28 +113,31 @@ class Gella:
     def ground(
         self,
         image: Picture,
-        caption: str,
-        entities: Entities | np.ndarray,
+        caption: str | None = None,
+        entities: Entities | np.ndarray | None = None,
         nouns: str | Sequence[str] | None = None,
         threshold: float = THRESHOLD,
         output_masks: str = "input",
+        absent: bool = False,
     ) -> Grounding:
         """Which masks every noun of a caption means (spec gella D3).
 
         Args:
             image: uint8 ``[H, W, 3]`` RGB, a Pillow picture or the path of a file.
-            caption: text about the picture.
-            entities: masks, bool ``[E, H, W]``, or what `read_masks` gives; they may overlap.
+            caption: text about the picture; None lets the model describe it first, as `describe` does.
+            entities: masks, bool ``[E, H, W]``, or what `read_masks` gives; they may overlap. None takes those that
+                `segmenter` finds.
             nouns: nouns of the caption, a lone text is one; None lets the model name them.
             threshold: a noun means all masks with a higher score, or the best one where none has.
             output_masks: "input" answers with the masks that were put in, "decoded" with those the model makes of them.
+            absent: a noun without a mask of a higher score means none; the paper has no such rule.
 
         Raises:
             ValueError: there is no mask, masks have another size than the picture, the caption is empty or longer
-                than the model's context, or a noun is empty.
+                than the model's context, a noun is empty, or the model has no words for the picture.
             TypeError: something is given that is no picture, text or array of masks.
         """
-        return self.ground_many([Request(image, caption, entities, nouns)], threshold, output_masks)[0]
+        return self.ground_many([Request(image, caption, entities, nouns)], threshold, output_masks, absent=absent)[0]
 
     def ground_many(
         self,
@@ -225,18 +145,22 @@ class Gella:
         threshold: float = THRESHOLD,
         output_masks: str = "input",
         plurals: Sequence[Sequence[bool]] | None = None,
+        absent: bool = False,
     ) -> list[Grounding]:
         """`ground` for several pictures in one batch; see there.
 
         Args:
-            requests: all with nouns, or none.
-            threshold, output_masks: see `ground`.
+            requests: pictures, each with what is given about it.
+            threshold, output_masks, absent: see `ground`.
             plurals: True for each given noun that means several masks; it is then chosen as by the baseline of the
                 benchmark, which knows that (spec gella D3, ``png_protocol``).
         """
-        requests = [request.typed() for request in requests]
-        segmented, patches, questions = self._begin(requests, output_masks)
-        answers = self._answer(requests, questions, patches)
+        requests = self._typed(requests)
+        segmented, patches = self._begin(requests, output_masks)
+        described = self._describe(requests, patches)
+        for b, written in described.items():
+            requests[b] = requests[b]._replace(caption=written.text)
+        answers = self._answer(requests, patches)
         by_query = associate(self.engine, answers, segmented)
         groundings = []
         for b, (request, answer) in enumerate(zip(requests, answers, strict=True)):
@@ -244,32 +168,35 @@ class Gella:
             scores = sigmoid(logits)
             nouns = []
             for i, span in enumerate(prompts.find_spans(answer.nouns, request.caption)):
-                places = meant(logits[i], threshold, None if plurals is None else plurals[b][i])
+                places = meant(logits[i], threshold, None if plurals is None else plurals[b][i], absent)
                 mask = entities.masks[list(places)].any(0)
-                nouns.append(Noun(answer.nouns[i], span, places, scores[i], mask))
-            rest = segmented.left_out(b), answer.finished
+                nouns.append(Noun(answer.nouns[i], span, places, scores[i], mask, absent and not places))
+            finished = answer.finished and (b not in described or described[b].finished)
+            rest = segmented.left_out(b), finished, b in described
             groundings.append(Grounding(answer.text, request.caption, tuple(nouns), entities, *rest))
         return groundings
 
     def refer(
-        self, image: Picture, expression: str, entities: Entities | np.ndarray, output_masks: str = "input"
+        self,
+        image: Picture,
+        expression: str,
+        entities: Entities | np.ndarray | None = None,
+        output_masks: str = "input",
     ) -> Reference:
         """The one mask that an expression means (spec gella D4); arguments and errors as for `ground`."""
         return self.refer_many([Request(image, expression, entities)], output_masks)[0]
 
     def refer_many(self, requests: Sequence[Request], output_masks: str = "input") -> list[Reference]:
-        """`refer` for several expressions, each the caption of a request, in one batch; with nouns, or all without."""
-        requests = [request.typed() for request in requests]
-        segmented, patches, questions = self._begin(requests, output_masks)
-        answers = self._answer(requests, questions, patches)
+        """`refer` for several expressions, each the caption of a request, in one batch."""
+        for request in requests:
+            as_text(request.caption, "an expression")
+        requests = self._typed(requests)
+        segmented, patches = self._begin(requests, output_masks)
+        answers = self._answer(requests, patches)
         nounless = [b for b, answer in enumerate(answers) if not answer.nouns]
-        if nounless:
-            expressions = [[prompts.clean_noun(requests[b].caption)] for b in nounless]
-            own = self.engine.split(patches[np.array(pad_batch(nounless, self.engine.batcher.multiple))])
-            for b, answer in zip(
-                nounless, prefill(self.engine, [questions[b] for b in nounless], expressions, own), strict=True
-            ):
-                answers[b] = answer._replace(text=answers[b].text)
+        themselves = [request._replace(nouns=[prompts.clean_noun(request.caption)]) for request in requests]
+        for b, answer in self._prefill(themselves, nounless, patches).items():
+            answers[b] = answer._replace(text=answers[b].text)
         by_query = associate(self.engine, answers, segmented)
         references = []
         for b, (request, answer) in enumerate(zip(requests, answers, strict=True)):
@@ -286,7 +213,7 @@ class Gella:
     def panoptic(
         self,
         image: Picture,
-        entities: Entities | np.ndarray,
+        entities: Entities | np.ndarray | None = None,
         vocabulary: Category | str | Sequence[Category | str] = COCO_PANOPTIC,
         output_masks: str = "input",
     ) -> PanopticAnswer:
@@ -309,9 +236,9 @@ class Gella:
         """`panoptic` for several pictures in one batch; the caption of a request is not looked at."""
         names = [category.spoken for category in categories]
         caption = prompts.panoptic_caption(names)
-        requests = [request._replace(caption=caption).typed() for request in requests]
-        segmented, patches, questions = self._begin(requests, output_masks)
-        by_query = associate(self.engine, prefill(self.engine, questions, [names] * len(requests), patches), segmented)
+        requests = self._typed([request._replace(caption=caption, nouns=names) for request in requests])
+        segmented, patches = self._begin(requests, output_masks)
+        by_query = associate(self.engine, self._answer(requests, patches), segmented)
         merged = []
         for b, request in enumerate(requests):
             places, queries, probability = self._candidates(segmented, b, request, output_masks)
@@ -327,7 +254,7 @@ class Gella:
 
         Captions are not looked at.
         """
-        requests = [request.typed() for request in requests]
+        requests = self._typed(requests)
         segmented, _ = self._segment(requests)
         found = []
         for b, request in enumerate(requests):
@@ -342,19 +269,62 @@ class Gella:
         """Whether the question about a caption, and the answer where nouns are given, fit into the context."""
         return fits(self.engine, caption, nouns)
 
-    def _answer(self, requests: Sequence[Request], questions: Sequence[Question], patches: jax.Array) -> list[Written]:
-        """Answers with the nouns that are given, or with the model's own."""
-        given = [request.nouns for request in requests if request.nouns is not None]
-        if given and len(given) < len(requests):
-            raise ValueError("some requests name their nouns and some do not: ask about them in two batches")
-        return prefill(self.engine, questions, given, patches) if given else generate(self.engine, questions, patches)
+    def _typed(self, requests: Sequence[Request]) -> list[Request]:
+        """The same with arrays and lists, and with the masks that the model finds where none are given."""
+        requests = [request.typed() for request in requests]
+        bare = [b for b, request in enumerate(requests) if request.entities is None]
+        if bare and self.segmenter is None:
+            raise ValueError("there are no masks, and this model finds none itself: give it yours")
+        found = self.segmenter([requests[b].image for b in bare]) if bare else []
+        for b, proposals in zip(bare, found, strict=True):
+            requests[b] = requests[b]._replace(entities=proposals.entities)
+        return requests
 
-    def _begin(self, requests: Sequence[Request], output_masks: str) -> tuple[Segmented, jax.Array, list[Question]]:
-        """What the mask branch makes of requests, the patches, and the questions for their nouns."""
+    def _begin(self, requests: Sequence[Request], output_masks: str) -> tuple[Segmented, jax.Array]:
+        """What the mask branch makes of requests, and the patches, once nothing is wrong with what was asked."""
         if output_masks not in OUTPUTS:
             raise ValueError(f"output_masks is {output_masks!r}, should be {' or '.join(OUTPUTS)}")
-        questions = [Question(prompts.nouns_question(request.caption), request.caption) for request in requests]
-        return (*self._segment(requests), questions)
+        for request in requests:
+            if request.caption is not None:
+                prompts.nouns_question(request.caption)
+        return self._segment(requests)
+
+    def _describe(self, requests: Sequence[Request], patches: jax.Array) -> dict[int, Written]:
+        """Descriptions of the pictures that came without a caption, by their places."""
+        question = Question(prompts.describe_question(), "")
+        silent = [b for b, request in enumerate(requests) if request.caption is None]
+        described = self._generate([question] * len(requests), silent, patches)
+        if not all(written.text.strip() for written in described.values()):
+            raise ValueError("the model has no words for this picture: give it a caption")
+        return described
+
+    def _answer(self, requests: Sequence[Request], patches: jax.Array) -> list[Written]:
+        """Answers with the nouns that are given, or with the model's own."""
+        given = [b for b, request in enumerate(requests) if request.nouns is not None]
+        free = [b for b, request in enumerate(requests) if request.nouns is None]
+        generated = self._generate([_question(request) for request in requests], free, patches)
+        answers = {**self._prefill(requests, given, patches), **generated}
+        return [answers[b] for b in range(len(requests))]
+
+    def _prefill(self, requests: Sequence[Request], places: Sequence[int], patches: jax.Array) -> dict[int, Written]:
+        """Answers about some pictures of a batch with the nouns that are given, by their places."""
+        if not places:
+            return {}
+        rows, own = self._rows(places, len(requests), patches)
+        questions, nouns = [_question(requests[b]) for b in rows], [requests[b].nouns for b in rows]
+        return dict(zip(rows, prefill(self.engine, questions, nouns, own), strict=True))
+
+    def _generate(self, questions: Sequence[Question], places: Sequence[int], patches: jax.Array) -> dict[int, Written]:
+        """What the model writes about some pictures of a batch, by their places."""
+        if not places:
+            return {}
+        rows, own = self._rows(places, len(questions), patches)
+        return dict(zip(rows, generate(self.engine, [questions[b] for b in rows], own), strict=True))
+
+    def _rows(self, places: Sequence[int], count: int, patches: jax.Array) -> tuple[list[int], jax.Array]:
+        """Some pictures of a batch and their patches, in as many rows: another number would be another program."""
+        rows = pad_batch(places, count)
+        return rows, self.engine.split(patches[np.array(pad_batch(rows, self.engine.batcher.multiple))])
 
     def _segment(self, requests: Sequence[Request]) -> tuple[Segmented, jax.Array]:
         """What the mask branch makes of requests, and the patches."""
@@ -389,7 +359,12 @@ class Gella:
         return request.entities._replace(masks=masks)
 
 
-def meant(logits: np.ndarray, threshold: float, plural: bool | None = None) -> tuple[int, ...]:
+def _question(request: Request) -> Question:
+    """Asks for the nouns of a caption."""
+    return Question(prompts.nouns_question(request.caption), request.caption)
+
+
+def meant(logits: np.ndarray, threshold: float, plural: bool | None = None, absent: bool = False) -> tuple[int, ...]:
     """The masks that a noun means, the most probable first (spec gella D3).
 
     Args:
@@ -397,12 +372,13 @@ def meant(logits: np.ndarray, threshold: float, plural: bool | None = None) -> t
         threshold: all of a higher probability are meant, or the best one where none is.
         plural: True if several are meant, where that is known: then the best one, or all above 0.1, as the baseline of
             panoptic narrative grounding does.
+        absent: none is meant where none is above the threshold.
     """
     order = np.argsort(-logits, kind="stable")
     order = order[logits[order] > -np.inf]
     above = order[sigmoid(logits[order]) > (threshold if plural is None else _PLURAL_THRESHOLD)]
     if plural is None:
-        chosen = above if len(above) else order[:1]
+        chosen = above if len(above) or absent else order[:1]
     else:
         chosen = above if plural else order[:1]
     return tuple(chosen.tolist())

@@ -40,6 +40,7 @@ class ResoBlendConfig:
         query: "image", as written in the paper: the picture looks at the masks, whose details go through a grid of
             patches. "mask": the masks look at the picture, at their own resolution.
         mask_skip: adds the maps to the result, so that no detail is lost.
+        project: brings the picture's features to the width of the blend; without, they must have it.
     """
 
     channels: tuple[int, ...]
@@ -54,17 +55,28 @@ class ResoBlendConfig:
     conv: bool = True
     query: str = "image"
     mask_skip: bool = False
+    project: bool = True
 
     def __post_init__(self):
         if self.query not in ("image", "mask"):
             raise ValueError(f"query is {self.query!r}, should be image or mask")
         if self.width % self.heads:
             raise ValueError(f"{self.heads} heads don't divide the width {self.width}")
+        if not self.project and self.width != self.image_width:
+            raise ValueError(
+                f"width is {self.width}, must be that of the picture, {self.image_width}, to do without project"
+            )
 
     @classmethod
     def paper(cls, channels: tuple[int, ...], **changes) -> ResoBlendConfig:
         """As written in the paper."""
         return cls(channels, **changes)
+
+    @classmethod
+    def literal(cls, channels: tuple[int, ...], **changes) -> ResoBlendConfig:
+        """As written in the paper to the letter: as wide as the picture's features, which are added unprojected."""
+        width = changes.get("image_width", cls.image_width)
+        return cls(channels, **{**dict(width=width, hidden=4 * width, project=False), **changes})
 
     @classmethod
     def skip(cls, channels: tuple[int, ...], **changes) -> ResoBlendConfig:
@@ -171,7 +183,9 @@ class ResoBlend(nn.Module):
             side = math.isqrt(P)
             if side**2 != P:
                 raise ValueError(f"the picture has {P} patches, which are no square grid")
-            image = Linear(c.width, name="image_proj")(image_features)
+            image = image_features
+            if c.project:
+                image = Linear(c.width, name="image_proj")(image)
             image = refined = image.reshape(len(image), side, side, c.width)
             if c.sa:
                 y = Attention(c.heads, name="self_attn")(image, image)

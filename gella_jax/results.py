@@ -19,9 +19,9 @@ from grounding_jax.files.masks import mask_record
 from grounding_jax.files.writing import write_bytes, write_json, write_text
 
 if TYPE_CHECKING:
+    from gella_jax.answers import Grounding, Nouns, Reference
     from gella_jax.engine import LeftOut
     from gella_jax.panoptic import PanopticAnswer
-    from gella_jax.predict import Grounding, Nouns, Reference
     from grounding_jax.data.entity_masks import Entities
     from grounding_jax.data.sources.panoptic_classes import Category
 
@@ -29,6 +29,7 @@ GROUNDING_FILES = ("grounding.png", "grounding.html", "grounding.json")
 REFERENCE_FILES = ("overlay.png", "masks.json")
 PANOPTIC_FILES = ("overlay.png", "panoptic.png", "panoptic.json")
 DESCRIPTION_FILE, NOUNS_FILE = "description.json", "nouns.json"
+_ABSENT = "not in the picture"
 _WIDEST = 60  # characters of a name in a column
 _REASONS = {
     "hidden": "nothing is seen of them",
@@ -145,6 +146,7 @@ def grounding_record(picture: str, grounding: Grounding) -> dict[str, Any]:
             "span": noun.span,
             "mask_ids": [entities.ids[k] for k in noun.masks],
             "places": noun.masks,
+            "absent": noun.absent,
             "score": _rounded(noun.score),
             "scores": [_rounded(score) for score in noun.scores],
         }
@@ -199,7 +201,7 @@ def noun_targets(grounding: Grounding) -> list[Target]:
 
 
 def _meanings(grounding: Grounding) -> list[str]:
-    return [mask_names(grounding.entities, noun.masks) for noun in grounding.nouns]
+    return [_ABSENT if noun.absent else mask_names(grounding.entities, noun.masks) for noun in grounding.nouns]
 
 
 def mask_names(entities: Entities, places: Sequence[int], most: int = 4) -> str:

@@ -16,6 +16,13 @@ def table(config: GellaConfig) -> tuple[Rule, ...]:
 
     A MobileNet is small, and its channels seldom divide: each device has it whole.
     """
+    swin = isinstance(config.backbone, SwinConfig)
+    mask_branch = (
+        *(prefixed("backbone/", SWIN) if swin else (("backbone/.*", REPLICATED),)),
+        *prefixed("mask2former/", MASK2FORMER),
+    )
+    if config.blend is None:
+        return mask_branch
     projectors = {
         "linear": (("projector/kernel", P(None, "fsdp")), ("projector/bias", REPLICATED)),
         "mlp2x_gelu": (
@@ -25,14 +32,12 @@ def table(config: GellaConfig) -> tuple[Rule, ...]:
             ("projector/fc2/bias", REPLICATED),
         ),
     }
-    swin = isinstance(config.backbone, SwinConfig)
     return (
         *prefixed("llama/", LLAMA + (LORA if config.llama.lora_rank else ())),
         *prefixed("clip/", CLIP),
         *projectors[config.projector],
-        *(prefixed("backbone/", SWIN) if swin else (("backbone/.*", REPLICATED),)),
+        *mask_branch,
         *prefixed("blend/", resoblend_table(config.blend)),
-        *prefixed("mask2former/", MASK2FORMER),
         # Both kinds of association, of one layer and of two; only the side of the language model is large.
         ("association/text/(fc1/)?kernel", P("fsdp", None)),
         ("association/(text/(fc2/kernel|(fc[12]/)?bias)|query/.*)", REPLICATED),

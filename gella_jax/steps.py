@@ -33,7 +33,7 @@ def encode_image(
 @functools.partial(jax.jit, static_argnames="config")
 def segment_entities(config: GellaConfig, params: dict, features: jax.Array, colormaps: jax.Array) -> Prediction:
     """The mask branch: what its decoder says in the end, in float32; ``[B, P, C]``, uint8 ``[B, S, S, 3]``."""
-    last = model.segment(config, params, features, colormaps).last
+    last = model.segment(config, params, features, colormaps, features.dtype).last
     return jax.tree.map(lambda x: x.astype(jnp.float32), last)
 
 

@@ -148,29 +148,6 @@ def single_answer(index: int, explanation: str = "") -> str:
     return f"{SINGLE_ANSWERS[index]} {explanation}" if explanation else SINGLE_ANSWERS[index]
 
 
-def vqa_rounds(turns: Sequence[dict[str, str]]) -> list[Round]:
-    """Rounds of a LLaVA-Instruct conversation, "<image>" moved to the front of its question (spec gsva c.4).
-
-    Args:
-        turns: ``{"from": "human" or "gpt", "value": text}`` in alternation; a first one by "gpt" is dropped.
-
-    Raises:
-        ValueError: the turns do not alternate, or the last question has no answer.
-    """
-    turns = list(turns)[1:] if turns and turns[0]["from"] == "gpt" else list(turns)
-    speakers = [turn["from"] for turn in turns]
-    if not turns or speakers != ["human", "gpt"] * (len(turns) // 2):
-        raise ValueError(f"a conversation goes human, gpt, human, gpt, ..., but this one {', '.join(speakers)}")
-    texts = [_picture_first(turn["value"]) for turn in turns]
-    return list(zip(texts[::2], texts[1::2], strict=True))
-
-
-def _picture_first(text: str) -> str:
-    if IMAGE_TEXT not in text:
-        return defuse(text)
-    return (PICTURE_LINE + defuse(text.replace(IMAGE_TEXT, "")).strip()).strip()
-
-
 def official_list(sentences: Sequence[str], rejected: Sequence[bool], question: str = "what") -> Round:
     """The round of the release's evaluation on RES datasets (spec gsva c.6).
 

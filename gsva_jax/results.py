@@ -14,7 +14,7 @@ from grounding_jax.drawing.overlay import draw_overlay, write_png
 from grounding_jax.files.masks import mask_record
 from grounding_jax.files.writing import write_json_lines
 
-OVERLAY_FILE, MASKS_FILE = "overlay.png", "masks.json"
+OVERLAY_FILE, MASKS_FILE = FILES = "overlay.png", "masks.json"
 
 
 def save_results(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from gella_jax.cli.answering import Describe, Ground, NounsCommand, PanopticCommand, Refer
 from gella_jax.cli.checkpoints import Export, Import
 from gella_jax.cli.data import Data
-from gella_jax.cli.experiments import Evaluate
+from gella_jax.cli.experiments import Evaluate, Train
 from grounding_jax.cli.commands import parse_command, run_command
 
 COMMANDS = {
@@ -18,6 +18,7 @@ COMMANDS = {
     "refer": Refer,
     "panoptic": PanopticCommand,
     "evaluate": Evaluate,
+    "train": Train,
     "import": Import,
     "export": Export,
     "data": Data,

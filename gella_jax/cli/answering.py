@@ -170,6 +170,7 @@ class Ground(_Masked):
         caption: one or more sentences.
         nouns: nouns of the caption; without them, the model finds them.
         threshold: a noun means all masks with a score, from 0 to 1, above it, or the best one where none has.
+        absent: a noun without a mask above the threshold means none: it is not in the picture.
     """
 
     picture: Annotated[Positional[str], arg(metavar="IMAGE")]
@@ -177,6 +178,7 @@ class Ground(_Masked):
     _: dataclasses.KW_ONLY
     nouns: Annotated[tuple[str, ...], optional("NOUN...")] = ()
     threshold: Annotated[float, arg(metavar="P")] = 0.5
+    absent: bool = False
 
     def run(self) -> int:
         """Grounds."""
@@ -191,8 +193,9 @@ class Ground(_Masked):
         gella = load_model(self.checkpoint, self.dtype)
         begin = time.perf_counter()
         with working("grounding (programs are compiled first)"):
-            nouns = self.nouns or None
-            grounding = gella.ground(image, self.caption, entities, nouns, self.threshold, self.output_masks)
+            given = self.nouns or None
+            asked = (image, self.caption, entities, given, self.threshold, self.output_masks, self.absent)
+            grounding = gella.ground(*asked)
             save_grounding(self.out, self.picture, image, grounding)
         say(grounding.text)
         for line in describe_grounding(grounding):

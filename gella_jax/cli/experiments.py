@@ -1,4 +1,4 @@
-"""`gella evaluate`."""
+"""`gella evaluate` and `gella train`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from tyro.conf import arg
 
 from gella_jax.cli.loading import load_model
 from grounding_jax.cli.commands import OnMesh
+from grounding_jax.cli.training import Training
 from grounding_jax.terminal import Dtype, loading, optional, say, show_report
 
 
@@ -95,3 +96,25 @@ class Evaluate(OnMesh):
             say(whose_masks(report))
             show_report(report, markdown_table(report) if self.markdown else None)
         return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Train(Training):
+    """Train what a config describes; called again, it goes on from the newest checkpoint.
+
+    Checkpoints and the log go to RUNS/name of the config, the trained model folder to RUNS/name of the config/model.
+    Everything in a config can be changed by an option, as in --learning-rate 1e-4; `gella train CONFIG --help` lists
+    them. SIGTERM saves and ends with exit status 75. RUNS/name@STEP is a checkpoint for the other commands.
+
+    For example:
+      gella train gella_7b --init START --data DATA
+      gella train configs/gella/gella_7b.py --init START --data DATA --llm full
+    """
+
+    def run(self) -> int:
+        """Trains; on several hosts, each runs the same command."""
+        from gella_jax.training.experiment import GELLA
+        from grounding_jax.sharding import hosts
+
+        hosts.start()
+        return self.train(GELLA)

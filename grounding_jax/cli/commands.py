@@ -10,9 +10,11 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Protocol
+from types import NoneType
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, get_args, get_origin
 
 import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from grounding_jax import __version__
 from grounding_jax.terminal import copying, one_line, quiet_libraries, say
@@ -20,6 +22,8 @@ from grounding_jax.terminal import copying, one_line, quiet_libraries, say
 if TYPE_CHECKING:
     from grounding_jax.sharding.mesh import MeshShape
     from grounding_jax.weights.checkpoint import Checkpoint
+
+_REGISTRY = ConstructorRegistry()
 
 
 class Command(Protocol):
@@ -57,7 +61,7 @@ class OnMesh:
 
     Attributes:
         mesh_data: copies of the model on the devices of a host, each asked about a part of the pictures; -1 as many as
-            there can be.
+            there can be, for a single picture one.
         mesh_fsdp: devices that share one copy of the weights, each keeping a part of every layer; these are gathered
             before a layer runs, which takes less memory and more time. Each is asked about a part of the pictures.
         mesh_tensor: devices that share the work of every layer, as tensor parallelism does; each keeps its part of the
@@ -73,6 +77,11 @@ class OnMesh:
         from grounding_jax.sharding.mesh import MeshShape
 
         return MeshShape(self.mesh_data, self.mesh_fsdp, self.mesh_tensor)
+
+    def mesh_for(self, num_pictures: int) -> MeshShape | None:
+        """The same for some pictures; None, a device alone, where copies could only repeat what it does."""
+        is_usual = (self.mesh_data, self.mesh_fsdp, self.mesh_tensor) == (-1, 1, 1)
+        return None if is_usual and num_pictures == 1 else self.mesh_shape()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +109,25 @@ class Packing:
         return int(whole < num if self.datasets else not whole)
 
 
+@dataclasses.dataclass(frozen=True)
+class Composing:
+    """A command that composes scenes.
+
+    Attributes:
+        out: folder for the data; other splits that are there stay.
+        num: number of scenes.
+        seed: a seed gives the same scenes everywhere.
+        split: each has photographs of its own as backgrounds.
+        size: side of the pictures in pixels, 32 to 2048.
+    """
+
+    out: Annotated[str, tyro.conf.arg(metavar="DIR")]
+    num: Annotated[int, tyro.conf.arg(metavar="N")]
+    seed: Annotated[int, tyro.conf.arg(metavar="S")]
+    split: Literal["train", "val", "test"]
+    size: Annotated[int, tyro.conf.arg(metavar="PIXELS")] = 320
+
+
 def run_command(program: str, parse: Callable[[list[str]], Command], argv: Sequence[str] | None) -> int:
     """Runs one command, or prints the version; an error is one line and libraries are quiet.
 
@@ -124,7 +152,9 @@ def run_command(program: str, parse: Callable[[list[str]], Command], argv: Seque
     if not debugging:
         quiet_libraries()
     try:
-        return parse(words).run()
+        command = parse(words)
+        _check_filled(command)
+        return command.run()
     except KeyboardInterrupt:
         return 130
     except (ValueError, OSError) as error:
@@ -146,7 +176,8 @@ def parse_command(program: str, commands: Mapping[str, type[Command]], descripti
         )
         return tyro.cli(functools.reduce(operator.or_, listed), prog=program, description=description, args=argv)
     command = commands[argv[0]]
-    options = dict(prog=f"{program} {argv[0]}", args=argv[1:], config=(tyro.conf.FlagCreatePairsOff,))
+    config = (tyro.conf.FlagCreatePairsOff,)
+    options = dict(prog=f"{program} {argv[0]}", args=argv[1:], config=config, registry=_REGISTRY)
     if "overrides" not in {field.name for field in dataclasses.fields(command)}:
         return tyro.cli(command, **options)
     helps = [word for word in argv[1:] if word in ("-h", "--help")]
@@ -154,6 +185,34 @@ def parse_command(program: str, commands: Mapping[str, type[Command]], descripti
         options["args"] = [word for word in argv[1:] if word not in helps]
     known, others = tyro.cli(command, **options, return_unknown_args=True)
     return dataclasses.replace(known, overrides=(*others, *helps))
+
+
+@_REGISTRY.primitive_rule
+def _without_none(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+    """What may be left out takes the words of its type and no other: "None" is not how it is left out."""
+    given = [kind for kind in get_args(info.type) if kind is not NoneType]
+    if len(given) != 1 or NoneType not in get_args(info.type):
+        return None
+    info = dataclasses.replace(info, type=given[0], type_origin=get_origin(given[0]))
+    spec = ConstructorRegistry.get_primitive_spec(info)
+    if not isinstance(spec, PrimitiveConstructorSpec):
+        return None
+    return dataclasses.replace(
+        spec,
+        is_instance=lambda value: value is None or spec.is_instance(value),
+        str_from_instance=lambda value: [] if value is None else spec.str_from_instance(value),
+    )
+
+
+def _check_filled(command: Any) -> None:
+    """Raises ValueError where a word is empty: as a path, it would mean the current folder."""
+    for field in dataclasses.fields(command):
+        value = getattr(command, field.name)
+        if dataclasses.is_dataclass(value):
+            _check_filled(value)
+        elif value == "":
+            name = field.name.replace("_", "-")
+            raise ValueError(f"{name} is empty: give it a value; '.' is the current folder")
 
 
 def check_format(program: str, formats: Mapping[str, Format], command: ImportCommand) -> None:

@@ -48,7 +48,10 @@ def build(cls: type[T], values: Any, where: str) -> T:
     for name, value in values.items():
         inner = _dataclasses(_hints(cls)[name])
         here = f"{where}, {name}"
-        built[name] = build(_fitting(inner, value), value, here) if inner else convert(cls, name, value, here)
+        if inner and not (value is None and _may_be_none(_hints(cls)[name])):
+            built[name] = build(_fitting(inner, value), value, here)
+        else:
+            built[name] = convert(cls, name, value, here)
     try:
         return cls(**built)
     except ValueError as error:
@@ -84,6 +87,10 @@ def _dataclasses(declared: Any) -> tuple[type, ...]:
     """The dataclasses that a field may hold."""
     union = isinstance(declared, types.UnionType) or typing.get_origin(declared) is typing.Union
     return tuple(filter(dataclasses.is_dataclass, typing.get_args(declared) if union else (declared,)))
+
+
+def _may_be_none(declared: Any) -> bool:
+    return type(None) in typing.get_args(declared)
 
 
 def _fitting(choices: tuple[type, ...], values: Any) -> type:

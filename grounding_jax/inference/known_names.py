@@ -12,6 +12,8 @@ from grounding_jax.files import records
 
 FILE = "known_names.json"  # {"what": "drawn things", "names": {"bus": "buses", ...}}, each with its plural
 
+_SOME = 6  # names in the line: from all over the list, for what is alike stands together
+
 
 class _Known(msgspec.Struct):
     """What is in the file."""
@@ -40,7 +42,8 @@ def unknown_line(folder: epath.PathLike, model: str, texts: Iterable[str]) -> st
     if not unknown:
         return None
     listed = ", ".join(f"'{text}'" for text in unknown)
-    return f"{model} knows {len(known.names)} {known.what}, not {listed}: {', '.join(known.names)}"
+    some = ", ".join(list(known.names)[:: max(1, len(known.names) // _SOME)][:_SOME])
+    return f"{model} knows {len(known.names)} {known.what}, such as {some} (all: {path}); it only guesses at {listed}"
 
 
 def _has(text: str, name: str) -> bool:

@@ -68,3 +68,26 @@ def defuse(text: str) -> str:
 def one_line(text: str) -> str:
     """A text as it fits into a sentence: single spaces, no dots at the ends, `defuse`d; nothing may be left."""
     return " ".join(defuse(text).split()).strip(" .")
+
+
+def talk_rounds(turns: Sequence[dict[str, str]]) -> list[Round]:
+    """Rounds of a LLaVA-Instruct conversation, "<image>" moved to the front of its question (spec gsva c.4).
+
+    Args:
+        turns: ``{"from": "human" or "gpt", "value": text}`` in alternation; a first one by "gpt" is dropped.
+
+    Raises:
+        ValueError: the turns do not alternate, or the last question has no answer.
+    """
+    turns = list(turns)[1:] if turns and turns[0]["from"] == "gpt" else list(turns)
+    speakers = [turn["from"] for turn in turns]
+    if not turns or speakers != ["human", "gpt"] * (len(turns) // 2):
+        raise ValueError(f"a conversation goes human, gpt, human, gpt, ..., but this one {', '.join(speakers)}")
+    texts = [_picture_first(turn["value"]) for turn in turns]
+    return list(zip(texts[::2], texts[1::2], strict=True))
+
+
+def _picture_first(text: str) -> str:
+    if IMAGE_TEXT not in text:
+        return defuse(text)
+    return (PICTURE_LINE + defuse(text.replace(IMAGE_TEXT, "")).strip()).strip()

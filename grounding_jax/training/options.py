@@ -20,7 +20,9 @@ class TrainOptions:
         learning_rate: peak of AdamW's learning rate, reached after the warm-up.
         accumulate: micro-batches that a batch is computed in, one after the other: less memory, the same numbers.
         schedule: course of the learning rate after the warm-up: "linear" and "cosine" fall from the peak to the end,
-            "deepspeed" is linear with the first two updates as the release's library makes them.
+            "deepspeed" is linear with the first two updates as the release's library makes them, "steps" falls to a
+            tenth at each of --drops.
+        drops: for the schedule "steps": shares of the updates after which the learning rate falls.
         warmup_steps: updates in which the learning rate rises from 0 to its peak.
         final_rate: learning rate of the last update as a fraction of the peak.
         slow: regular expressions on parameter paths: these parameters learn at a fraction of the learning rate.
@@ -28,6 +30,7 @@ class TrainOptions:
         b1: AdamW's decay rate of the mean of the gradient.
         b2: AdamW's decay rate of the mean of its square.
         weight_decay: AdamW's weight decay.
+        no_decay: regular expressions on parameter paths: these parameters do not decay.
         clip_norm: largest global norm of the gradient; a larger gradient is scaled down to it.
         seed: number that parameters, order of the data and dropout are drawn from.
         mesh: layout of the devices; one of the three sizes may be -1, which takes all that are left.
@@ -48,7 +51,8 @@ class TrainOptions:
     batch_size: int
     learning_rate: float
     accumulate: int = 1
-    schedule: Literal["linear", "cosine", "deepspeed"] = "cosine"
+    schedule: Literal["linear", "cosine", "deepspeed", "steps"] = "cosine"
+    drops: tuple[float, ...] = ()
     warmup_steps: int = 100
     final_rate: float = 0.0
     slow: tuple[str, ...] = ()
@@ -56,6 +60,7 @@ class TrainOptions:
     b1: float = 0.9
     b2: float = 0.98
     weight_decay: float = 0.0
+    no_decay: tuple[str, ...] = ()
     clip_norm: float = 1.0
     seed: int = 0
     mesh: MeshShape = MeshShape()

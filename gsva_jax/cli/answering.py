@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 from etils import epath
 from tyro.conf import Positional, arg
 
+from grounding_jax.cli.commands import OnMesh
 from grounding_jax.cli.fonts import note_undrawable
-from grounding_jax.terminal import (
-    Dtype,
-    note,
-    one_line,
-    optional,
-    prepare_folder,
-    say,
-    tracked,
-    working,
-)
+from grounding_jax.cli.pictures import Request, answer_all, check_results, folder_requests, is_many, jsonl_requests
+from grounding_jax.terminal import Dtype, note, optional, prepare_folder, say, working
 from gsva_jax.cli.loading import load_model
-from gsva_jax.cli.requests import Request, folder_requests, is_many, jsonl_requests
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from gsva_jax.predict import Answer, Gsva
+    from gsva_jax.predict import Answer
+
+Asked = Request[tuple[str, ...]]  # for expressions
+Item = tuple["np.ndarray", tuple[str, ...]]  # a picture, and what is looked for
+
+
+class _Line(msgspec.Struct, forbid_unknown_fields=True):
+    image: Annotated[str, msgspec.Meta(min_length=1)]
+    expressions: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+
+
+_EXAMPLE = '{"image": "cat.jpg", "expressions": ["the cat", "a dog"]}'
 
 
 @dataclasses.dataclass(frozen=True)
-class Segment:
+class Segment(OnMesh):
     """Draw a mask for everything you name in a picture, and say what is not there.
 
     One picture: DIR gets overlay.png and masks.json. A folder: all its pictures are searched for the same expressions.
@@ -49,6 +54,7 @@ class Segment:
         out: folder for the results; made if missing. Earlier results of the same names are replaced.
         checkpoint: a model folder, or the name of a shipped model.
         threshold: reject expressions whose score, from 0 to 1, is lower; 0 never rejects.
+        batch_size: pictures at once; the answers do not depend on it.
         dtype: floating-point type of the weights and the computation; by default float32 on CPU and bfloat16 elsewhere.
     """
 
@@ -58,74 +64,47 @@ class Segment:
     out: Annotated[str, arg(metavar="DIR")]
     checkpoint: Annotated[str, arg(metavar="CKPT")] = "tiny"
     threshold: Annotated[float, arg(metavar="P")] = 0.5
+    batch_size: Annotated[int, arg(metavar="N")] = 8
     dtype: Dtype = None
 
     def run(self) -> int:
         """Segments; the exit code is 1 if some of several pictures could not be done."""
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"--threshold {self.threshold}: must be between 0 and 1")
+        if self.batch_size < 1:
+            raise ValueError(f"--batch-size {self.batch_size}: must be at least 1")
         source, out = epath.Path(self.source), epath.Path(self.out)
-        if is_many(source):
-            requests = self._requests(source, out)
-            _prepare(requests, out)
-            asked = [text for request in requests for text in request.expressions]
-            return self._segment_all(load_model(self.checkpoint, self.dtype, asked=asked), requests)
-        self._check_expressions()
-        request, image = Request(source, self.expressions, out), _open(source)
-        _prepare([request], out)
-        gsva = load_model(self.checkpoint, self.dtype, asked=self.expressions)
+        requests = self._requests(source, out)
+        alone = None if is_many(source) else _read(requests[0])
+        _prepare(requests, out)
+        texts = [text for request in requests for text in request.question]
+        gsva = load_model(self.checkpoint, self.dtype, self.mesh_for(len(requests)), texts)
+        answer = functools.partial(gsva.segment_many, threshold=self.threshold)
+        if alone is None:
+            rows = dict(batch_size=self.batch_size, multiple=gsva.engine.batcher.multiple)
+            return answer_all(requests, _read, answer, _finish, what="segmenting", program="gsva", **rows)
         begin = time.perf_counter()
         with working("segmenting (programs are compiled first)"):
-            answer = self._segment(gsva, request, image)
-        _report(answer, out, time.perf_counter() - begin)
+            answers = answer([alone])
+        _finish(requests[0], alone, answers[0])
+        note(f"in {time.perf_counter() - begin:.1f} s")
         return 0
 
-    def _requests(self, source: epath.Path, out: epath.Path) -> list[Request]:
-        if not source.is_dir():
+    def _requests(self, source: epath.Path, out: epath.Path) -> list[Asked]:
+        if is_many(source) and not source.is_dir():
             if self.expressions:
                 raise ValueError(f"{source} has its own expressions: name none in the command")
-            return jsonl_requests(source, out)
-        self._check_expressions()
-        requests, others = folder_requests(source, self.expressions, out)
-        if others:
-            note(f"{source}: {len(requests)} pictures; left out {others} other files")
-        return requests
-
-    def _check_expressions(self) -> None:
-        from gsva_jax.prompts import clean_expression
-
+            return jsonl_requests(source, _Line, _EXAMPLE, lambda line: line.expressions, out)
         if not self.expressions:
             raise ValueError("no expression: name what to look for, like 'the dog on the left'")
-        for text in self.expressions:
-            clean_expression(text)
-
-    def _segment(self, gsva: Gsva, request: Request, image: np.ndarray) -> Answer:
-        answer = gsva.segment(image, request.expressions, self.threshold)
-        _save(answer, request.folder, image)
-        return answer
-
-    def _segment_all(self, gsva: Gsva, requests: Sequence[Request]) -> int:
-        """Segments what can be; what can't is said at once and again at the end."""
-        failures = []
-        for request in tracked(requests, "segmenting"):
-            begin = time.perf_counter()
-            try:
-                answer = self._segment(gsva, request, _open(request.picture))
-            except (ValueError, OSError) as error:
-                message, name = one_line(error), str(request.picture)
-                failures.append(message if name in message else f"{name}: {message}")
-                say(f"{name}\n  failed: {message}")
-            else:
-                say(request.picture)
-                _report(answer, request.folder, time.perf_counter() - begin)
-        say(f"{len(requests) - len(failures)} of {len(requests)} pictures done; results in {self.out}")
-        for failure in failures:
-            note(f"gsva: error: {failure}")
-        return 1 if failures else 0
+        if source.is_dir():
+            _check_expressions(self.expressions)
+            return folder_requests(source, self.expressions, out)
+        return [Request(source, self.expressions, out)]
 
 
 @dataclasses.dataclass(frozen=True)
-class Ask:
+class Ask(OnMesh):
     """Ask anything about a picture; the model writes its answer, with a mask for every [SEG] in it.
 
     The answer is printed. If it has masks, DIR gets overlay.png and masks.json.
@@ -156,52 +135,56 @@ class Ask:
 
     def run(self) -> int:
         """Asks."""
+        from grounding_jax.files.pictures import open_picture
         from gsva_jax.prompts import free_question
 
         if self.max_new < 1 or self.temperature < 0:
             raise ValueError("--max-new must be at least 1 and --temperature at least 0")
         free_question(self.question)
-        out, image = epath.Path(self.out), _open(epath.Path(self.picture))
-        _prepare([Request(epath.Path(self.picture), (), out)], out)
-        gsva = load_model(self.checkpoint, self.dtype, asked=[self.question])
+        out, picture = epath.Path(self.out), epath.Path(self.picture)
+        image = open_picture(picture)
+        _prepare([Request(picture, (), out)], out)
+        gsva = load_model(self.checkpoint, self.dtype, self.mesh_for(1), [self.question])
         begin = time.perf_counter()
         with working("writing the answer (programs are compiled first)"):
             answer = gsva.ask(image, self.question, self.max_new, self.temperature, self.seed)
-            if answer.targets:
-                _save(answer, out, image, caption=(self.question, answer.text))
-        _report(answer, out, time.perf_counter() - begin)
+        _finish(Request(picture, (), out), (image, ()), answer, (self.question, answer.text))
+        note(f"in {time.perf_counter() - begin:.1f} s")
         return 0
 
 
-def _open(picture: epath.Path) -> np.ndarray:
+def _check_expressions(expressions: Sequence[str]) -> None:
+    from gsva_jax.prompts import clean_expression
+
+    for text in expressions:
+        clean_expression(text)
+
+
+def _read(request: Asked) -> Item:
     from grounding_jax.files.pictures import open_picture
 
-    return open_picture(picture)
+    _check_expressions(request.question)
+    return open_picture(request.picture), request.question
 
 
-def _prepare(requests: Sequence[Request], out: epath.Path) -> None:
+def _prepare(requests: Sequence[Asked], out: epath.Path) -> None:
     """Finds out before the model runs whether results can be written, and that they replace no picture."""
-    from gsva_jax.results import OVERLAY_FILE
+    from gsva_jax.results import FILES
 
     for request in requests:
-        if request.picture.resolve() == (request.folder / OVERLAY_FILE).resolve():
-            raise ValueError(f"the overlay would replace the picture {request.picture}: choose another --out")
+        check_results(request.folder, FILES, [request.picture])
     prepare_folder(out)
 
 
-def _save(answer: Answer, folder: epath.Path, image: np.ndarray, caption: Sequence[str] = ()) -> None:
-    from gsva_jax.results import save_results
+def _finish(request: Asked, item: Item, answer: Answer, caption: Sequence[str] = ()) -> None:
+    """Writes and prints an answer."""
+    from gsva_jax.results import FILES, describe, save_results
 
-    folder.mkdir(parents=True, exist_ok=True)
-    save_results(folder, image, answer.targets, caption)
-    note_undrawable([*caption, *(target.expression for target in answer.targets)])
-
-
-def _report(answer: Answer, folder: epath.Path, seconds: float) -> None:
-    from gsva_jax.results import MASKS_FILE, OVERLAY_FILE, describe
-
+    if answer.targets:
+        request.folder.mkdir(parents=True, exist_ok=True)
+        save_results(request.folder, item[0], answer.targets, caption)
+        note_undrawable([*caption, *(target.expression for target in answer.targets)])
     say(answer.text)
     for line in describe(answer.targets):
         say(line)
-    files = f"{folder / OVERLAY_FILE}  {folder / MASKS_FILE}" if answer.targets else "no masks"
-    say(f"{files}  ({seconds:.1f} s)")
+    say("  ".join(str(request.folder / file) for file in FILES) if answer.targets else "no masks")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Literal
 
-from tyro.conf import Positional, Suppress, arg
+from tyro.conf import arg
 
 from grounding_jax.cli.commands import OnMesh
-from grounding_jax.terminal import Dtype, keep_compiled_programs, note, optional, say, show_report
+from grounding_jax.cli.training import Training
+from grounding_jax.terminal import Dtype, optional, show_report
 from gsva_jax.cli.loading import load_model
 
 
@@ -92,7 +93,7 @@ class Evaluate(OnMesh):
 
 
 @dataclasses.dataclass(frozen=True)
-class Train:
+class Train(Training):
     """Train what a config describes; called again, it goes on from the newest checkpoint.
 
     Checkpoints and the log go to RUNS/name of the config, the trained model folder to RUNS/name of the config/model.
@@ -102,35 +103,12 @@ class Train:
     For example:
       gsva train gsva_tiny_eyes
       gsva train configs/gsva/gsva_tiny.py --init CKPT --learning-rate 3e-4
-
-    Attributes:
-        config: a config file, or the bare name of one that comes with the package.
-        init: a model folder to start from, instead of what the config starts from.
-        runs: folder of all runs.
-        debug: take a few steps with the shipped tiny model and scenes, in batches that fit the devices: does the
-            recipe run?
     """
-
-    config: Annotated[Positional[str], arg(metavar="CONFIG")]
-    _: dataclasses.KW_ONLY
-    init: Annotated[str | None, optional("CKPT")] = None
-    runs: Annotated[str, arg(metavar="RUNS")] = "runs"
-    debug: bool = False
-    overrides: Annotated[tuple[str, ...], Suppress] = ()
 
     def run(self) -> int:
         """Trains; on several hosts, each runs the same command."""
         from grounding_jax.sharding import hosts
-        from grounding_jax.training.experiment import run
-        from grounding_jax.training.preemption import EXIT_PREEMPTED, Preempted
         from gsva_jax.training.experiment import GSVA
 
         hosts.start()
-        keep_compiled_programs()  # a run that goes on has not to compile them again
-        try:
-            model = run(GSVA, self.config, self.runs, self.init, self.overrides, self.debug)
-        except Preempted as stop:
-            note(str(stop))
-            return EXIT_PREEMPTED
-        say(f"the model folder {model} is complete")
-        return 0
+        return self.train(GSVA)

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
-from collections.abc import Sequence
 
 import grain
 import numpy as np
 
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.picture_resize import resized_size
+from grounding_jax.data.sources.registry import Source
 from grounding_jax.data.sources.semantic import always_labelled
 from grounding_jax.files.pictures import open_picture
 from grounding_jax.language.rows import encode_conversation, row_length
 from grounding_jax.language.tokenizer import Tokenizer
-from grounding_jax.training.batches import BAD
+from grounding_jax.training.mixture import mixed, walked
 from gsva_jax.config import GsvaConfig
 from gsva_jax.data.arrays import canvas_masks, conversation_row, picture_arrays
 from gsva_jax.data.features import FeatureFiles
-from gsva_jax.data.samplers import Sample, Unusable, draw_sample
+from gsva_jax.data.samplers import Sample, draw_sample
 from gsva_jax.prompts import TEMPLATES
 
 log = logging.getLogger(__name__)
@@ -30,8 +29,6 @@ CLASSIC = ("refclef|unc|train", "refcoco|unc|train", "refcoco+|unc|train", "refc
 REFERRING = (*CLASSIC, "grefcoco|unc|train")
 TALK = ("llava_instruct_150k",)
 REASONING = ("ReasonSeg|train",)
-
-MOST_ATTEMPTS = 20  # records in a row that give no example, after which something must be wrong with the data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,16 +71,13 @@ class Mixture:
 
     def __call__(self, seed: int) -> grain.MapDataset:
         """Endless examples as dicts of arrays of fixed shapes."""
-        families = [
-            grain.MapDataset.mix([self._dataset(name, seed) for name in family.datasets]) for family in self.families
-        ]
-        return grain.MapDataset.mix(families, [family.rate for family in self.families])
-
-    def _dataset(self, name: str, seed: int) -> grain.MapDataset:
-        """Examples of one dataset: all its records in an order of its own, again and again."""
-        source = self._source(name)
-        numbers = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
-        return numbers.random_map(functools.partial(self.example, source))
+        sources = {name: self._source(name) for family in self.families for name in family.datasets}
+        return mixed(
+            [
+                (family.rate, [walked(sources[name], seed, self.example) for name in family.datasets])
+                for family in self.families
+            ]
+        )
 
     def pictures(self) -> grain.MapDataset:
         """The `File` of every picture of all datasets, in the same order everywhere; read when it is asked for."""
@@ -91,32 +85,14 @@ class Mixture:
         images = [grain.MapDataset.source(source).map(lambda record: record.image) for source in sources]
         return grain.MapDataset.concatenate(images)
 
-    def _source(self, name: str) -> Sequence:
+    def _source(self, name: str) -> Source:
         return open_dataset(self.root, name)
 
-    def example(self, source: Sequence, number: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """The example of a record, or of another one of its source where that gives none.
-
-        Records that can't be used are replaced here and not filtered out, which would shift all examples behind them.
-        Damaged ones are named and counted.
-
-        Raises:
-            ValueError: `MOST_ATTEMPTS` records in a row gave no example.
-        """
-        bad, reason = 0, ""
-        for _ in range(MOST_ATTEMPTS):
-            try:
-                classes = always_labelled(source.name, getattr(source, "classes", ()))
-                options = classes, self.negative_share, self.tokenizer.rej is not None
-                sample = draw_sample(source[number], rng, self.max_targets, *options)
-                return {**self.arrays(sample), BAD: np.int32(bad)}
-            except Unusable as error:
-                reason = str(error)
-            except (OSError, ValueError) as error:
-                bad, reason = bad + 1, str(error)
-                log.warning("%s, record %d is left out: %s", source.name, number, error)
-            number = int(rng.integers(len(source)))
-        raise ValueError(f"{MOST_ATTEMPTS} records of {source.name} in a row gave no example; the last one: {reason}")
+    def example(self, source: Source, number: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """The example of a record; see `draw_sample` and `arrays` for the errors."""
+        classes = always_labelled(source.name, getattr(source, "classes", ()))
+        options = classes, self.negative_share, self.tokenizer.rej is not None
+        return self.arrays(draw_sample(source[number], rng, self.max_targets, *options))
 
     def arrays(self, sample: Sample) -> dict[str, np.ndarray]:
         """A sample as arrays.

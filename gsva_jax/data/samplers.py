@@ -16,12 +16,10 @@ from grounding_jax.data.sources.reasonseg import TARGET, ReasonRecord
 from grounding_jax.data.sources.refer import Record
 from grounding_jax.data.sources.semantic import ClassRecord
 from grounding_jax.files.regular import File
+from grounding_jax.language.conversation import talk_rounds
+from grounding_jax.training.mixture import Unusable
 from gsva_jax import prompts
 from gsva_jax.prompts import Round
-
-
-class Unusable(ValueError):
-    """This record gives no example, though nothing is wrong with it: another one is drawn."""
 
 
 class Sample(NamedTuple):
@@ -146,7 +144,7 @@ def _reasoning_round(record: ReasonRecord, text: str, rng: np.random.Generator) 
 
 def sample_talk(record: VqaRecord) -> Sample:
     """A conversation of LLaVA-Instruct, without masks."""
-    return Sample(record.image, [prompts.vqa_rounds(record.turns)], np.zeros((0, 1, 1), bool))
+    return Sample(record.image, [talk_rounds(record.turns)], np.zeros((0, 1, 1), bool))
 
 
 def draw_sample(

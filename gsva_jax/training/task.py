@@ -8,16 +8,13 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 from jax.sharding import Mesh
 
 from grounding_jax.language.tokenizer import Tokenizer
-from grounding_jax.models import llama
 from grounding_jax.sharding.rules import Rule
+from grounding_jax.training.language import LanguageTask
 from grounding_jax.training.losses import cross_entropy
-from grounding_jax.training.task import Task, Work
-from grounding_jax.weights import folder
-from grounding_jax.weights.fresh import moved_vocabulary
+from grounding_jax.training.task import Work
 from gsva_jax import losses, model
 from gsva_jax.config import GsvaConfig
 from gsva_jax.data.features import fill
@@ -27,14 +24,12 @@ from gsva_jax.losses import LossWeights
 from gsva_jax.sharding import table
 from gsva_jax.training import validation
 
-VOCABULARY_MULTIPLE = 128
-
 # What the paper trains (spec gsva e): LoRA, embeddings, head, SAM's mask decoder, the MLP to its prompts.
 TRAINED = ("llama/layers/attn/[qv]/lora_", "llama/embed", "llama/head", "sam/mask_decoder", "prompt_mlp")
 
 
 @dataclasses.dataclass(frozen=True)
-class GsvaTask(Task):
+class GsvaTask(LanguageTask):
     """GSVA learns to answer on a mixture of datasets.
 
     Attributes:
@@ -59,30 +54,9 @@ class GsvaTask(Task):
     token_rows: tuple[int, ...] = ()
     best_metric: str = "gIoU"
 
-    @property
-    def padded_vocabulary(self) -> int:
-        """Rows of the embedding in training: a multiple that meshes divide. Model folders have the true number."""
-        return -(-self.model.llama.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
-
     def init(self, key: jax.Array) -> dict:
         """A random model."""
-        padded = dataclasses.replace(self.model.llama, vocab_size=self.padded_vocabulary)
-        return model.init(dataclasses.replace(self.model, llama=padded), key)
-
-    def import_params(self, params: dict) -> dict:
-        """The parameters of a model folder, which may have only some parts, with the vocabulary that is trained."""
-        if self.token_rows and "llama" in params:
-            params = {**params, "llama": moved_vocabulary(params["llama"], self.token_rows)}
-        return self._resized(params, self.padded_vocabulary)
-
-    def save_model(self, place: epath.Path, params: dict) -> None:
-        """Writes a model folder, without the padding of the vocabulary."""
-        leaves = folder.from_params(self._resized(params, self.model.llama.vocab_size))
-        folder.save(place, leaves, self.model.to_json(), self.tokenizer.save)
-
-    def _resized(self, params: dict, vocab_size: int) -> dict:
-        parts = {"llama": llama.resize_vocabulary(params["llama"], vocab_size)} if "llama" in params else {}
-        return {**params, **parts}
+        return model.init(self.padded_model, key)
 
     def sharding(self) -> tuple[Rule, ...]:
         """The table of the model."""

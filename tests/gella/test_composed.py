@@ -22,6 +22,7 @@ from safetensors.numpy import load_file
 
 from gella_jax import model, resoblend
 from gella_jax.association import AssociationConfig
+from gella_jax.colormap import repeatable_rng
 from gella_jax.config import GellaConfig
 from gella_jax.data import arrays as inputs
 from gella_jax.resoblend import ResoBlendConfig
@@ -164,7 +165,7 @@ def batch() -> dict[str, np.ndarray]:
     for seed, size in enumerate(((50, 70), (64, 40))):
         image, masks = small_picture(seed, size)
         entities = Entities(masks, tuple(range(len(masks))), ("",) * len(masks))
-        colormap = inputs.draw(CONFIG, entities, str(seed)).colormap
+        colormap = inputs.draw(CONFIG, entities, repeatable_rng(str(seed), seed=0)).colormap
         arrays.append({**inputs.picture_arrays(CONFIG, image), "colormaps": colormap})
     prefix = [1, 33, *[IMAGE_ID] * CONFIG.clip.num_patches]
     text = np.array(

@@ -1,6 +1,7 @@
 """What becomes of GELLA's answers: pictures with captions, a page, json, and lines of the terminal."""
 
 import base64
+import dataclasses
 import io
 import json
 import re
@@ -148,7 +149,7 @@ def test_a_grounding_as_json(image, tmp_path):
     assert (cats["text"], cats["mask_ids"], cats["places"]) == ("two cats", [12, 11], [2, 1])
     assert CAPTION[slice(*cats["span"])] == "two cats" and content["nouns"][3]["span"] is None
     assert cats["scores"] == pytest.approx([0, 0.6, 0.9, 0]) and cats["score"] == pytest.approx(0.9)
-    assert (couch["mask_ids"], couch["score"]) == ([], 0)
+    assert (couch["mask_ids"], couch["score"], couch["absent"]) == ([], 0, False)
     assert "score" not in results.grounding_record("", answer_without_scores(answer))["masks"][0]
 
 
@@ -264,6 +265,20 @@ def test_lines_of_a_grounding():
         "masks left out: 2, more than the model takes, the smallest",
     ]
     assert [line.plain for line in results.describe_grounding(grounding(nouns={}))] == ["no nouns"]
+
+
+def test_what_is_absent_is_said(image, tmp_path):
+    answer = grounding()
+    absent = dataclasses.replace(answer.nouns[2], scores=np.array([0, 0.3, 0.2, 0], np.float32), absent=True)
+    answer = dataclasses.replace(answer, nouns=(*answer.nouns[:2], absent, *answer.nouns[3:]))
+    line = results.describe_grounding(answer)[2].plain
+    assert line.split()[:7] == ["3", "the", "couch", "0.30", "not", "in", "the"]
+    results.save_grounding(tmp_path, "a.png", image, answer)
+    nouns = json.loads((tmp_path / "grounding.json").read_text())["nouns"]
+    assert [noun["absent"] for noun in nouns] == [False, False, True, False]
+    assert (nouns[2]["mask_ids"], nouns[2]["score"]) == ([], 0.3)
+    page = (tmp_path / "grounding.html").read_text()
+    assert "<td>the couch</td><td>0.30</td><td>not in the picture</td>" in page
 
 
 def test_many_masks_are_cut_short():

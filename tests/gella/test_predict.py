@@ -15,6 +15,7 @@ from grounding_jax.data.sources.panoptic_classes import Category
 from grounding_jax.inference import generation
 from grounding_jax.inference.generation import Generation
 from grounding_jax.models import llava
+from grounding_jax.segmenters.proposals import Proposals
 from tests.small_gella import CAPTION, small_gella, small_picture
 
 NOUNS = ["A dog", "two cats", "the couch"]
@@ -44,10 +45,13 @@ def test_nothing_is_answered_with_weights_that_are_not_finite(gella, part):
             damaged.describe(image)
 
 
-def writes(gella, text):
-    """A stand-in for `generation.generate` in which the model writes a given text, with the states it would have."""
+def writes(gella, *texts):
+    """A stand-in for `generation.generate` in which the model writes given texts, one a call, with the states it would
+    have."""
+    waiting = list(texts)
 
     def generate(config, params, row, patches, keys, *, max_new, eos, mesh):
+        text = waiting.pop(0)
         ids = np.tile(gella.engine.tokenizer.encode(text) + [eos] * max_new, (len(row["ids"]), 1))[:, :max_new]
         B, T = row["ids"].shape
         lengths = (row["branch"] >= 0).sum(1)
@@ -99,6 +103,62 @@ def test_generated_nouns_have_the_states_of_a_plain_forward_pass(gella, given, m
         assert a.masks == b.masks
 
 
+def test_without_a_caption_the_model_describes_first(gella, given, monkeypatch):
+    image, masks = small_picture()
+    monkeypatch.setattr(generation, "generate", writes(gella, CAPTION, prompts.nouns_answer(NOUNS)))
+    pipeline = gella.ground(image, entities=masks)
+    assert (pipeline.caption, pipeline.text) == (CAPTION, given.text)
+    assert pipeline.described and pipeline.finished and not given.described
+    assert [noun.span for noun in pipeline.nouns] == [noun.span for noun in given.nouns]
+    for a, b in zip(pipeline.nouns, given.nouns, strict=True):
+        np.testing.assert_allclose(a.scores, b.scores, rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr(generation, "generate", writes(gella, " "))
+    with pytest.raises(ValueError, match="the model has no words for this picture: give it a caption"):
+        gella.ground(image, entities=masks)
+    with pytest.raises(ValueError, match="there are nouns without the caption that they are of"):
+        gella.ground(image, entities=masks, nouns=NOUNS)
+
+
+def test_pictures_of_a_batch_may_differ_in_what_is_given(gella, given, monkeypatch):
+    image, masks = small_picture()
+    wrong, answer = "There is one semantic noun: the dog [SEG].", prompts.nouns_answer(NOUNS)
+    monkeypatch.setattr(generation, "generate", writes(gella, CAPTION, answer))
+    groundings = gella.ground_many([Request(image, CAPTION, masks, NOUNS), Request(image, entities=masks)])
+    assert [grounding.described for grounding in groundings] == [False, True]
+    for grounding in groundings:
+        assert (grounding.caption, grounding.text) == (CAPTION, answer)
+        for a, b in zip(grounding.nouns, given.nouns, strict=True):
+            np.testing.assert_allclose(a.scores, b.scores, rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr(generation, "generate", writes(gella, wrong))
+    first, second = gella.refer_many([Request(image, "the couch", masks), Request(image, CAPTION, masks, ["A dog"])])
+    assert (first.nouns, second.nouns) == (("the dog",), ("A dog",))
+
+
+def test_masks_that_are_not_given_are_found(gella, given):
+    image, masks = small_picture()
+    with pytest.raises(ValueError, match="there are no masks, and this model finds none itself: give it yours"):
+        gella.ground(image, CAPTION, nouns=NOUNS)
+    seen = []
+
+    def segmenter(pictures):
+        seen.extend(pictures)
+        return [Proposals(as_entities(masks), {}) for _ in pictures]
+
+    finds = Gella(gella.engine, segmenter)
+    found = finds.ground(image, CAPTION, nouns=NOUNS)
+    np.testing.assert_array_equal([a.scores for a in found.nouns], [b.scores for b in given.nouns])
+    np.testing.assert_array_equal(seen, [image])
+    assert finds.refer_many([Request(image, "the couch", nouns=["the couch"])])[0].mask.any()
+    assert finds.panoptic(image, vocabulary="dog").left_out["hidden"] == ()
+    assert len(seen) == 3
+    finds.ground(image, CAPTION, masks[:2], NOUNS)
+    assert len(seen) == 3, "those that are given count"
+    mixed = [Request(image, CAPTION, one, NOUNS) for one in (None, masks, None)]
+    for one in finds.ground_many(mixed):
+        np.testing.assert_allclose([a.scores for a in one.nouns], [b.scores for b in given.nouns], rtol=1e-4, atol=1e-5)
+    assert len(seen) == 5
+
+
 def test_permuting_the_masks_permutes_the_answer(gella, given, monkeypatch):
     """Spec gella (l), the colours following their masks."""
     image, masks = small_picture()
@@ -147,6 +207,20 @@ def test_which_masks_a_noun_means():
     assert meant(logits, 0.5, plural=False) == (3,)
     assert meant(logits, 0.5, plural=True) == (3, 1, 0)  # above 0.1
     assert meant(np.full(3, -np.inf), 0.5) == ()  # no mask has a query
+    assert meant(logits, 0.5, absent=True) == (3, 1)
+    assert meant(logits, 0.95, absent=True) == ()
+
+
+def test_a_noun_may_be_absent(gella, given):
+    image, masks = small_picture()
+    best = sorted(noun.score for noun in given.nouns)
+    threshold = (best[0] + best[1]) / 2
+    answer = gella.ground(image, CAPTION, masks, NOUNS, threshold, absent=True)
+    assert [noun.absent for noun in answer.nouns] == [noun.score == best[0] for noun in given.nouns]
+    for noun, other in zip(answer.nouns, gella.ground(image, CAPTION, masks, NOUNS, threshold).nouns, strict=True):
+        assert not other.absent and other.masks
+        assert noun.masks == (() if noun.absent else other.masks) and noun.mask.any() != noun.absent
+        assert noun.score == other.score  # of the mask that it would have meant
 
 
 def test_masks_are_ranked_by_logits():
@@ -234,7 +308,7 @@ def test_a_path_a_pillow_picture_and_a_lone_text_are_taken_as_arrays_and_lists_a
     ("change", "message"),
     [
         ({"image": None}, "a picture is .*, not of type NoneType"),
-        ({"caption": None}, "a caption is a text, not of type NoneType"),
+        ({"caption": 3}, "a caption is a text, not of type int"),
         ({"nouns": ["dog", 3]}, "a noun is a text, not of type int"),
         ({"entities": "masks.json"}, "masks must be an array"),
     ],
@@ -243,6 +317,8 @@ def test_what_is_of_another_type_is_one_line(gella, change, message):
     image, masks = small_picture()
     with pytest.raises(TypeError, match=message):
         gella.ground(**{"image": image, "caption": CAPTION, "entities": masks, "nouns": NOUNS, **change})
+    with pytest.raises(TypeError, match="an expression is a text, not of type NoneType"):
+        gella.refer(image, None, masks)
 
 
 def test_masks_that_are_not_seen_or_too_many_are_counted(gella):

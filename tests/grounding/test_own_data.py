@@ -89,6 +89,8 @@ GOOD = {"image": "pictures/a.jpg", "expressions": [{"text": "dog", "masks": []}]
         {"image": "pictures/a.jpg", "expressions": [{"text": "dog"}]},
         {"image": "pictures/a.jpg", "expressions": [{"text": " ", "masks": []}]},
         {"image": "pictures/a.jpg", "expressions": [{"text": "dog", "masks": "mask.png"}]},
+        {**GOOD, "split": "train"},
+        {"image": "pictures/a.jpg", "expressions": [{"text": "dog", "masks": [], "mask": "mask.png"}]},
     ],
 )
 def test_a_line_of_another_form(root, bad):

@@ -10,8 +10,9 @@ import pytest
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.language.rows import IGNORED
 from grounding_jax.training.batches import BAD
+from grounding_jax.training.mixture import Unusable, usable
 from gsva_jax.data.mixture import PAPER, Family, Mixture, nearest_masks
-from gsva_jax.data.samplers import Unusable, draw_sample, sample_classes, sample_reasoning
+from gsva_jax.data.samplers import draw_sample, sample_classes, sample_reasoning
 from gsva_jax.weights import open_official
 from tests.small_datasets import write_all
 
@@ -39,7 +40,7 @@ class Names(Mixture):
         return Named(name)
 
     def example(self, source, number, rng):
-        return source.name, number
+        return {"record": (source.name, number)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +58,7 @@ def names_of(mixture):
 def test_proportions_are_the_papers(mixture):
     """Over 10,000 draws: 9 : 6 : 3 : 1, uniform over the datasets of a family and the images of a dataset."""
     names = names_of(mixture)(seed=5)
-    drawn = [names[i] for i in range(10_000)]
+    drawn = [names[i]["record"] for i in range(10_000)]
     by_dataset = collections.Counter(name for name, _ in drawn)
     total = sum(family.rate for family in PAPER)
     for family in PAPER:
@@ -65,7 +66,7 @@ def test_proportions_are_the_papers(mixture):
             assert by_dataset[name] / 10_000 == pytest.approx(family.rate / total / len(family.datasets), abs=2e-3)
     images = collections.Counter(number for name, number in drawn if name == "ade20k|training")
     assert max(images.values()) - min(images.values()) <= 1
-    assert [names[i] for i in range(0, 10_000, 97)] == drawn[::97]
+    assert [names[i]["record"] for i in range(0, 10_000, 97)] == drawn[::97]
 
 
 def test_examples_are_a_function_of_seed_and_number(mixture):
@@ -96,7 +97,7 @@ def test_one_dataset_is_walked_over_once_an_epoch(mixture):
     """Finetuning (spec gsva c.4, no_sampling)."""
     single = dataclasses.replace(mixture, families=(Family(1, ("refcoco|unc|train",)),))
     names = names_of(single)(seed=1)
-    epochs = [[names[97 * epoch + i][1] for i in range(97)] for epoch in range(3)]
+    epochs = [[names[97 * epoch + i]["record"][1] for i in range(97)] for epoch in range(3)]
     assert all(sorted(epoch) == list(range(97)) for epoch in epochs) and epochs[0] != epochs[1]
 
 
@@ -153,11 +154,11 @@ class Damaged:
 
 def test_damaged_records_are_named_counted_and_replaced(mixture, root, caplog):
     whole = open_dataset(root, "refcoco|unc|train")
-    example = mixture.example(Damaged(whole, good=True), 3, np.random.default_rng(1))
+    example = usable(Damaged(whole, good=True), 3, np.random.default_rng(1), make=mixture.example)
     assert example[BAD] == len(caplog.records) >= 1 and "record 3 is left out: record 3 is torn" in caplog.text
     assert example["target_valid"].any()
     with pytest.raises(ValueError, match="20 records of refcoco.unc.train in a row gave no example.*torn"):
-        mixture.example(Damaged(whole, good=False), 3, np.random.default_rng(1))
+        usable(Damaged(whole, good=False), 3, np.random.default_rng(1), make=mixture.example)
 
 
 def test_a_picture_that_is_larger_than_the_canvas_is_made_to_fit(mixture, root):

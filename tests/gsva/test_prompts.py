@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from grounding_jax.language import tokenizer as tokenizers
+from grounding_jax.language.conversation import talk_rounds
 from grounding_jax.language.rows import encode_conversation
 from gsva_jax import prompts
 from gsva_jax.prompts import TEMPLATES
@@ -116,11 +117,11 @@ def test_several_rounds(golden, template):
     turns = ["pizza\n<image>", "The large vase white.", "zebra far glass?", "Yes, it is."]
     turns += ["bottle left small girl?", "No."]
     turns = [{"from": ("human", "gpt")[i % 2], "value": value} for i, value in enumerate(turns)]
-    rounds = prompts.vqa_rounds(turns)
+    rounds = talk_rounds(turns)
     assert TEMPLATES[template].conversation(rounds) == stored
-    assert prompts.vqa_rounds([{"from": "gpt", "value": "hello"}, *turns]) == rounds
+    assert talk_rounds([{"from": "gpt", "value": "hello"}, *turns]) == rounds
     with pytest.raises(ValueError, match="human"):
-        prompts.vqa_rounds(turns[:-1])
+        talk_rounds(turns[:-1])
     unfinished = TEMPLATES[template].prompt(rounds[-1][0], rounds[:-1])
     assert stored.startswith(unfinished) and stored.removeprefix(unfinished).startswith(" No.")
 
@@ -140,7 +141,7 @@ def test_training_conversations(golden, meta):
     answer = prompts.list_answer(targets, [False, True, True, False, False], 1)
     assert template.conversation([(prompts.list_question(targets, 0), answer)]) == stored[0]
     data = json.loads((golden / "gsva/data/llava_dataset/llava_instruct_150k.json").read_text())
-    assert template.conversation(prompts.vqa_rounds(data[0]["conversations"])) == stored[2]
+    assert template.conversation(talk_rounds(data[0]["conversations"])) == stored[2]
 
 
 def test_semseg_lists_have_no_space_after_the_comma():

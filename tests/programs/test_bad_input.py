@@ -110,7 +110,7 @@ def test_bad_requests(tmp_path, picture, capsys):
     assert "has its own expressions" in failed(capsys, "segment", tmp_path / "no.jsonl", "dog", "--out", out)
     assert not out.exists()
     mine = write_picture(tmp_path / "overlay.png")
-    assert "would replace the picture" in failed(capsys, "segment", mine, "dog", "--out", tmp_path)
+    assert "would be written over" in failed(capsys, "segment", mine, "dog", "--out", tmp_path)
 
 
 def test_an_expression_longer_than_the_context(golden_model, picture, tmp_path, capsys):

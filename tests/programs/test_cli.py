@@ -85,6 +85,7 @@ def test_a_jsonl_file_has_its_own_expressions(golden_model, tmp_path, capsys):
         {"image": "sub/x.png", "expressions": ["собака"]},
         {"image": "x.png", "expressions": [" . "]},
         {"image": "gone.png", "expressions": ["dog"]},
+        {"image": "sub/x.png", "expressions": ["a dog " * 2000]},  # which is found out with those beside it
     ]
     wishes = tmp_path / "wishes.jsonl"
     wishes.write_text("\n\n".join(json.dumps(line) for line in lines) + "\n")
@@ -92,8 +93,10 @@ def test_a_jsonl_file_has_its_own_expressions(golden_model, tmp_path, capsys):
     assert [record["expression"] for record in records(tmp_path / "out" / "x")] == ["dog", "cat"]
     assert [record["expression"] for record in records(tmp_path / "out" / "x-2")] == ["собака"]
     printed = capsys.readouterr()
-    assert "2 of 4 pictures done" in printed.out
-    assert "is empty" in printed.err and "there is no picture" in printed.err
+    assert f"2 of 5 pictures done; results in {tmp_path / 'out'}\n" in printed.out
+    errors = [line for line in printed.err.splitlines() if line.startswith("gsva: error: ")]
+    for error, part in zip(errors, ("is empty", "there is no picture", "tokens"), strict=True):
+        assert part in error
 
 
 @pytest.mark.parametrize(
@@ -105,6 +108,10 @@ def test_a_jsonl_file_has_its_own_expressions(golden_model, tmp_path, capsys):
         ('["x.png", "dog"]', "line 1 at $: "),
         ('{"image": "x.png", "expressions": "dog"}', "line 1 at $.expressions: expected `array`"),
         ('{"image": "x.png", "expressions": []}', "line 1 at $.expressions: expected `array`"),
+        (
+            '{"image": "x.png", "expressions": ["dog"], "masks": "m"}',
+            "line 1 at $: object contains unknown field `masks`",
+        ),
     ],
 )
 def test_a_damaged_jsonl_file(tmp_path, capsys, text, message):
@@ -269,6 +276,31 @@ def test_help_and_unknown_commands(capsys, words, code):
     assert exit.value.code == code
     printed = capsys.readouterr()
     assert "segment" in printed.out + printed.err
+
+
+@pytest.mark.parametrize(
+    "words, name",
+    [
+        ("segment x dog --out ''", "out"),
+        ("segment '' dog --out x", "source"),
+        ("ask x what? --out x --checkpoint ''", "checkpoint"),
+        ("evaluate --data x --dataset d --protocol guided --json ''", "json"),
+        ("data check ''", "root"),
+    ],
+)
+def test_an_empty_word_is_not_the_current_folder(capsys, monkeypatch, tmp_path, words, name):
+    monkeypatch.chdir(tmp_path)
+    assert failed(capsys, *shlex.split(words)) == f"{name} is empty: give it a value; '.' is the current folder"
+    assert not list(tmp_path.iterdir())
+
+
+def test_none_is_a_word_like_others(capsys):
+    words = "evaluate --data x --dataset d --protocol guided"
+    assert _parse([*words.split(), "--json", "None"]).json == "None"
+    assert _parse(words.split()).json is None
+    with pytest.raises(SystemExit):
+        _parse([*words.split(), "--dtype", "None"])
+    assert "Expected one of ('bfloat16', 'float32')" in " ".join(capsys.readouterr().err.replace("│", " ").split())
 
 
 def test_errors_show_where_they_came_from_on_demand(monkeypatch, tmp_path):

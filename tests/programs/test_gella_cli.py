@@ -143,12 +143,12 @@ def test_ground_hands_everything_over(tells, scene, tmp_path, capsys):
     answer = Grounding("an answer", CAPTION, (noun,), as_entities(masks), {"hidden": (), "surplus": ()})
     told = tells(ground=answer)
     options = ["--threshold", "0.3", "--output-masks", "decoded", "--checkpoint", "x", "--out", tmp_path / "out"]
-    run("ground", scene[0], CAPTION, "--masks", scene[1], *options)
-    given, caption, entities, nouns, threshold, output = told.asked["ground"]
+    run("ground", scene[0], CAPTION, "--masks", scene[1], "--absent", *options)
+    given, caption, entities, nouns, threshold, output, absent = told.asked["ground"]
     np.testing.assert_array_equal(given, image)
     np.testing.assert_array_equal(entities.masks, masks)
     assert entities.ids == (10, 11, 12, 13)
-    assert (caption, nouns, threshold, output) == (CAPTION, None, 0.3, "decoded")
+    assert (caption, nouns, threshold, output, absent) == (CAPTION, None, 0.3, "decoded", True)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "an answer" and lines[1].split()[:4] == ["1", "dog", "0.90", "1"]
 
@@ -221,9 +221,9 @@ def test_a_segmenter_makes_the_masks(tells, monkeypatch, scene, tmp_path, capsys
         ("refer PICTURE 'a dog' --masks MASKS --segmenter PICTURE", "masks twice: name yours with --masks, or"),
         ("panoptic PICTURE --segmenter TMP/none.pth", "there is no segmenter"),
         ("ground PICTURE ' . ' --masks MASKS", "the sentence ' . ' is empty"),
-        ("refer PICTURE '' --masks MASKS", "the sentence '' is empty"),
+        ("refer PICTURE '' --masks MASKS", "expression is empty: give it a value"),
         ("refer PICTURE ',' --masks MASKS", "it needs a word"),
-        ("nouns PICTURE ''", "the sentence '' is empty"),
+        ("nouns PICTURE .", "the sentence '.' is empty"),
         ("ground PICTURE 'a dog' --nouns dog '' --masks MASKS", "noun 2 of 2 is ''"),
         ("ground PICTURE 'a dog' --threshold 1.5 --masks MASKS", "--threshold 1.5: must be between 0 and 1"),
         ("describe PICTURE --max-new 0", "--max-new 0: must be at least 1"),
@@ -345,6 +345,24 @@ def test_import_says_what_a_format_takes(capsys, words, message):
 
 
 # --- the surface
+
+
+def test_data_scenes_hands_everything_over(monkeypatch, tmp_path, capsys):
+    seen = []
+
+    def write(*arguments):
+        seen.append(arguments)
+        return "train2017", "val2017"
+
+    monkeypatch.setattr("grounding_jax.data.scenes.write_narrated.write_narrated_scenes", write)
+    run("data", "scenes", "--out", tmp_path, "--num", 3, "--seed", 7, "--split", "train", "--size", 64)
+    assert seen == [(str(tmp_path), 3, 7, "train", 64)]
+    assert f"3 scenes of split train are in {tmp_path} as train2017 and val2017" in capsys.readouterr().out
+
+
+def test_data_scenes_with_a_bad_size(tmp_path, capsys):
+    words = ["data", "scenes", "--out", tmp_path, "--num", 3, "--seed", 7, "--split", "train", "--size", 100_000]
+    assert "size in 32..2048" in failed(capsys, *words)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -75,13 +75,21 @@ def test_options_of_the_commands_reach_the_model(picture, tmp_path, monkeypatch,
         raise ValueError("enough")
 
     monkeypatch.setattr(loading, "load", load)
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / "in" / name).write_bytes(picture.read_bytes())
+    segment = ("segment", tmp_path / "in", "dog", "--out", tmp_path)
     for words in (("segment", picture, "dog", "--out", tmp_path), ("ask", picture, "what?", "--out", tmp_path)):
         failed(capsys, *words, "--dtype", "bfloat16")
+        failed(capsys, *words, "--mesh.tensor", "4")
+    failed(capsys, *segment)
+    failed(capsys, *segment, "--mesh.data", "2")
     failed(capsys, *EVALUATE, "--dtype", "float32", "--mesh.data", "1", "--mesh.fsdp", "2", "--mesh.tensor", "-1")
     failed(capsys, *EVALUATE)
     assert loaded == [
-        ("tiny", "bfloat16", None),
-        ("tiny", "bfloat16", None),
+        *[("tiny", "bfloat16", None), ("tiny", None, MeshShape(-1, 1, 4))] * 2,
+        ("tiny", None, MeshShape(-1, 1, 1)),
+        ("tiny", None, MeshShape(2, 1, 1)),
         ("tiny", "float32", MeshShape(1, 2, -1)),
         ("tiny", None, MeshShape(-1, 1, 1)),
     ]

@@ -18,6 +18,7 @@ from grounding_jax.data.packed.packing import prepare
 from grounding_jax.data.packed.source import CHECKSUMS, read_checksums
 from grounding_jax.files.digests import of_file
 from grounding_jax.files.regular import PackedFile
+from grounding_jax.training.mixture import usable
 from gsva_jax.cli import main
 from gsva_jax.data.mixture import Mixture
 from gsva_jax.weights import open_official
@@ -74,7 +75,7 @@ def test_examples_are_the_same_bit_for_bit(both, gsva_golden):
         assert len(folder) == len(packed)
         for number in range(len(folder)):
             ours, theirs = (
-                mixture.example(source, number, np.random.default_rng(number))
+                usable(source, number, np.random.default_rng(number), make=mixture.example)
                 for mixture, source in zip(mixtures, (packed, folder), strict=True)
             )
             assert ours.keys() == theirs.keys()

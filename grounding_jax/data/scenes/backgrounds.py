@@ -13,6 +13,10 @@ from grounding_jax.files.pictures import opened
 from grounding_jax.files.writing import replaced
 
 SPLITS = ("train", "val", "test")
+BACKGROUND, WALL, FLOOR = BACKDROPS = ("background", "wall", "floor")
+_DIVIDED_SHARE = 0.5  # of the backdrops are a wall above a floor, the others one background
+_LOW, _HIGH = 0.35, 0.65  # of the height: where the line between them crosses the middle of the picture
+_TILT, _BEND = 0.07, 0.04  # of the height: how far that line may leave the horizontal, and its chord
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +90,12 @@ def draw_background(rng: np.random.Generator, split: str, size: int) -> Image.Im
     between two random colours.
     """
     choices = PHOTOGRAPHS[split]
-    picture = _photograph(choices[rng.integers(len(choices))])
+    return draw_crop(rng, choices[rng.integers(len(choices))], size)
+
+
+def draw_crop(rng: np.random.Generator, photograph: Photograph, size: int) -> Image.Image:
+    """Draws a crop of one photograph, as `draw_background` does."""
+    picture = _photograph(photograph)
     side = rng.uniform(0.35, 1.0) * min(picture.size)
     left, top = rng.uniform(0, picture.width - side), rng.uniform(0, picture.height - side)
     box = (left, top, left + side, top + side)
@@ -102,3 +111,21 @@ def draw_background(rng: np.random.Generator, split: str, size: int) -> Image.Im
         gain = (light - dark) / 255
     (r, g, b), (x, y, z) = gain.tolist(), dark.tolist()
     return crop.convert("RGB").convert("RGB", (r, 0, 0, x, 0, g, 0, y, 0, 0, b, z))
+
+
+def draw_backdrop(rng: np.random.Generator, split: str, size: int) -> tuple[Image.Image, dict[str, np.ndarray]]:
+    """Draws a backdrop of one photograph, the background, or of two: a wall that meets a floor at a line.
+
+    Returns:
+      The picture, RGB, `size` pixels a side, and the pixels of each kind of `BACKDROPS` in it: bool [size, size],
+      disjoint, together all.
+    """
+    if rng.random() >= _DIVIDED_SHARE:
+        return draw_background(rng, split, size), {BACKGROUND: np.ones((size, size), bool)}
+    choices = PHOTOGRAPHS[split]
+    wall, floor = (draw_crop(rng, choices[k], size) for k in rng.choice(len(choices), 2, replace=False))
+    across, down = np.linspace(-1, 1, size), np.linspace(0, 1, size)
+    line = rng.uniform(_LOW, _HIGH) + rng.uniform(-_TILT, _TILT) * across + rng.uniform(-_BEND, _BEND) * across**2
+    above = down[:, None] < line
+    floor.paste(wall, mask=Image.fromarray(above))
+    return floor, {WALL: above, FLOOR: ~above}

@@ -84,20 +84,25 @@ def scene(seed: int, split: str, index: int, size: int) -> Scene:
       ValueError: unknown split.
       MissingCutouts, FileNotFoundError: cut-outs or photographs can't be had.
     """
+    check_split(split)
+    rng = np.random.default_rng(np.random.SeedSequence([seed, SPLITS.index(split), index]))
+    return compose(rng, draw_background(rng, split, size))
+
+
+def check_split(split: str) -> None:
+    """Raises ValueError if scenes have no split of this name."""
     if split not in SPLITS:
         raise ValueError(f"split {split!r}: scenes have the splits {', '.join(SPLITS)}")
-    rng = np.random.default_rng(np.random.SeedSequence([seed, SPLITS.index(split), index]))
-    return _compose(rng, draw_background(rng, split, size))
 
 
 def photo_scene(seed: int, file: str, longest_side: int = 640) -> Scene:
     """Composes a scene on one whole photograph of scikit-image, such as "coffee.png"."""
     picture = load_photograph(file).convert("RGB")
     picture.thumbnail((longest_side, longest_side))
-    return _compose(np.random.default_rng(np.random.SeedSequence([seed, len(SPLITS)])), picture)
+    return compose(np.random.default_rng(np.random.SeedSequence([seed, len(SPLITS)])), picture)
 
 
-def _compose(rng: np.random.Generator, picture: Image.Image) -> Scene:
+def compose(rng: np.random.Generator, picture: Image.Image) -> Scene:
     """Composes a scene on an RGB picture of any shape."""
     while True:
         canvas = _Canvas(picture)
@@ -111,9 +116,22 @@ def _compose(rng: np.random.Generator, picture: Image.Image) -> Scene:
 
 def express(rng: np.random.Generator, objects: Sequence[SceneObject], size: tuple[int, int]) -> tuple[Expression, ...]:
     """Draws what is said about the objects of a picture of a width and height; see `choose_expressions`."""
+    return choose_expressions(rng, *measure(objects), size)
+
+
+def measure(objects: Sequence[SceneObject]) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """What tells objects apart in words: their kinds (indices into `KINDS`), boxes [M, 4] and visible pixels [M]."""
     boxes = np.array([thing.box for thing in objects], float)
     areas = np.array([thing.area for thing in objects])
-    return choose_expressions(rng, [KIND_IDS[thing.kind] for thing in objects], boxes, areas, size)
+    return [KIND_IDS[thing.kind] for thing in objects], boxes, areas
+
+
+def visible_object(kind: str, mask: np.ndarray, full: int) -> SceneObject:
+    """The object of which a bool [S, S] mask, not empty, is visible, and which has `full` pixels of its own."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+    area = int(np.count_nonzero(mask))
+    return SceneObject(kind, mask, box, area, area / full)
 
 
 def _plan(rng: np.random.Generator) -> list[tuple[int, float]]:
@@ -208,11 +226,7 @@ class _Canvas:
         """What is visible of every object."""
         objects = []
         for k, kind in enumerate(self.kinds, 1):
-            mask = self.owner == k
-            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-            box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
-            visible = float(self.shown[k] / self.full[k])
-            objects.append(SceneObject(KINDS[kind].noun, mask, box, int(self.shown[k]), visible))
+            objects.append(visible_object(KINDS[kind].noun, self.owner == k, int(self.full[k])))
         return tuple(objects)
 
 

@@ -43,7 +43,9 @@ class Expression:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Candidate:
+class Candidate:
+    """Something that may be said: its family, template, kind (index into `KINDS`) and the objects that it means."""
+
     family: str
     template: str
     kind: int
@@ -77,7 +79,7 @@ def choose_expressions(
       size: width and height of the picture in pixels.
     """
     num = int(rng.integers(MIN_EXPRESSIONS, MAX_EXPRESSIONS + 1))
-    chosen = _choose(rng, _candidates(kinds, boxes, areas, size), num)
+    chosen = choose_candidates(rng, find_candidates(kinds, boxes, areas, size), num)
     nouns = list(dict.fromkeys(candidate.kind for candidate in chosen))
     missing = rng.permutation([kind for kind in range(len(KINDS)) if kind not in kinds])
     absent = np.ones(len(nouns), bool)
@@ -88,7 +90,7 @@ def choose_expressions(
     return tuple(expressions[k] for k in rng.permutation(len(expressions)))
 
 
-def _expression(candidate: _Candidate, swapped: int | None) -> Expression:
+def _expression(candidate: Candidate, swapped: int | None) -> Expression:
     kind = KINDS[candidate.kind if swapped is None else swapped]
     text = candidate.template.format(noun=kind.noun, plural=kind.plural)
     if swapped is None:
@@ -105,37 +107,39 @@ def _absent_probability(num_nouns: int) -> float:
     return probability
 
 
-def _candidates(kinds: Sequence[int], boxes: np.ndarray, areas: np.ndarray, size: tuple[int, int]) -> list[_Candidate]:
+def find_candidates(
+    kinds: Sequence[int], boxes: np.ndarray, areas: np.ndarray, size: tuple[int, int]
+) -> list[Candidate]:
     """Everything that may be said about the objects without ambiguity."""
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     candidates = []
     for kind in dict.fromkeys(kinds):
         members = [k for k, other in enumerate(kinds) if other == kind]
-        candidates.append(_Candidate("all", TEMPLATES["all"][0], kind, tuple(members)))
+        candidates.append(Candidate("all", TEMPLATES["all"][0], kind, tuple(members)))
         if len(members) == 1:
-            candidates.append(_Candidate("name", TEMPLATES["name"][0], kind, tuple(members)))
+            candidates.append(Candidate("name", TEMPLATES["name"][0], kind, tuple(members)))
             continue
         for axis in (0, 1):
             first, last = TEMPLATES["place"][2 * axis : 2 * axis + 2]
             order = sorted(members, key=lambda k: centres[k, axis])  # noqa: B023 - used at once
             along = centres[order, axis]
             if along[1] - along[0] >= PLACE_GAP * size[axis]:
-                candidates.append(_Candidate("place", first, kind, (order[0],)))
+                candidates.append(Candidate("place", first, kind, (order[0],)))
             if along[-1] - along[-2] >= PLACE_GAP * size[axis]:
-                candidates.append(_Candidate("place", last, kind, (order[-1],)))
+                candidates.append(Candidate("place", last, kind, (order[-1],)))
         order = sorted(members, key=lambda k: areas[k])
         if areas[order[-1]] >= SIZE_RATIO * areas[order[-2]]:
-            candidates.append(_Candidate("size", TEMPLATES["size"][0], kind, (order[-1],)))
+            candidates.append(Candidate("size", TEMPLATES["size"][0], kind, (order[-1],)))
         if areas[order[1]] >= SIZE_RATIO * areas[order[0]]:
-            candidates.append(_Candidate("size", TEMPLATES["size"][1], kind, (order[0],)))
+            candidates.append(Candidate("size", TEMPLATES["size"][1], kind, (order[0],)))
     return candidates
 
 
-def _choose(rng: np.random.Generator, candidates: list[_Candidate], num: int) -> list[_Candidate]:
+def choose_candidates(rng: np.random.Generator, candidates: Sequence[Candidate], num: int) -> list[Candidate]:
     """Draws up to `num` candidates by weight, each once, at most `MAX_PER_NOUN` with the same noun."""
     # The smallest exponential waiting times are a weighted draw without replacement.
     waits = rng.exponential(size=len(candidates)) / [_WEIGHTS[candidate.family] for candidate in candidates]
-    chosen: list[_Candidate] = []
+    chosen: list[Candidate] = []
     for k in np.argsort(waits):
         same_noun = sum(candidate.kind == candidates[k].kind for candidate in chosen)
         if same_noun < MAX_PER_NOUN and len(chosen) < num:

@@ -17,12 +17,12 @@ OWN_DATA = "jsonl|"
 _LINE = '{"image": FILE, "expressions": [{"text": TEXT, "masks": [COCO segmentation or PNG file, ...]}, ...]}'
 
 
-class _Expression(msgspec.Struct):
+class _Expression(msgspec.Struct, forbid_unknown_fields=True):
     text: Annotated[str, msgspec.Meta(pattern=r"\S")]
     masks: list[str | Segmentation]
 
 
-class _Line(msgspec.Struct):
+class _Line(msgspec.Struct, forbid_unknown_fields=True):
     image: Annotated[str, msgspec.Meta(min_length=1)]
     expressions: Annotated[list[_Expression], msgspec.Meta(min_length=1)]
 

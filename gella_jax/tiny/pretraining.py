@@ -1,0 +1,168 @@
+"""What the tiny model's mask branch learns from scenes before it meets language (docs/tiny.md).
+
+A 7B GELLA starts from a Mask2Former that others trained; ours starts from nothing. It learns to find the masks of a
+colormap again, and to let its queries tell what they show: the association is taught with fixed codes of attributes, a
+kind and a relation, in the place of words. The language model learns the same codes (`gella_jax.tiny.answering`), so
+that the two understand each other when they meet. A layer that reads kinds (``helpers``) is not kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from tyro.conf import Suppress
+
+from gella_jax import losses, model
+from gella_jax.config import GellaConfig
+from gella_jax.data.arrays import entity_arrays, picture_arrays
+from gella_jax.losses import LossWeights
+from gella_jax.matching import SegmentationWeights
+from gella_jax.tiny.finding import kind_loss
+from gella_jax.tiny.scenes import ENDLESS, KIND_OF, OTHER, RELATIONS, SIZE, Said, entities_of, said
+from gella_jax.training import validation
+from grounding_jax.data.scenes.compose import measure
+from grounding_jax.data.scenes.cutouts import KINDS
+from grounding_jax.data.scenes.expressions import find_candidates
+from grounding_jax.data.scenes.narrated import CATEGORIES, NarratedScene, NarratedSceneSource
+from grounding_jax.models.layers import Linear
+from grounding_jax.sharding.rules import REPLICATED, Rule
+from grounding_jax.training.task import Recipe, Task
+from grounding_jax.weights import folder
+
+
+def attribute_codes(width: int, kind: jax.Array, relation: jax.Array) -> jax.Array:
+    """Where nouns lie in the space of the association: ``int32 [...], int32 [...] -> float32 [..., width]``.
+
+    Kinds and relations have random directions, nearly at right angles, which add up.
+    """
+    rng = np.random.default_rng(0)
+    kinds, relations = (
+        jnp.array(rng.normal(size=(count, width)), jnp.float32) for count in (OTHER + 1, len(RELATIONS))
+    )
+    return kinds[kind] + relations[relation]
+
+
+def all_nouns(scene: NarratedScene) -> list[Said]:
+    """Every category, and everything that may be said of one of several of a kind."""
+    kinds = np.array([KIND_OF[entity.kind] for entity in scene.entities])
+    nouns = [
+        Said(category.name, tuple(np.flatnonzero(kinds == number).tolist()), number, 0)
+        for number, category in enumerate(CATEGORIES)
+    ]
+    things = [entity for entity in scene.entities if KIND_OF[entity.kind] < len(KINDS)]
+    for candidate in find_candidates(*measure(things), scene.image.shape[1::-1]):
+        if candidate.family in ("place", "size"):
+            nouns.append(said(candidate.template.format(noun=KINDS[candidate.kind].noun), candidate.objects))
+    return nouns
+
+
+@dataclasses.dataclass(frozen=True)
+class QueryPretraining(Task, Recipe):
+    """The mask branch learns what its queries are to tell, with a frozen CLIP.
+
+    Attributes:
+        model: sizes of the parts.
+        segmentation, association: weights of L_seg and L_asso.
+        kind: weight of telling the kind of each matched query by a layer of its own.
+        points: points at which masks are compared.
+        max_nouns: nouns of a scene at most, M.
+        split: objects and backgrounds of the scenes: "train", "val" or "test".
+        trainable, export_keys, best_metric: see `Task`.
+    """
+
+    model: Suppress[GellaConfig]
+    segmentation: float = 0.2
+    association: float = 8.0
+    kind: float = 2.0
+    points: int = 256
+    max_nouns: int = 72
+    split: str = "train"
+    trainable: Suppress[tuple[str, ...]] = ("backbone", "blend", "mask2former", "association/query", "helpers")
+    export_keys: Suppress[tuple[str, ...]] = ("clip", "backbone", "blend", "mask2former", "association")
+    best_metric: ClassVar[str] = "AR"
+
+    def init(self, key: jax.Array) -> dict:
+        """Random mask branch and helper; CLIP has to come from the start."""
+        keys = jax.random.split(key)
+        params = model.init(self.model, keys[0])
+        kind = Linear(len(CATEGORIES)).init(keys[1], jnp.zeros((1, self.model.mask2former.width)))["params"]
+        kept = {name: params[name] for name in self.export_keys if name in params}
+        return {**kept, "association": {"query": params["association"]["query"]}, "helpers": {"kind": kind}}
+
+    def sharding(self) -> tuple[Rule, ...]:
+        """Small enough to be whole everywhere."""
+        return ((".*", REPLICATED),)
+
+    def save_model(self, place: epath.Path, params: dict) -> None:
+        """Writes a model folder without a vocabulary."""
+        folder.save(place, folder.from_params(params), self.model.to_json())
+
+    @property
+    def weights(self) -> LossWeights:
+        """Of the losses."""
+        return LossWeights(self.segmentation, self.association, terms=SegmentationWeights(points=self.points))
+
+    def examples(self, seed: int) -> grain.MapDataset:
+        """Scenes with all their nouns."""
+        source = NarratedSceneSource(seed, self.split, ENDLESS, SIZE)
+        return grain.MapDataset.source(source).seed(seed).random_map(self.example)
+
+    def validation_dataset(self) -> grain.MapDataset:
+        """Scenes of other backgrounds."""
+        return dataclasses.replace(self, split="val").examples(seed=0)
+
+    def example(self, scene: NarratedScene, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """One scene as arrays."""
+        nouns = all_nouns(scene)[: self.max_nouns]
+        arrays = entity_arrays(self.model, entities_of(scene), [noun.entities for noun in nouns], self.max_nouns, rng)
+        attributes = np.zeros((2, self.max_nouns), np.int32)
+        attributes[:, : len(nouns)] = np.array([(noun.kind, noun.relation) for noun in nouns], np.int32).T
+        absent = np.zeros(self.max_nouns, bool)
+        absent[: len(nouns)] = [not noun.entities for noun in nouns]
+        return {
+            **arrays,
+            **picture_arrays(self.model, scene.image),
+            "segmented": np.array(True),
+            "absent": absent,
+            "noun_kind": attributes[0],
+            "noun_relation": attributes[1],
+        }
+
+    def prepare(self, batch: dict) -> dict:
+        """What the sums of each picture are multiplied with."""
+        return losses.prepare(self.weights, batch, self.model.mask2former.queries)
+
+    def outputs(self, params: dict, batch: dict) -> dict:
+        """As `model.forward`, with attributes in the place of words."""
+        features = model.encode_image(self.model, params, batch["clip_images"], batch["clip_resized"], jnp.float32)
+        entities = model.segment(self.model, params, features, batch["colormaps"], jnp.float32)
+        queries = Linear(self.model.association.width).apply(
+            {"params": params["association"]["query"]}, entities.last.queries
+        )
+        nouns = attribute_codes(self.model.association.width, batch["noun_kind"], batch["noun_relation"])
+        return {"entities": entities, "association": jnp.einsum("BMD,BQD->BMQ", nouns, queries)}
+
+    def loss(self, params: dict, batch: dict, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """L_seg, L_asso and the kinds of the queries."""
+        keys = jax.vmap(lambda example: jax.random.fold_in(key, example))(batch["example"])
+        outputs = self.outputs(params, batch)
+        loss, terms, queries = losses.batch_loss(self.weights, outputs, batch, keys)
+        # The first nouns are the categories: each entity is meant by one of them.
+        kinds = batch["meant"][:, : len(CATEGORIES)].argmax(1)
+        states = outputs["entities"].last.queries
+        kind, accuracy = kind_loss(params["helpers"]["kind"], states, queries, {**batch, "kinds": kinds})
+        return loss + self.kind * kind, {**terms, "kind": kind, "kind_accuracy": accuracy}
+
+    def measure(self, params: dict, batch: dict) -> tuple[validation.Sums, dict[str, jax.Array]]:
+        """See `validation.measure`."""
+        return validation.measure(self.outputs(params, batch), batch)[0], {}
+
+    def draw(self, example: dict, shown: dict) -> np.ndarray:
+        """The colormap."""
+        return example["colormaps"]

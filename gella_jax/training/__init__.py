@@ -1,0 +1,1 @@
+"""How GELLA is trained: its recipe, and the task that the loop trains."""

@@ -1,0 +1,118 @@
+"""How a GELLA does while it is trained: scores of examples it does not learn from, and pictures of its answers.
+
+The right nouns stand before the model, as in training, and which masks it means by them is read off: one pass of one
+shape, on any mesh. The published protocols are those of `gella evaluate`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gella_jax import losses, matching, prompts
+from gella_jax.config import GellaConfig
+from gella_jax.matching import SegmentationWeights
+from gella_jax.prompts import TEMPLATES
+from grounding_jax.drawing.overlay import draw_overlay, side_by_side
+from grounding_jax.language.rows import IGNORED
+from grounding_jax.language.tokenizer import Tokenizer
+
+Sums = dict[str, tuple[jax.Array, jax.Array]]
+
+
+class _Drawn(NamedTuple):
+    """A noun as the overlay takes it, see `legend.Shown`."""
+
+    expression: str
+    rejected: bool
+    mask: np.ndarray
+    score: float
+
+
+def measure(outputs: dict, batch: dict) -> tuple[Sums, dict[str, jax.Array]]:
+    """Compares a forward pass with the truth.
+
+    Args:
+        outputs: outputs of `model.forward`.
+        batch: see `losses.batch_loss`.
+
+    Returns:
+        Sum and count of ``AR`` (of each noun that means something, the IoU of the masks that are above .5, or of the
+        best one where none is, with those that it means), ``absent`` (absent nouns of which no mask is above .5),
+        ``mask_IoU`` (of every mask with what is decoded of its query) and ``tokens`` (of the answer, right). And of
+        each row ``chosen`` bool ``[B, M, E]``, the masks that each noun means to the model.
+    """
+    entities, visible, index = outputs["entities"].last, batch["visible"], batch["index"]
+    numbers = jnp.arange(1, visible.shape[1] + 1)
+    masks = index[:, None] == numbers[:, None, None]
+    targets = matching.entity_targets(index, visible)
+    queries = matching.match(SegmentationWeights(), entities, targets)
+    sums = {"mask_IoU": _mask_iou(entities.mask_logits, masks, queries, visible)}
+    if "association" not in outputs:
+        return sums, {}
+    area = masks.sum((2, 3), dtype=jnp.float32)
+    logits = jnp.take_along_axis(outputs["association"], jnp.maximum(queries, 0)[:, None], axis=2)
+    logits = jnp.where((queries >= 0)[:, None], logits, -jnp.inf)
+    above = logits > 0
+    best = jnp.arange(logits.shape[2]) == logits.argmax(2)[..., None]
+    chosen = jnp.where(above.any(2)[..., None], above, best & jnp.isfinite(logits))
+    meant = batch["meant"] & visible[:, None]
+    intersection, union = ((one * area[:, None]).sum(2) for one in (chosen & meant, chosen | meant))
+    told = losses.told_nouns(batch) & ~batch["absent"]
+    sums |= {
+        "AR": _over(intersection / jnp.maximum(union, 1), told),
+        "absent": _over(~above.any(2), batch["absent"]),
+    }
+    if "logits" in outputs:
+        learned = batch["labels"] != IGNORED
+        sums["tokens"] = _over(outputs["logits"].argmax(-1) == batch["labels"], learned)
+    return sums, {"chosen": chosen}
+
+
+def _over(values: jax.Array, counted: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return jnp.where(counted, values, 0.0).sum(), counted.sum()
+
+
+def _mask_iou(
+    logits: jax.Array, masks: jax.Array, queries: jax.Array, visible: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """IoU of decoded masks, float32 ``[B, Q, h, w]``, at their resolution, with bool ``[B, E, S, S]``."""
+    h, w = logits.shape[2:]
+    rows, columns = (((np.arange(n) + 0.5) * S / n).astype(int) for n, S in zip((h, w), masks.shape[2:], strict=True))
+    truth = masks[:, :, rows[:, None], columns]
+    found = jnp.take_along_axis(logits, jnp.maximum(queries, 0)[..., None, None], axis=1) > 0
+    intersection, union = ((one).sum((2, 3)) for one in (found & truth, found | truth))
+    return _over(jnp.where(queries >= 0, intersection / jnp.maximum(union, 1), 0.0), visible)
+
+
+def draw(config: GellaConfig, tokenizer: Tokenizer, example: dict, shown: dict) -> np.ndarray:
+    """What each noun means beside what the model means by it.
+
+    Args:
+        config: sizes.
+        tokenizer: the vocabulary.
+        example: as NumPy arrays.
+        shown: arrays that `measure` gave for it.
+
+    Returns:
+        uint8 ``[H, W, 3]``, of the size that CLIP takes.
+    """
+    h, w = example["clip_resized"]
+    image = example["clip_images"][:h, :w]
+    S = config.side
+    scale = S / max(h, w)
+    rows, columns = (np.minimum(((np.arange(n) + 0.5) * scale).astype(int), S - 1) for n in (h, w))
+    index = example["index"][rows[:, None], columns]
+    separator = TEMPLATES[config.template].separator
+    texts = [tokenizer.decode(example["ids"][example["branch"] == n]) for n in range(1, example["branch"].max() + 1)]
+    names = [name for text in texts for name in prompts.read_nouns(text.rpartition(separator)[2])]
+
+    def drawn(table: np.ndarray) -> list[_Drawn]:
+        masks = [np.isin(index, np.flatnonzero(row) + 1) for row in table]
+        return [_Drawn(name, not mask.any(), mask, 1.0) for name, mask in zip(names, masks, strict=False)]
+
+    titled = (("true", drawn(example["meant"])), ("predicted", drawn(shown["chosen"])))
+    return side_by_side([draw_overlay(image, targets, [title]) for title, targets in titled])
