@@ -39,7 +39,7 @@ def propose(segmenter: str, image: np.ndarray, dtype: str | None = None) -> Enti
 
         find = segmenters.load_segmenter(segmenter, dtype)
     with working("segmenting (programs are compiled first)"):
-        proposals = find(image)
+        (proposals,) = find([image])
     count = len(proposals.entities.ids)
     if not count:
         raise ValueError(f"{segmenter} finds no mask in this picture: name yours with --masks")

@@ -199,7 +199,7 @@ def test_a_segmenter_makes_the_masks(tells, monkeypatch, scene, tmp_path, capsys
     _, masks = small_picture()
     found = Entities(masks, (0, 1, 2, 3), tuple("0123"), np.ones(4, np.float32))
     proposals = Proposals(found, {"improbable": 0, "unseen": 7})
-    monkeypatch.setattr("grounding_jax.segmenters.load_segmenter", lambda path, dtype: lambda image: proposals)
+    monkeypatch.setattr("grounding_jax.segmenters.load_segmenter", lambda path, dtype: lambda images: [proposals])
     told = tells(refer=Reference("the cat", "", (), 2, 0.75, masks[2]))
     (tmp_path / "sam.pth").touch()
     words = ["refer", scene[0], "the cat", "--segmenter", tmp_path / "sam.pth", "--checkpoint", "x", "--out"]
