@@ -31,7 +31,7 @@ class Evaluate(OnMesh):
         data: the folder that holds coco/, refer_seg/ or entityseg/.
         dataset: such as "png|val2017", "refcoco|unc|val", "panoptic|val2017", "entityseg|val", "coco_entity|val2017".
         protocol: way to ask the model; never compare numbers of different ones.
-        checkpoint: a model folder.
+        checkpoint: a model folder, or the name of a shipped model.
         masks: whose masks the model gets: a folder with STEM.png, STEM.json or a folder STEM for the picture STEM.jpg,
             or a json about all pictures; "truth" for those of the dataset.
         segmenter: a SAM or a Mask2Former of entities that makes them instead.
@@ -46,7 +46,7 @@ class Evaluate(OnMesh):
     data: Annotated[str, arg(metavar="ROOT")]
     dataset: Annotated[str, arg(metavar='"png|val2017"')]
     protocol: Literal["official", "guided", "generated"]
-    checkpoint: Annotated[str, arg(metavar="CKPT")]
+    checkpoint: Annotated[str, arg(metavar="CKPT")] = "tiny"
     masks: Annotated[str, arg(metavar="SOURCE")] = "truth"
     segmenter: Annotated[str | None, optional("FILE")] = None
     output_masks: Annotated[Literal["input", "decoded"] | None, optional("{input,decoded}")] = None
