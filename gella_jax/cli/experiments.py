@@ -34,7 +34,8 @@ class Evaluate(OnMesh):
         data: the folder that holds coco/, refer_seg/ or entityseg/.
         dataset: such as "png|val2017", "refcoco|unc|val", "panoptic|val2017", "entityseg|val", "coco_entity|val2017".
         protocol: way to ask the model; never compare numbers of different ones.
-        checkpoint: a model folder.
+        checkpoint: a model folder, or the name of a shipped model; by default "tiny", but no model at all for a dataset
+            of entities, whose masks are measured as they are put in.
         masks: whose masks the model gets: a folder with STEM.png, STEM.json or a folder STEM for the picture STEM.jpg,
             or a json about all pictures; "truth" for those of the dataset, of expressions all instances in the picture.
         segmenter: a SAM or a Mask2Former of entities that makes them instead.
@@ -63,11 +64,14 @@ class Evaluate(OnMesh):
         from gella_jax.evaluation.masks import whose_masks
         from gella_jax.evaluation.published import markdown_table
         from gella_jax.evaluation.run import check_dataset, evaluate
+        from gella_jax.evaluation.tasks import measures_masks
         from grounding_jax.cli.outputs import prepare_outputs
         from grounding_jax.sharding import hosts
 
         hosts.start()
-        check_dataset(self.dataset, self.protocol, self.output_masks, with_model=self.checkpoint is not None)
+        measures = measures_masks(self.dataset) and self.output_masks != "decoded"
+        checkpoint = self.checkpoint or (None if measures else "tiny")
+        check_dataset(self.dataset, self.protocol, self.output_masks, with_model=checkpoint is not None)
         if self.segmenter and self.masks:
             raise ValueError("name either --masks or --segmenter: both say whose masks the model gets")
         if hosts.is_first():
@@ -78,8 +82,8 @@ class Evaluate(OnMesh):
                 from grounding_jax import segmenters
 
                 segmenter = segmenters.load_segmenter(self.segmenter, self.dtype, self.mesh_shape())
-        if self.checkpoint:
-            gella = load_model(self.checkpoint, self.dtype, self.mesh_shape())
+        if checkpoint:
+            gella = load_model(checkpoint, self.dtype, self.mesh_shape())
         report = evaluate(
             gella,
             self.data,
