@@ -73,7 +73,8 @@ def save_grounding(folder: epath.PathLike, picture: str, image: np.ndarray, grou
     targets, paragraphs = noun_targets(grounding), caption_pieces(grounding)
     painted = draw_targets(image, targets)
     write_png(png, draw_captioned(painted, paragraphs))
-    notes = [*left_out_lines(grounding.left_out), f"answer: {grounding.text}"]
+    own = ["the model wrote the caption itself"] if grounding.described else []
+    notes = [*own, *left_out_lines(grounding.left_out), f"answer: {grounding.text}"]
     title = epath.Path(picture).name
     write_text(page, make_page(title, image, painted, targets, paragraphs, _meanings(grounding), notes))
     write_json(record, grounding_record(picture, grounding))
@@ -155,6 +156,7 @@ def grounding_record(picture: str, grounding: Grounding) -> dict[str, Any]:
     return {
         "image": picture,
         "caption": grounding.caption,
+        "described": grounding.described,
         "answer": grounding.text,
         "masks": masks,
         "nouns": nouns,

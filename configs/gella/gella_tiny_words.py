@@ -15,6 +15,6 @@ def get_config() -> Experiment:
     """CLIP is frozen."""
     recipe = SceneRecipe(tiny_config(), ("llama", "projector", "association/text"), masks=False, imitation=1.0)
     options = TrainOptions(
-        steps=2000, batch_size=8, learning_rate=1e-3, final_rate=0.05, warmup_steps=50, save_every=250, pictures=0
+        steps=900, batch_size=8, learning_rate=1e-3, final_rate=0.05, warmup_steps=50, save_every=250, pictures=0
     )
     return Experiment(name="gella_tiny_words", recipe=recipe, options=options)

@@ -106,10 +106,10 @@ class Export:
 
     def run(self) -> int:
         """Exports."""
+        from gella_jax.loading import find_checkpoint
         from gella_jax.weights import export
-        from grounding_jax.training.run_folder import find_folder
 
         with copying(f"writing {self.out}") as progress:
-            export(find_folder(self.checkpoint), self.format, epath.Path(self.out), self.merge_lora, progress)
+            export(find_checkpoint(self.checkpoint), self.format, epath.Path(self.out), self.merge_lora, progress)
         say(f"{self.out} is complete")
         return 0

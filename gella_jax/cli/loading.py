@@ -1,4 +1,4 @@
-"""What a command needs before it can ask: the model, the masks, the vocabulary."""
+"""What a command needs before it can ask: the model, one that finds masks, the vocabulary."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 
 from etils import epath
 
-from grounding_jax.terminal import loading, note, working
+from grounding_jax.terminal import loading
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from gella_jax.predict import Gella
-    from grounding_jax.data.entity_masks import Entities
     from grounding_jax.data.sources.panoptic_classes import Category
+    from grounding_jax.segmenters import Segmenter
     from grounding_jax.sharding.mesh import MeshShape
 
 _CATEGORY = '{"id": 1, "name": "sky", "isthing": 0}'
@@ -28,24 +26,12 @@ def load_model(checkpoint: str, dtype: str | None = None, mesh: MeshShape | None
         return load(checkpoint, dtype, mesh)
 
 
-def propose(segmenter: str, image: np.ndarray, dtype: str | None = None) -> Entities:
-    """The masks that a SAM or a Mask2Former of entities makes of a picture, uint8 ``[H, W, 3]``.
-
-    Raises:
-        FileNotFoundError, ValueError: it can't be loaded, or finds no mask.
-    """
+def load_segmenter(segmenter: str, dtype: str | None = None) -> Segmenter:
+    """`segmenters.load_segmenter`, shown while it lasts."""
     with loading(segmenter):
         from grounding_jax import segmenters
 
-        find = segmenters.load_segmenter(segmenter, dtype)
-    with working("segmenting (programs are compiled first)"):
-        proposals = find(image)
-    count = len(proposals.entities.ids)
-    if not count:
-        raise ValueError(f"{segmenter} finds no mask in this picture: name yours with --masks")
-    left_out = "".join(f", {number} left out: {reason}" for reason, number in proposals.left_out.items() if number)
-    note(f"{segmenter}: {count} masks{left_out}")
-    return proposals.entities
+        return segmenters.load_segmenter(segmenter, dtype)
 
 
 def read_vocabulary(words: Sequence[str]) -> tuple[Category, ...]:

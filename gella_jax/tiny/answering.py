@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from etils import epath
 from tyro.conf import Suppress
 
-from gella_jax import losses, model
+from gella_jax import association, losses, model
 from gella_jax.config import GellaConfig
 from gella_jax.losses import LossWeights
 from gella_jax.matching import SegmentationWeights
@@ -19,7 +19,6 @@ from gella_jax.tiny.vocabulary import tiny_tokenizer
 from gella_jax.training.task import GellaTask
 from grounding_jax.language import tokenizer as tokenizers
 from grounding_jax.models import llama, llava
-from grounding_jax.models.layers import Linear
 from grounding_jax.training.losses import cross_entropy
 from grounding_jax.training.task import Recipe
 
@@ -47,11 +46,11 @@ class SceneRecipe(Recipe):
     segmentation: float = 1.0
     points: int = 256
     narratives: int = 2
-    expressions: int = 3
-    categories: int = 10
+    expressions: int = 2
+    categories: int = 8
     description: bool = True
-    length: int = 672
-    max_nouns: int = 32
+    length: int = 608
+    max_nouns: int = 64
 
     def task(self, start: epath.Path | None) -> TinyTask:
         """The task; the words of the start that the vocabulary has keep their rows."""
@@ -121,7 +120,7 @@ class TinyTask(GellaTask):
         width = self.model.association.width
         wanted = attribute_codes(width, batch["noun_kind"], batch["noun_relation"])
         states = model.noun_states(self.model, hidden, batch["seg_positions"])
-        given = Linear(width).apply({"params": params["association"]["text"]}, states)
+        given = association.project(self.model.association, params["association"], "text", states)
         distance = jnp.abs(given - wanted).mean(-1)
         counted = batch["target_valid"]
         return jnp.where(counted, distance, 0.0).sum() / jnp.maximum(counted.sum(), 1)

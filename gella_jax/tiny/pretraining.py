@@ -15,15 +15,15 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from etils import epath
 from tyro.conf import Suppress
 
-from gella_jax import losses, model
+from gella_jax import association, losses, model
 from gella_jax.config import GellaConfig
 from gella_jax.data.arrays import entity_arrays, picture_arrays
 from gella_jax.losses import LossWeights
 from gella_jax.matching import SegmentationWeights
+from gella_jax.tiny.finding import kind_loss
 from gella_jax.tiny.scenes import ENDLESS, KIND_OF, OTHER, RELATIONS, SIZE, Said, entities_of, said
 from gella_jax.training import validation
 from grounding_jax.data.scenes.compose import measure
@@ -142,32 +142,21 @@ class QueryPretraining(Task, Recipe):
         """As `model.forward`, with attributes in the place of words."""
         features = model.encode_image(self.model, params, batch["clip_images"], batch["clip_resized"], jnp.float32)
         entities = model.segment(self.model, params, features, batch["colormaps"], jnp.float32)
-        queries = Linear(self.model.association.width).apply(
-            {"params": params["association"]["query"]}, entities.last.queries
-        )
-        nouns = attribute_codes(self.model.association.width, batch["noun_kind"], batch["noun_relation"])
-        return {"entities": entities, "association": jnp.einsum("BMD,BQD->BMQ", nouns, queries)}
+        c = self.model.association
+        queries = association.project(c, params["association"], "query", entities.last.queries)
+        nouns = attribute_codes(c.width, batch["noun_kind"], batch["noun_relation"])
+        return {"entities": entities, "association": association.products(nouns, queries)}
 
     def loss(self, params: dict, batch: dict, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """L_seg, L_asso and the kinds of the queries."""
         keys = jax.vmap(lambda example: jax.random.fold_in(key, example))(batch["example"])
         outputs = self.outputs(params, batch)
         loss, terms, queries = losses.batch_loss(self.weights, outputs, batch, keys)
-        kind, accuracy = self.kind_loss(params, outputs["entities"].last.queries, queries, batch)
-        return loss + self.kind * kind, {**terms, "kind": kind, "kind_accuracy": accuracy}
-
-    def kind_loss(
-        self, params: dict, states: jax.Array, query_of_entity: jax.Array, batch: dict
-    ) -> tuple[jax.Array, jax.Array]:
-        """Cross entropy of the kinds of entities read from their queries ``[B, Q, D]``, and how many are right."""
-        logits = Linear(len(CATEGORIES)).apply({"params": params["helpers"]["kind"]}, states)
-        logits = jnp.take_along_axis(logits, jnp.maximum(query_of_entity, 0)[..., None], axis=1)
         # The first nouns are the categories: each entity is meant by one of them.
-        kinds, counted = batch["meant"][:, : len(CATEGORIES)].argmax(1), batch["visible"]
-        terms = optax.softmax_cross_entropy_with_integer_labels(logits, kinds)
-        count = jnp.maximum(counted.sum(), 1)
-        right = (logits.argmax(-1) == kinds) & counted
-        return jnp.where(counted, terms, 0.0).sum() / count, right.sum() / count
+        kinds = batch["meant"][:, : len(CATEGORIES)].argmax(1)
+        states = outputs["entities"].last.queries
+        kind, accuracy = kind_loss(params["helpers"]["kind"], states, queries, {**batch, "kinds": kinds})
+        return loss + self.kind * kind, {**terms, "kind": kind, "kind_accuracy": accuracy}
 
     def measure(self, params: dict, batch: dict) -> tuple[validation.Sums, dict[str, jax.Array]]:
         """See `validation.measure`."""

@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 from etils import epath
 
-from grounding_jax.files import paths, pictures, records
+from grounding_jax.files import paths, records
 from grounding_jax.terminal import counting, note, one_line, say
 
 Question = TypeVar("Question")  # about a picture
@@ -51,6 +51,8 @@ def folder_requests(source: epath.Path, question: Question, out: epath.Path) -> 
     Raises:
         ValueError: there is no picture.
     """
+    from grounding_jax.files import pictures  # imports NumPy
+
     found, others = pictures.list_pictures(source)
     if not found:
         raise ValueError(f"there is no picture in the folder {source}, that is, no {' '.join(pictures.SUFFIXES)}")

@@ -137,7 +137,7 @@ def test_a_grounding_as_json(image, tmp_path):
     answer = grounding(left_out=(1, 2))
     results.save_grounding(tmp_path, "dogs/a.png", image, answer)
     content = json.loads((tmp_path / "grounding.json").read_text())
-    assert list(content) == ["image", "caption", "answer", "masks", "nouns", "left_out"]
+    assert list(content) == ["image", "caption", "described", "answer", "masks", "nouns", "left_out"]
     assert (content["image"], content["caption"], content["answer"]) == ("dogs/a.png", CAPTION, "an answer")
     assert content["left_out"] == {"hidden": 1, "surplus": 2}
     masks = content["masks"]
