@@ -53,9 +53,9 @@ class Mixture:
         families: tasks and their datasets.
         max_nouns: M, the most nouns of an example.
         length: T, slots of a row.
-        ungrounded: what a noun of a narrative without masks is: "ignore", not told, or "negative", absent.
-        masks: whose masks are put in and found again: "truth" for those of the datasets, or a file or folder of
-            `mask_file`.
+        ungrounded: meaning of a narrative's noun without masks: "ignore", not told, or "negative", absent.
+        masks: source of the masks that are put in and found again: "truth" for those of the datasets, or a file or
+            folder of `mask_file`.
     """
 
     root: str

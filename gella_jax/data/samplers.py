@@ -47,7 +47,7 @@ class Draw(NamedTuple):
     Attributes:
         rng: generator of the example.
         max_nouns: the most nouns of an example.
-        ungrounded: what a narrative's noun without masks is: "ignore", not told, or "negative", absent.
+        ungrounded: meaning of a narrative's noun without masks: "ignore", not told, or "negative", absent.
         categories: all those of the source.
     """
 

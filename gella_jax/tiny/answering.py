@@ -30,7 +30,7 @@ class SceneRecipe(Recipe):
     Attributes:
         model: sizes of the parts.
         trainable: regular expressions on parameter paths: these are trained, the rest stays as it is.
-        masks: whether the mask branch takes part.
+        masks: True lets the mask branch take part.
         imitation: weight of the distance between nouns, as the association sees them, and the codes of their attributes
             that `QueryPretraining` teaches the mask branch.
         association, segmentation: weights of L_asso and L_seg beside L_ans.

@@ -42,15 +42,15 @@ class GellaRecipe(Recipe):
         families: tasks, their datasets and their shares in the mixture, see `mixture.Mixture`.
         validation: dataset that is asked at each checkpoint to score it, such as "png|val2017", with its own masks;
             empty: none.
-        masks: whose masks are put in and found again in training: "truth" for those of the datasets, or a folder with
-            STEM.png, STEM.json or a folder STEM for the picture STEM.jpg, or a json about all pictures. A noun means
-            those that match a mask that it truly means, by an IoU of more than one half.
+        masks: source of the masks that are put in and found again in training: "truth" for those of the datasets, or a
+            folder with STEM.png, STEM.json or a folder STEM for the picture STEM.jpg, or a json about all pictures. A
+            noun means those that match a mask that it truly means, by an IoU of more than one half.
         epochs: passes over the datasets of the last task, in which others are mixed by their shares; they set --steps.
             0: --steps counts.
-        llm: what is trained of the language model: nothing ("frozen"), its low-rank updates ("lora"), or all of it.
+        llm: part of the language model that is trained: nothing ("frozen"), its low-rank updates ("lora"), or all.
             [SEG] is learned in any case.
-        blend: how the picture and the colormap are blended, with fresh layers; "none": not at all, and entities are
-            decoded from the colormap alone, without any text. Empty: as in the start.
+        blend: wiring in which the picture and the colormap are blended, with fresh layers; "none": not at all, and
+            entities are decoded from the colormap alone, without any text. Empty: as in the start.
         without: parts of ResoBlend that are switched off.
         colours: colours of the masks, drawn at random or by place. Empty: as in the start.
         association: layers before the dot products, fresh ones. Empty: as in the start.
