@@ -307,7 +307,7 @@ TASKS: dict[str, Task] = {
 
 def measures_masks(dataset: str) -> bool:
     """Whether masks themselves are measured, and not what is said about them."""
-    return TASKS[dataset] is _ENTITIES
+    return TASKS.get(dataset) is _ENTITIES
 
 
 def _left_out_of(lines: Sequence[dict]) -> dict[str, int]:
