@@ -37,6 +37,13 @@ def channels(backbone: SwinConfig | MobileNetConfig) -> tuple[int, ...]:
     return backbone.widths if isinstance(backbone, SwinConfig) else tuple(backbone.widths[i] for i in TAPS)
 
 
+def architecture(backbone: SwinConfig | MobileNetConfig) -> tuple:
+    """What tells backbones apart; windows and padding differ with who trained one, and on pictures of which size."""
+    if isinstance(backbone, SwinConfig):
+        return backbone.width, backbone.depths, backbone.heads, backbone.patch_size, backbone.mlp_ratio
+    return backbone.stem, backbone.widths
+
+
 @dataclasses.dataclass(frozen=True)
 class GellaConfig:
     """A whole GELLA (spec gella a).
