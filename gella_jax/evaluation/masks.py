@@ -15,12 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from grounding_jax.data.entity_masks import Entities, NoMasksError, read_masks
+from grounding_jax.data.entity_masks import TRUE_MASKS, Entities, NoMasksError, mask_file, read_masks
 from grounding_jax.files import digests
 from grounding_jax.segmenters import Segmenter
 
-TRUE_MASKS = "truth"  # what reports call the masks of the dataset itself
-OWN_MASKS = "its own"  # and those that the model finds without anybody's help
+OWN_MASKS = "its own"  # what reports call those that the model finds without anybody's help
 
 
 class MaskSource(NamedTuple):
@@ -67,26 +66,6 @@ def mask_source(
         return MaskSource(TRUE_MASKS, lambda records, pictures: [record.entities for record in records])
     given = functools.partial(_read, masks)
     return MaskSource(str(masks), lambda records, pictures: list(map(given, records)), given)
-
-
-def mask_file(masks: epath.PathLike, picture: str) -> epath.Path:
-    """Where the masks of a picture are: a json about all pictures, or in a folder what is called like the picture.
-
-    Args:
-        masks: the json, or the folder with STEM.png, STEM.json or the folder STEM for each picture, see `read_masks`.
-        picture: the name of the picture's file.
-
-    Raises:
-        FileNotFoundError: there is nothing.
-    """
-    masks, stem = epath.Path(masks), epath.Path(picture).stem
-    if masks.suffix.lower() == ".json" and not masks.is_dir():
-        return masks
-    places = [masks / f"{stem}.png", masks / f"{stem}.json", masks / stem]
-    for place in places:
-        if place.exists():
-            return place
-    raise FileNotFoundError(f"there are no masks for '{picture}': no {' or '.join(map(str, places))}")
 
 
 def whose_masks(report: dict) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gella_jax.evaluation.masks import TRUE_MASKS, whose_masks
+from gella_jax.evaluation.masks import whose_masks
+from grounding_jax.data.entity_masks import TRUE_MASKS
 from grounding_jax.evaluation.published import Published, Report, comparison_table, main_metrics, percent, published
 
 _PREDICTED = "predicted"  # by a segmenter, or by the system itself

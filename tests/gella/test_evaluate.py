@@ -13,14 +13,13 @@ import pytest
 from PIL import Image
 
 from gella_jax.cli import main
-from gella_jax.evaluation.masks import mask_file
 from gella_jax.evaluation.published import ABLATIONS, SYSTEMS, markdown_table
 from gella_jax.evaluation.run import check_dataset, evaluate
 from gella_jax.evaluation.tasks import TASKS, match_nouns
 from gella_jax.panoptic import PanopticAnswer, Segment
 from gella_jax.predict import Grounding, Noun, Reference
 from grounding_jax.data.datasets import open_dataset
-from grounding_jax.data.entity_masks import Entities, read_masks
+from grounding_jax.data.entity_masks import Entities, mask_file, read_masks
 from grounding_jax.files.masks import mask_record
 from tests.command_line import failed
 from tests.small_datasets import write_all
