@@ -53,8 +53,8 @@ class GsvaConfig:
         return cls(llama, ClipConfig.vit_l14(), SamConfig.vit_h(), template="llava_llama_2")
 
     @classmethod
-    def tiny(cls, vocab_size: int) -> GsvaConfig:
-        """The small model of docs/tiny.md, 4.8 million parameters."""
+    def tiny(cls, vocab_size: int, sam_size: int = 144) -> GsvaConfig:
+        """The small model of docs/tiny.md, 4.9 million parameters; its SAM sees pictures of a size in pixels."""
         llama = LlamaConfig(vocab_size, width=160, hidden=432, layers=5, heads=5, kv_heads=5, max_positions=1024)
         clip = ClipConfig(image_size=112, patch_size=8, width=144, hidden=576, layers=5, heads=4)
         sam = SamConfig(
@@ -62,7 +62,7 @@ class GsvaConfig:
             layers=6,
             heads=4,
             global_blocks=(2, 5),
-            image_size=144,
+            image_size=sam_size,
             patch_size=8,
             window=9,
             prompt_width=96,

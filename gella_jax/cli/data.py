@@ -1,4 +1,4 @@
-"""`gella data`: checking and packing the public datasets."""
+"""`gella data`: scenes of our own, and checking and packing the public datasets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,29 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
 
-from grounding_jax.cli.commands import Packing
+from grounding_jax.cli.commands import Composing, Packing
+from grounding_jax.terminal import say
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenes(Composing):
+    """Compose pictures that are cut into things and stuff, with narrated captions and exact masks.
+
+    They are laid out as COCO panoptic, PNG and RefCOCO: whatever the split is, "png|val2017", "panoptic|val2017",
+    "coco_entity|val2017" and "refcoco|unc|val" read it. Split train is also "png|train2017" and so on, so that a folder
+    may have it and one other split, then as val2017. Cut-outs are fetched when they are first needed.
+
+    For example:
+      gella data scenes --out SCENES --num 500 --seed 0 --split test
+    """
+
+    def run(self) -> int:
+        """Writes the scenes."""
+        from grounding_jax.data.scenes.write_narrated import write_narrated_scenes
+
+        names = write_narrated_scenes(self.out, self.num, self.seed, self.split, self.size)
+        say(f"{self.num} scenes of split {self.split} are in {self.out} as {' and '.join(names)}")
+        return 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,18 +74,23 @@ class Prepare(Packing):
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Check datasets, or pack them.
+    """Make scenes, check datasets, or pack them.
 
     For example:
+      gella data scenes --out SCENES --num 500 --seed 0 --split test
       gella data check ROOT
       gella data prepare ROOT PACKED
 
     Attributes:
-        what: check or prepare.
+        what: scenes, check or prepare.
     """
 
     what: OmitArgPrefixes[
-        OmitSubcommandPrefixes[Annotated[Check, subcommand("check")] | Annotated[Prepare, subcommand("prepare")]]
+        OmitSubcommandPrefixes[
+            Annotated[Scenes, subcommand("scenes")]
+            | Annotated[Check, subcommand("check")]
+            | Annotated[Prepare, subcommand("prepare")]
+        ]
     ]
 
     def run(self) -> int:

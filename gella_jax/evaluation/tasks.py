@@ -58,13 +58,13 @@ class Setting(NamedTuple):
         protocol: one of `PROTOCOLS`.
         output_masks: see `Gella.ground`.
         categories: categories of the dataset, where it has any.
-        entities: ``(record, picture) -> Entities``: the masks that the model gets, perhaps none.
+        entities: ``(records, pictures) -> [Entities, ...]``: the masks that the model gets, perhaps none.
     """
 
     protocol: str
     output_masks: str
     categories: tuple[Category, ...]
-    entities: Callable[[Any, np.ndarray], Entities]
+    entities: Callable[[Sequence[Any], Sequence[np.ndarray]], list[Entities]]
 
 
 def predict_narratives(gella: Gella, setting: Setting, items: Sequence[Item]) -> list[dict]:
@@ -195,7 +195,7 @@ def report_categories(setting: Setting, lines: Sequence[dict]) -> dict:
     return {"num_targets": num_targets, **panoptic_metrics(totals, categories), **_left_out_of(lines)}
 
 
-def predict_entities(gella: Gella, setting: Setting, items: Sequence[Item]) -> list[dict]:
+def predict_entities(gella: Gella | None, setting: Setting, items: Sequence[Item]) -> list[dict]:
     """What the model makes of the masks, without overlaps, against the true ones; or the masks that were put in."""
     if setting.output_masks == "input":
         return [_entities_line(item, item.entities) for item in items]
@@ -234,30 +234,33 @@ def report_entities(setting: Setting, lines: Sequence[dict]) -> dict:
 
 
 def prepare(
-    gella: Gella,
+    gella: Gella | None,
     setting: Setting,
-    record: Any,
+    records: Sequence[Any],
     *,
     texts: Callable[[Setting, Any], list[tuple[str, Sequence[str] | None]]],
     empty: Callable[[Setting, Item], dict],
-) -> Prepared:
-    """Opens a picture and its masks, and finds out whether anything can be asked about it.
+) -> list[Prepared]:
+    """Opens pictures and their masks, and finds out whether anything can be asked about them.
 
     Args:
-        gella: the model.
+        gella: the model; None where nothing is asked.
         setting: the way it is asked.
-        record: record of the dataset.
+        records: records of the dataset.
         texts: the captions about the picture, each with its nouns where they are given.
         empty: the line of a picture that can't be asked about: it is "without_masks", a text is "wordless", or a
             conversation "too_long".
     """
-    image = open_annotated(record.image, record.size)
-    item = Item(record, image, setting.entities(record, image))
-    problem = _obstacle(gella, texts(setting, record)) if len(item.entities.masks) else "without_masks"
-    return Prepared(item, line={**empty(setting, item), problem: 1} if problem else None)
+    images = [open_annotated(record.image, record.size) for record in records]
+    prepared = []
+    for record, image, entities in zip(records, images, setting.entities(records, images), strict=True):
+        item = Item(record, image, entities)
+        problem = _obstacle(gella, texts(setting, record)) if len(entities.masks) else "without_masks"
+        prepared.append(Prepared(item, line={**empty(setting, item), problem: 1} if problem else None))
+    return prepared
 
 
-def _obstacle(gella: Gella, texts: Sequence[tuple[str, Sequence[str] | None]]) -> str | None:
+def _obstacle(gella: Gella | None, texts: Sequence[tuple[str, Sequence[str] | None]]) -> str | None:
     if not all(map(prompts.clean_noun, (text for caption, nouns in texts for text in (caption, *(nouns or ()))))):
         return "wordless"
     return None if all(gella.fits(*pair) for pair in texts) else "too_long"
@@ -302,9 +305,9 @@ TASKS: dict[str, Task] = {
 }
 
 
-def usual_masks(dataset: str) -> str:
-    """The masks that are usually measured, see `Gella.ground`: of datasets of entities, those that the model makes."""
-    return "decoded" if TASKS[dataset] is _ENTITIES else "input"
+def measures_masks(dataset: str) -> bool:
+    """Whether masks themselves are measured, and not what is said about them."""
+    return TASKS[dataset] is _ENTITIES
 
 
 def _left_out_of(lines: Sequence[dict]) -> dict[str, int]:

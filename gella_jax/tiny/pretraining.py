@@ -1,9 +1,9 @@
 """What the tiny model's mask branch learns from scenes before it meets language (docs/tiny.md).
 
 A 7B GELLA starts from a Mask2Former that others trained; ours starts from nothing. It learns to find the masks of a
-colormap again, and to let its queries tell what they show: the association is taught with attributes, a kind and a
-relation, in the place of words. These use layers of their own (``helpers``), which the language model is to imitate and
-the shipped model does not keep.
+colormap again, and to let its queries tell what they show: the association is taught with fixed codes of attributes, a
+kind and a relation, in the place of words. The language model learns the same codes (`gella_jax.tiny.answering`), so
+that the two understand each other when they meet. A layer that reads kinds (``helpers``) is not kept.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from etils import epath
-from flax import linen as nn
 from tyro.conf import Suppress
 
-from gella_jax import losses, model
+from gella_jax import association, losses, model
 from gella_jax.config import GellaConfig
 from gella_jax.data.arrays import entity_arrays, picture_arrays
 from gella_jax.losses import LossWeights
 from gella_jax.matching import SegmentationWeights
+from gella_jax.tiny.finding import kind_loss
 from gella_jax.tiny.scenes import ENDLESS, KIND_OF, OTHER, RELATIONS, SIZE, Said, entities_of, said
 from gella_jax.training import validation
 from grounding_jax.data.scenes.compose import measure
@@ -36,25 +35,17 @@ from grounding_jax.sharding.rules import REPLICATED, Rule
 from grounding_jax.training.task import Recipe, Task
 from grounding_jax.weights import folder
 
-_LENGTH = 1.0  # of attributes, in every dimension
 
+def attribute_codes(width: int, kind: jax.Array, relation: jax.Array) -> jax.Array:
+    """Where nouns lie in the space of the association: ``int32 [...], int32 [...] -> float32 [..., width]``.
 
-class Attributes(nn.Module):
-    """A noun's place in the space of the association, by its kind and its relation."""
-
-    width: int
-
-    @nn.compact
-    def __call__(self, kind: jax.Array, relation: jax.Array) -> jax.Array:
-        """``int32 [...], int32 [...] -> [..., width]``."""
-        init = nn.initializers.normal(_LENGTH)
-        kinds = nn.Embed(OTHER + 1, self.width, embedding_init=init, name="kinds")(kind)
-        return kinds + nn.Embed(len(RELATIONS), self.width, embedding_init=init, name="relations")(relation)
-
-
-def attributes_of(params: dict, width: int, kind: jax.Array, relation: jax.Array) -> jax.Array:
-    """The trained `Attributes` of a parameter tree with ``helpers``."""
-    return Attributes(width).apply({"params": params["helpers"]["attributes"]}, kind, relation)
+    Kinds and relations have random directions, nearly at right angles, which add up.
+    """
+    rng = np.random.default_rng(0)
+    kinds, relations = (
+        jnp.array(rng.normal(size=(count, width)), jnp.float32) for count in (OTHER + 1, len(RELATIONS))
+    )
+    return kinds[kind] + relations[relation]
 
 
 def all_nouns(scene: NarratedScene) -> list[Said]:
@@ -77,8 +68,8 @@ class QueryPretraining(Task, Recipe):
 
     Attributes:
         model: sizes of the parts.
-        association_weight: weight of L_asso beside L_seg.
-        kind_weight: weight of telling the kind of each matched query by a layer of its own.
+        segmentation, association: weights of L_seg and L_asso.
+        kind: weight of telling the kind of each matched query by a layer of its own.
         points: points at which masks are compared.
         max_nouns: nouns of a scene at most, M.
         split: objects and backgrounds of the scenes: "train", "val" or "test".
@@ -86,26 +77,23 @@ class QueryPretraining(Task, Recipe):
     """
 
     model: Suppress[GellaConfig]
-    association_weight: float = 8.0
-    kind_weight: float = 1.0
+    segmentation: float = 0.2
+    association: float = 8.0
+    kind: float = 2.0
     points: int = 256
     max_nouns: int = 72
     split: str = "train"
     trainable: Suppress[tuple[str, ...]] = ("backbone", "blend", "mask2former", "association/query", "helpers")
-    export_keys: Suppress[tuple[str, ...]] = ("clip", "backbone", "blend", "mask2former", "association", "helpers")
+    export_keys: Suppress[tuple[str, ...]] = ("clip", "backbone", "blend", "mask2former", "association")
     best_metric: ClassVar[str] = "AR"
 
     def init(self, key: jax.Array) -> dict:
-        """Random mask branch and helpers; CLIP has to come from the start."""
-        keys = jax.random.split(key, 3)
+        """Random mask branch and helper; CLIP has to come from the start."""
+        keys = jax.random.split(key)
         params = model.init(self.model, keys[0])
-        none = jnp.zeros(1, jnp.int32)
-        helpers = {
-            "attributes": Attributes(self.model.association.width).init(keys[1], none, none)["params"],
-            "kind": Linear(len(CATEGORIES)).init(keys[2], jnp.zeros((1, self.model.mask2former.width)))["params"],
-        }
+        kind = Linear(len(CATEGORIES)).init(keys[1], jnp.zeros((1, self.model.mask2former.width)))["params"]
         kept = {name: params[name] for name in self.export_keys if name in params}
-        return {**kept, "helpers": helpers}
+        return {**kept, "association": {"query": params["association"]["query"]}, "helpers": {"kind": kind}}
 
     def sharding(self) -> tuple[Rule, ...]:
         """Small enough to be whole everywhere."""
@@ -118,7 +106,7 @@ class QueryPretraining(Task, Recipe):
     @property
     def weights(self) -> LossWeights:
         """Of the losses."""
-        return LossWeights(association=self.association_weight, terms=SegmentationWeights(points=self.points))
+        return LossWeights(self.segmentation, self.association, terms=SegmentationWeights(points=self.points))
 
     def examples(self, seed: int) -> grain.MapDataset:
         """Scenes with all their nouns."""
@@ -154,32 +142,21 @@ class QueryPretraining(Task, Recipe):
         """As `model.forward`, with attributes in the place of words."""
         features = model.encode_image(self.model, params, batch["clip_images"], batch["clip_resized"], jnp.float32)
         entities = model.segment(self.model, params, features, batch["colormaps"], jnp.float32)
-        queries = Linear(self.model.association.width).apply(
-            {"params": params["association"]["query"]}, entities.last.queries
-        )
-        nouns = attributes_of(params, self.model.association.width, batch["noun_kind"], batch["noun_relation"])
-        return {"entities": entities, "association": jnp.einsum("BMD,BQD->BMQ", nouns, queries)}
+        c = self.model.association
+        queries = association.project(c, params["association"], "query", entities.last.queries)
+        nouns = attribute_codes(c.width, batch["noun_kind"], batch["noun_relation"])
+        return {"entities": entities, "association": association.products(nouns, queries)}
 
     def loss(self, params: dict, batch: dict, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """L_seg, L_asso and the kinds of the queries."""
         keys = jax.vmap(lambda example: jax.random.fold_in(key, example))(batch["example"])
         outputs = self.outputs(params, batch)
         loss, terms, queries = losses.batch_loss(self.weights, outputs, batch, keys)
-        kind, accuracy = self.kind_loss(params, outputs["entities"].last.queries, queries, batch)
-        return loss + self.kind_weight * kind, {**terms, "kind": kind, "kind_accuracy": accuracy}
-
-    def kind_loss(
-        self, params: dict, states: jax.Array, query_of_entity: jax.Array, batch: dict
-    ) -> tuple[jax.Array, jax.Array]:
-        """Cross entropy of the kinds of entities read from their queries ``[B, Q, D]``, and how many are right."""
-        logits = Linear(len(CATEGORIES)).apply({"params": params["helpers"]["kind"]}, states)
-        logits = jnp.take_along_axis(logits, jnp.maximum(query_of_entity, 0)[..., None], axis=1)
         # The first nouns are the categories: each entity is meant by one of them.
-        kinds, counted = batch["meant"][:, : len(CATEGORIES)].argmax(1), batch["visible"]
-        terms = optax.softmax_cross_entropy_with_integer_labels(logits, kinds)
-        count = jnp.maximum(counted.sum(), 1)
-        right = (logits.argmax(-1) == kinds) & counted
-        return jnp.where(counted, terms, 0.0).sum() / count, right.sum() / count
+        kinds = batch["meant"][:, : len(CATEGORIES)].argmax(1)
+        states = outputs["entities"].last.queries
+        kind, accuracy = kind_loss(params["helpers"]["kind"], states, queries, {**batch, "kinds": kinds})
+        return loss + self.kind * kind, {**terms, "kind": kind, "kind_accuracy": accuracy}
 
     def measure(self, params: dict, batch: dict) -> tuple[validation.Sums, dict[str, jax.Array]]:
         """See `validation.measure`."""

@@ -11,7 +11,7 @@ import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import NoneType
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Protocol, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, get_args, get_origin
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
@@ -117,6 +117,25 @@ class Packing:
 
         num, whole = pack_datasets(self.root, self.out, self.datasets or usual, self.workers)
         return int(whole < num if self.datasets else not whole)
+
+
+@dataclasses.dataclass(frozen=True)
+class Composing:
+    """A command that composes scenes.
+
+    Attributes:
+        out: folder for the data; other splits that are there stay.
+        num: number of scenes.
+        seed: a seed gives the same scenes everywhere.
+        split: each has photographs of its own as backgrounds.
+        size: side of the pictures in pixels, 32 to 2048.
+    """
+
+    out: Annotated[str, tyro.conf.arg(metavar="DIR")]
+    num: Annotated[int, tyro.conf.arg(metavar="N")]
+    seed: Annotated[int, tyro.conf.arg(metavar="S")]
+    split: Literal["train", "val", "test"]
+    size: Annotated[int, tyro.conf.arg(metavar="PIXELS")] = 320
 
 
 def run_command(program: str, parse: Callable[[list[str]], Command], argv: Sequence[str] | None) -> int:

@@ -23,6 +23,7 @@ _NUMBERED = re.compile(r"(?<!\d)\d{12}$")  # how COCO's names end, whichever yea
 # No segmentation has as many segments, but a photograph taken for one has more colours.
 _MOST_SEGMENTS = 4096
 _MOST_PIXELS = 1 << 33  # of all masks of a picture together, each a byte
+TRUE_MASKS = "truth"  # how commands, configs and reports call the masks of a dataset itself
 
 Size = tuple[int, int]
 
@@ -132,6 +133,26 @@ def read_masks(
         crowds = f" but {entities.crowds} of crowds (iscrowd 1)" if entities.crowds else ""
         raise NoMasksError(f"there is not one mask in '{path}'{crowds}")
     return entities
+
+
+def mask_file(masks: epath.PathLike, picture: str) -> epath.Path:
+    """Where the masks of a picture are: a json about all pictures, or in a folder what is called like the picture.
+
+    Args:
+        masks: the json, or the folder with STEM.png, STEM.json or the folder STEM for each picture, see `read_masks`.
+        picture: the name of the picture's file.
+
+    Raises:
+        FileNotFoundError: there is nothing.
+    """
+    masks, stem = epath.Path(masks), epath.Path(picture).stem
+    if masks.suffix.lower() == ".json" and not masks.is_dir():
+        return masks
+    places = [masks / f"{stem}.png", masks / f"{stem}.json", masks / stem]
+    for place in places:
+        if place.exists():
+            return place
+    raise FileNotFoundError(f"there are no masks for '{picture}': no {' or '.join(map(str, places))}")
 
 
 def label_entities(found: np.ndarray, entries: Sequence[Mapping], names: Mapping[int, str], where: str) -> Entities:

@@ -32,12 +32,12 @@ class Records(Protocol):
 
 
 def identity_of(
-    engine: Engine, system: ModuleType, source: Records, given: Callable[[Any], Any] | None = None
-) -> dict[str, str]:
+    engine: Engine | None, system: ModuleType, source: Records, given: Callable[[Any], Any] | None = None
+) -> dict[str, str | None]:
     """Digests of what answers depend on.
 
     Args:
-        engine: the model in memory.
+        engine: the model in memory; None if none is asked.
         system: the package that it is of.
         source: the dataset.
         given: anything that the model gets about a record besides its picture.
@@ -47,7 +47,7 @@ def identity_of(
     """
     code = digests.of_code(grounding_jax, system)
     return {
-        "model": engine_digest(engine),
+        "model": None if engine is None else engine_digest(engine),
         "records": records_digest(source, given),
         "code": f"{code}, jax {jax.__version__} on {jax.default_backend()}",
     }

@@ -229,8 +229,13 @@ def with_targets(tokenizer: Tokenizer, tokens: Sequence[str]) -> tuple[Tokenizer
     state["added_tokens"] = [token for token in kept if token["id"] < first]
     state["added_tokens"] += [{**token, "id": i} for i, token in enumerate(moved, first)]
     made = _from_json(records.to_json(state), "with_targets")
-    ids = tokenizer.backend.get_vocab(with_added_tokens=True)
-    return made, tuple(ids.get(made.backend.id_to_token(i), -1) for i in range(made.vocab_size))
+    return made, token_rows(made, tokenizer)
+
+
+def token_rows(tokenizer: Tokenizer, before: Tokenizer) -> tuple[int, ...]:
+    """For each id of a vocabulary the one that its token had in another, -1 where that has no such token."""
+    ids = before.backend.get_vocab(with_added_tokens=True)
+    return tuple(ids.get(tokenizer.backend.id_to_token(i), -1) for i in range(tokenizer.vocab_size))
 
 
 def _check_sentencepiece(path: epath.Path) -> None:

@@ -1,24 +1,29 @@
 """Masks of a class-agnostic Mask2Former, shown pictures as detectron2 does and made disjoint as CropFormer does.
 
-proposals = segment_entities(backbone, config, params, image, dtype)  # best first, disjoint
+[proposals] = segment_entities(backbone, config, params, [image], dtype)  # best first, disjoint
 """
 
 from __future__ import annotations
 
+import collections
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from grounding_jax.data.picture_resize import resize_longest
 from grounding_jax.inference.engine import fetch
+from grounding_jax.language.batching import pad_batch
 from grounding_jax.models import mask2former, swin
 from grounding_jax.models.mask2former import Mask2FormerConfig
 from grounding_jax.models.mask_resize import resize_masks, resize_matrix
 from grounding_jax.models.normalize import normalize_sam
 from grounding_jax.models.swin import SwinConfig
 from grounding_jax.segmenters.proposals import Proposals, as_entities, sigmoid
+from grounding_jax.sharding.mesh import num_rows, split_batch
 
 # How detectron2 shows a picture to a Mask2Former when it is tested, in pixels.
 SHORTEST = 800  # of the sides
@@ -47,13 +52,36 @@ def resized_longest(size: tuple[int, int]) -> int:
 
 
 def segment_entities(
-    backbone: SwinConfig, config: Mask2FormerConfig, params: dict, image: np.ndarray, dtype
-) -> Proposals:
-    """Disjoint masks of the entities in a picture uint8 [H, W, 3], best first; see `non_overlapping`."""
-    padded, resized = mask2former_input(image)
-    logits = _predict(backbone, config, params, padded[None], np.array([resized], np.int32), dtype)
-    classes, masks = (fetch(x[0]) for x in logits)
-    return non_overlapping(classes, masks, _matrices(masks.shape[1:], padded.shape[:2], resized, image.shape[:2]))
+    backbone: SwinConfig,
+    config: Mask2FormerConfig,
+    params: dict,
+    images: Sequence[np.ndarray],
+    dtype,
+    mesh: Mesh | None = None,
+) -> list[Proposals]:
+    """Disjoint masks of the entities in each of some pictures uint8 [H, W, 3], best first; see `non_overlapping`.
+
+    Pictures that are padded to one size go through the devices of the mesh together, one on each.
+    """
+    inputs = [mask2former_input(image) for image in images]
+    alike = collections.defaultdict(list)  # places of pictures by their padded size
+    for place, (padded, _) in enumerate(inputs):
+        alike[padded.shape].append(place)
+    rows, answers = num_rows(mesh), {}
+    for places in alike.values():
+        for start in range(0, len(places), rows):
+            chunk = places[start : start + rows]
+            padded, resized = zip(*(inputs[place] for place in pad_batch(chunk, rows)), strict=True)
+            batch = split_batch(mesh, (np.stack(padded), np.array(resized, np.int32)))
+            logits = _predict(backbone, config, params, *batch, dtype)
+            answers |= {place: (logits, row) for row, place in enumerate(chunk)}
+    proposals = []
+    for place, (image, (padded, resized)) in enumerate(zip(images, inputs, strict=True)):
+        logits, row = answers.pop(place)
+        classes, masks = (fetch(x[row]) for x in logits)
+        matrices = _matrices(masks.shape[1:], padded.shape[:2], resized, image.shape[:2])
+        proposals.append(non_overlapping(classes, masks, matrices))
+    return proposals
 
 
 @functools.partial(jax.jit, static_argnames=("backbone", "config", "dtype"))

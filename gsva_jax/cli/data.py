@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Literal
+from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
 
-from grounding_jax.cli.commands import Packing
+from grounding_jax.cli.commands import Composing, Packing
 from grounding_jax.terminal import one_line, say, working
 
 
 @dataclasses.dataclass(frozen=True)
-class Scenes:
+class Scenes(Composing):
     """Compose pictures with exact masks and expressions of what is and isn't there.
 
     They are laid out as gRefCOCO, so that evaluation and training read them: split train is "grefcoco|unc|train", val
@@ -20,20 +20,7 @@ class Scenes:
 
     For example:
       gsva data scenes --out SCENES --num 500 --seed 0 --split test
-
-    Attributes:
-        out: folder for the data; other splits that are there stay.
-        num: number of scenes.
-        seed: a seed gives the same scenes everywhere.
-        split: splits differ in backgrounds and cut-outs.
-        size: side of the pictures in pixels.
     """
-
-    out: Annotated[str, arg(metavar="DIR")]
-    num: Annotated[int, arg(metavar="N")]
-    seed: Annotated[int, arg(metavar="S")]
-    split: Literal["train", "val", "test"]
-    size: Annotated[int, arg(metavar="PIXELS")] = 320
 
     def run(self) -> int:
         """Writes the scenes."""

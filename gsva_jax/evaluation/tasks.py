@@ -56,10 +56,10 @@ def record_of(record: Any) -> Asked:
     return PresentClasses(record) if isinstance(record, ClassRecord) else record
 
 
-def prepare(gsva: Gsva, setting: Setting, record: Any) -> Prepared:
-    """Puts the questions about a picture into words."""
-    request = protocols.prepare(gsva.engine, setting.protocol, record_of(record), setting.question)
-    return Prepared(request, request.shape)
+def prepare(gsva: Gsva, setting: Setting, records: Sequence[Any]) -> list[Prepared]:
+    """Puts the questions about pictures into words."""
+    asked = (protocols.prepare(gsva.engine, setting.protocol, record_of(one), setting.question) for one in records)
+    return [Prepared(request, request.shape) for request in asked]
 
 
 def predict(gsva: Gsva, setting: Setting, requests: Sequence[Request], with_absent: bool, ignored: bool) -> list[dict]:

@@ -1,5 +1,6 @@
 """GELLA's evaluation: what an oracle and a random model get, and what is counted where nothing can be asked."""
 
+import collections
 import functools
 import json
 import re
@@ -12,13 +13,13 @@ import pytest
 from PIL import Image
 
 from gella_jax.cli import main
-from gella_jax.evaluation.published import PUBLISHED, markdown_table
-from gella_jax.evaluation.run import check_dataset, evaluate, mask_file
+from gella_jax.evaluation.published import ABLATIONS, SYSTEMS, markdown_table
+from gella_jax.evaluation.run import check_dataset, evaluate
 from gella_jax.evaluation.tasks import TASKS, match_nouns
 from gella_jax.panoptic import PanopticAnswer, Segment
 from gella_jax.predict import Grounding, Noun, Reference
 from grounding_jax.data.datasets import open_dataset
-from grounding_jax.data.entity_masks import Entities, read_masks
+from grounding_jax.data.entity_masks import Entities, mask_file, read_masks
 from grounding_jax.files.masks import mask_record
 from tests.command_line import failed
 from tests.small_datasets import write_all
@@ -40,6 +41,8 @@ def root(tmp_path_factory):
 
 class Oracle:
     """Knows the truth of a dataset, and answers with it."""
+
+    segmenter = None
 
     def __init__(self, source):
         self.of = {str(record.image_id): record for record in map(source.__getitem__, range(len(source)))}
@@ -78,6 +81,7 @@ class Oracle:
         return record.masks[record.expressions.index(request.caption)]
 
     def refer_many(self, requests, output_masks):
+        self.asked += requests
         return [Reference("", "", (), None, 1.0, self._mask(request, None, 0)) for request in requests]
 
     def panoptic_many(self, requests, categories, output_masks):
@@ -95,7 +99,7 @@ class Oracle:
 
 def run(root, dataset, protocol, **options):
     oracle = Oracle(open_dataset(root, dataset))
-    return evaluate(oracle, root, dataset, protocol, **options), oracle
+    return evaluate(oracle, root, dataset, protocol, **{"masks": "truth", **options}), oracle
 
 
 @pytest.mark.parametrize("protocol", ["official", "guided", "generated"])
@@ -120,9 +124,11 @@ def test_a_caption_that_is_too_long_is_counted_and_finds_nothing(root, monkeypat
 @pytest.mark.parametrize("batch_size", [1, 2, 3])  # of three pictures: the last batch is filled up
 def test_expressions(root, batch_size):
     for protocol in ("official", "guided", "generated"):
-        report, _ = run(root, "refcoco|unc|train", protocol, batch_size=batch_size)
+        report, oracle = run(root, "refcoco|unc|train", protocol, batch_size=batch_size)
         assert report["cIoU"] == 1.0 and report["Pr@0.9"] > 0
         assert report["num_images"] == 3 and report["num_targets"] > 3
+        # Whatever is in the picture, not only what some expression means; one of the five is a crowd.
+        assert [request.entities.ids for request in oracle.asked if request.image_id == "101"][0] == (5, 7, 8, 9)
 
 
 def test_categories_and_a_picture_without_masks(root):
@@ -142,7 +148,8 @@ def test_a_random_model_is_evaluated_on_everything(root, tmp_path):
     """Numbers of two kinds of datasets, the same in the file, and nothing unfinished is left."""
     gella = small_gella()
     for dataset, metric in (("png|val2017", "AR"), ("coco_entity|val2017", "AP")):
-        report = evaluate(gella, root, dataset, "official", out_json=tmp_path / "report.json", batch_size=2)
+        files = dict(out_json=tmp_path / "report.json", masks="truth", batch_size=2)
+        report = evaluate(gella, root, dataset, "official", **files)
         assert 0 <= report[metric] <= 1
         assert json.loads((tmp_path / "report.json").read_text()) == report
     assert not list(tmp_path.glob("*.partial*"))
@@ -169,17 +176,27 @@ def test_the_command(root, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("gella_jax.loading.load", lambda *_: oracle)
     words = ["evaluate", "--checkpoint", "CKPT", "--data", root, "--dataset", "png|val2017", "--protocol", "generated"]
     words += ["--json", tmp_path / "a" / "report.json", "--markdown", tmp_path / "table.md"]
-    assert main([str(word) for word in words]) == 0
+    assert main([*map(str, words), "--masks", "truth"]) == 0
     printed = capsys.readouterr().out
-    assert "acc@0.5         " in printed and "1.0000" in printed and "PPO-TD" in printed
+    assert printed.startswith("masks: those of the dataset itself (truth)\ndataset")
+    assert "acc@0.5         " in printed and "1.0000" in printed and "PPO-TD" not in printed
     report = json.loads((tmp_path / "a" / "report.json").read_text())
     assert report["dataset"] == "png|val2017" and report["protocol"] == "generated" and report["num_images"] == 3
     assert (tmp_path / "table.md").read_text() == markdown_table(report)
     masks = root / "coco" / "annotations" / "panoptic_segmentation" / "val2017"
     assert main([*map(str, words), "--masks", str(masks)]) == 0
     assert json.loads((tmp_path / "a" / "report.json").read_text())["masks"] == str(masks)
-    capsys.readouterr()
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"masks: {masks}\n") and "PPO-TD" in printed
     wrong = functools.partial(failed, capsys, main=main, program="gella")
+    assert main([*map(str, words)]) == 2  # only the model knows whether it can find masks
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(
+        "gella: error: whose masks? There are --masks truth, those of the dataset; --masks SOURCE, "
+    )
+    assert "asks a model: name it with --checkpoint; without one, masks of entities can be" in wrong(
+        "evaluate", *words[3:]
+    )
     assert "name either --masks or --segmenter" in wrong(*words, "--masks", masks, "--segmenter", "sam.pth")
     words[6] = "grefcoco|unc|val"
     assert "can't be evaluated; the datasets that can are png|" in wrong(*words)
@@ -200,12 +217,48 @@ def test_masks_of_a_file(root, tmp_path):
 def test_masks_that_a_model_proposes(root):
     seen = []
 
-    def propose(image):
-        seen.append(image.shape)
-        return types.SimpleNamespace(entities=Entities(np.ones((1, *image.shape[:2]), bool), (0,), ("0",)))
+    def segmenter(images):
+        seen.append([image.shape for image in images])
+        return whole(images)
 
-    report, _ = run(root, "png|val2017", "guided", masks="sam.pth", propose=propose)
-    assert len(seen) == 3 and report["masks"] == "sam.pth"
+    report, _ = run(root, "png|val2017", "guided", masks="sam.pth", segmenter=segmenter, batch_size=2)
+    assert list(map(len, seen)) == [2, 1] and report["masks"] == "sam.pth"
+
+
+def whole(images):
+    """One mask for all of a picture, and none in one of them."""
+    some = [Entities(np.ones((1, *image.shape[:2]), bool), (0,), ("0",)) for image in images]
+    return [types.SimpleNamespace(entities=one) for one in some]
+
+
+def test_a_model_that_finds_masks_uses_its_own_and_says_so(root, monkeypatch):
+    with pytest.raises(
+        ValueError, match="whose masks\\? There are --masks truth, .* --masks SOURCE, .* --segmenter FILE"
+    ):
+        run(root, "png|val2017", "guided", masks=None)
+    monkeypatch.setattr(Oracle, "segmenter", staticmethod(whole))
+    report, _ = run(root, "png|val2017", "guided", masks=None)
+    assert report["masks"] == "its own"
+    assert markdown_table(report).startswith("masks: those that the model finds without help (its own)\n\n## png")
+
+
+def test_masks_of_entities_need_no_model(root, tmp_path):
+    """Half of every true mask: what is measured is what was put in."""
+    source = open_dataset(root, "coco_entity|val2017")
+    halves = []
+    for record in source:
+        for mask in record.entities.masks:
+            half = mask & (np.cumsum(mask, 0) * 2 > mask.sum(0))
+            halves.append({"image_id": record.image_id, "score": 0.5, **mask_record(half)})
+    (tmp_path / "half.json").write_text(json.dumps(halves))
+    report = evaluate(None, root, "coco_entity|val2017", "official", tmp_path / "a.json", masks=tmp_path / "half.json")
+    assert report["output_masks"] == "input" and report["num_predicted"] == 5 and 0 <= report["AP"] < 0.2
+    true = evaluate(None, root, "coco_entity|val2017", "official", masks="truth")
+    assert true["AP"] == pytest.approx(1.0)
+    found = evaluate(None, root, "coco_entity|val2017", "official", masks="sam.pth", segmenter=whole)
+    assert found["num_predicted"] == 3 and found["masks"] == "sam.pth"
+    with pytest.raises(ValueError, match="'coco_entity.val2017' with the masks that are decoded asks a model"):
+        evaluate(None, root, "coco_entity|val2017", "official", masks="truth", output_masks="decoded")
 
 
 def test_an_interrupted_evaluation_goes_on(root, tmp_path, monkeypatch):
@@ -221,8 +274,8 @@ def test_an_interrupted_evaluation_goes_on(root, tmp_path, monkeypatch):
     oracle.ground_many = interrupted
     file = tmp_path / "report.json"
     with pytest.raises(KeyboardInterrupt):
-        evaluate(oracle, root, "png|val2017", "guided", out_json=file, batch_size=1)
-    report = evaluate(oracle, root, "png|val2017", "guided", out_json=file, batch_size=1)
+        evaluate(oracle, root, "png|val2017", "guided", out_json=file, batch_size=1, masks="truth")
+    report = evaluate(oracle, root, "png|val2017", "guided", out_json=file, batch_size=1, masks="truth")
     assert calls == [1, 1, 1, 1] and report["num_phrases"] == 6
     with pytest.raises(ValueError, match="output_masks is 'both', should be input or decoded"):
         evaluate(oracle, root, "png|val2017", "guided", output_masks="both")
@@ -237,10 +290,8 @@ def test_an_interrupted_evaluation_of_something_else_is_not_gone_on_with(root, t
     sam.write_bytes(b"one")
     oracle, file = Oracle(open_dataset(data, "png|val2017")), tmp_path / "report.json"
 
-    def propose(image):
-        return types.SimpleNamespace(entities=Entities(np.ones((1, *image.shape[:2]), bool), (0,), ("0",)))
-
-    masks = {"masks": dict(masks=given), "segmenter": dict(masks=sam, propose=propose)}.get(changed, {})
+    masks = {"masks": dict(masks=given), "segmenter": dict(masks=sam, segmenter=whole)}
+    masks = masks.get(changed, dict(masks="truth"))
     run = functools.partial(evaluate, oracle, data, "png|val2017", "guided", file, batch_size=1, **masks)
     answer, oracle.ground_many = oracle.ground_many, None
     with pytest.raises(TypeError):
@@ -284,24 +335,47 @@ def test_what_cannot_be_evaluated():
 
 def test_published_numbers_are_those_of_the_spec():
     text = (Path(__file__).parent.parent.parent / "docs" / "spec" / "gella.md").read_text()
-    # SQ with true masks stands in A4.
-    written = {"97.8", *re.findall(r"\d+\.\d+", text[text.index("## (i)") : text.index("## (k)")])}
-    assert {row.dataset for row in PUBLISHED} <= set(TASKS)
-    assert {f"{100 * value:.1f}" for row in PUBLISHED for value in row.metrics.values()} <= written
+    written = {*re.findall(r"\d+\.\d+", text[text.index("## (i)") : text.index("## (k)")])}
+    rows = [*SYSTEMS, *ABLATIONS]
+    assert {row.dataset for row in rows} <= set(TASKS)
+    assert {f"{100 * value:.1f}" for row in rows for value in row.metrics.values()} <= written
+    tables = collections.Counter(row.model.partition(":")[0] for row in ABLATIONS)
+    assert tables == {"5a": 2, "5b": 2, "6a": 3, "6b": 3, "7": 6, "8a": 3, "8b": 3, "9": 4, "10": 2, "11": 8}
+
+
+REPORT = {
+    "dataset": "png|val2017", "protocol": "generated", "masks": "MASKS", "output_masks": "input",
+    "num_images": 2, "num_targets": 7, "AR": 0.5, "AR_text": 0.25, "num_without_masks": 0,
+}  # fmt: skip
 
 
 def test_the_table_has_published_numbers_beside_ours():
-    report = {
-        "dataset": "png|val2017", "protocol": "generated", "masks": "truth", "output_masks": "input",
-        "num_images": 2, "num_targets": 7, "AR": 0.5, "AR_text": 0.25,
-    }  # fmt: skip
-    title, _, header, _, recall, words, *_, notes = markdown_table(report).splitlines()
-    assert title == "## png|val2017: 2 pictures, 7 targets"
-    assert header.startswith("| % | ours (generated) | GELLA-7B | GELLA-13B |")
+    whose, _, title, _, header, _, recall, words, _, ours_above, _, ours, first, *_, notes = markdown_table(
+        REPORT
+    ).splitlines()
+    assert whose == "masks: MASKS" and title == "## png|val2017: 2 pictures, 7 targets"
+    assert header.startswith("| % | ours (generated) | GELLA-7B | GELLA-13B |") and "LISA, one run a noun |" in header
     assert recall.startswith("| AR | 50.00 | 69.80 | 71.30 |") and words.startswith("| AR_text | 25.00 | 96.10 |  |")
-    assert notes.startswith(
-        "Masks: truth; answered with those that were input. The other numbers are from the paper. AR_text"
-    )
-    true = markdown_table({**report, "dataset": "panoptic|val2017"})
-    other = markdown_table({**report, "dataset": "panoptic|val2017", "masks": "MASKS"})
-    assert "true masks" in true and "true masks" not in other
+    assert (ours_above, ours) == ("| the paper's table: row | AR | AR_text |", "| ours (generated) | 50.00 | 25.00 |")
+    assert first == "| 9: describe 0, nouns 0, ground 1 | 66.40 | 79.40 |"
+    assert notes.startswith("Answered with the masks that were input. The other numbers are from the paper; an")
+    assert markdown_table({**REPORT, "num_without_masks": 1}).startswith("masks: MASKS; none for 1 of 2 pictures\n")
+
+
+def test_numbers_of_true_and_of_predicted_masks_never_stand_beside_each_other():
+    truth = {**REPORT, "masks": "truth"}
+    assert "|  |" not in markdown_table(truth) and "GELLA" not in markdown_table(truth)
+    panoptic = {"dataset": "panoptic|val2017", "PQ": 0.5, "SQ": 0.5, "RQ": 0.5}
+    true, predicted = (markdown_table({**report, **panoptic}) for report in (truth, REPORT))
+    assert "| 8b: tested with true masks | 79.60 | 97.80 | 91.40 |" in true
+    assert [line for line in true.splitlines() if re.match(r"\| \d+[ab]?:", line)] == [true.splitlines()[-3]]
+    assert "79.60" not in predicted and "| 7: ResoBlend without SA | 51.80 |  | 61.30 |" in predicted
+    assert "| 5a: CLIP at 336 | 53.10 | 83.30 | 63.80 |" in predicted
+    assert predicted.count("epochs") == 6 and "| PQ | 50.00 |  |  |" in predicted  # of Table 4, SQ alone is legible
+    entities = {"dataset": "coco_entity|val2017", "AP": 0.5}
+    tables = {
+        (masks, output): markdown_table({**REPORT, **entities, "masks": masks, "output_masks": output})
+        for masks in ("truth", "MASKS")
+        for output in ("input", "decoded")
+    }
+    assert [key for key, table in tables.items() if "6a: Swin-T" in table] == [("truth", "decoded")]

@@ -140,9 +140,9 @@ def test_masks_that_are_not_given_are_found(gella, given):
         gella.ground(image, CAPTION, nouns=NOUNS)
     seen = []
 
-    def segmenter(picture):
-        seen.append(picture)
-        return Proposals(as_entities(masks), {})
+    def segmenter(pictures):
+        seen.extend(pictures)
+        return [Proposals(as_entities(masks), {}) for _ in pictures]
 
     finds = Gella(gella.engine, segmenter)
     found = finds.ground(image, CAPTION, nouns=NOUNS)
@@ -153,6 +153,10 @@ def test_masks_that_are_not_given_are_found(gella, given):
     assert len(seen) == 3
     finds.ground(image, CAPTION, masks[:2], NOUNS)
     assert len(seen) == 3, "those that are given count"
+    mixed = [Request(image, CAPTION, one, NOUNS) for one in (None, masks, None)]
+    for one in finds.ground_many(mixed):
+        np.testing.assert_allclose([a.scores for a in one.nouns], [b.scores for b in given.nouns], rtol=1e-4, atol=1e-5)
+    assert len(seen) == 5
 
 
 def test_permuting_the_masks_permutes_the_answer(gella, given, monkeypatch):

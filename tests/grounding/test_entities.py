@@ -178,7 +178,7 @@ def test_automatic_masks_agree_with_transformers(pair, image, answers):
             wanted.append(i)
     masks = np.array([decode_mask(rles[order[i]], size) for i in wanted])
 
-    entities, left_out, stability = segment_everything(pair.config, pair.params, image, grid)
+    [(entities, left_out, stability)] = segment_everything(pair.config, pair.params, [image], grid)
     np.testing.assert_array_equal(entities.masks, masks)
     np.testing.assert_allclose(entities.scores, scores.numpy()[order[wanted]], atol=2e-4)
     assert entities.ids == tuple(range(len(wanted)))
@@ -196,9 +196,9 @@ def test_answers_are_float32_whatever_the_computation(pair):
     embedding = jax.eval_shape(lambda p: sam_masks._encode_image(config, p, picture, inside, jnp.bfloat16), params)
     assert embedding.dtype == jnp.bfloat16
     logits, iou = jax.eval_shape(
-        lambda *x: sam_masks._decode_masks(config, *x), params, embedding, np.zeros((5, 2), np.float32)
+        lambda *x: sam_masks._decode_masks(config, *x), params, embedding, np.zeros((1, 5, 2), np.float32)
     )
-    assert (logits.shape, iou.shape) == ((15, config.low_res, config.low_res), (15,))
+    assert (logits.shape, iou.shape) == ((1, 15, config.low_res, config.low_res), (1, 15))
     assert logits.dtype == iou.dtype == np.float32
 
 

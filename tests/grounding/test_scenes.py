@@ -13,7 +13,8 @@ from grounding_jax.data.scenes.backgrounds import PHOTOGRAPHS, SPLITS
 from grounding_jax.data.scenes.compose import SceneSource, scene
 from grounding_jax.data.scenes.cutouts import KINDS
 from grounding_jax.data.scenes.expressions import TEMPLATES, vocabulary_texts
-from grounding_jax.data.scenes.write import PICTURES, write_photo_scene, write_scenes
+from grounding_jax.data.scenes.layout import PICTURES
+from grounding_jax.data.scenes.write import write_photo_scene, write_scenes
 from grounding_jax.files.masks import decode_mask
 
 pytestmark = pytest.mark.quick
@@ -234,7 +235,7 @@ def test_folder_that_cannot_be_written_is_named(tmp_path):
         write_scenes(tmp_path / "file" / "out", 1, 0, "val", size=SIZE)
 
 
-@pytest.mark.parametrize("num, seed, size", [(0, 0, SIZE), (1, -1, SIZE), (1, 0, 8)])
+@pytest.mark.parametrize("num, seed, size", [(0, 0, SIZE), (1, -1, SIZE), (1, 0, 8), (1, 0, 2049)])
 def test_bad_numbers_are_named(tmp_path, num, seed, size):
     with pytest.raises(ValueError, match=f"num {num}, seed {seed}, size {size}: "):
         write_scenes(tmp_path, num, seed, "val", size=size)
@@ -247,6 +248,15 @@ def test_other_data_is_not_overwritten(tmp_path, golden):
         (folder / name).write_text((golden / "gsva" / "data" / "refer_seg" / "grefcoco" / name).read_text())
     with pytest.raises(ValueError, match="has files of something else"):
         write_scenes(tmp_path, 1, 0, "val", size=SIZE)
+
+
+def test_pictures_of_coco_stay(tmp_path):
+    """RefCOCO's pictures lie in the same folder, under names of the same form."""
+    mine = tmp_path / PICTURES / "COCO_train2014_000000000009.jpg"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("a picture")
+    write_scenes(tmp_path, 1, 0, "train", size=SIZE)
+    assert mine.read_text() == "a picture" and len(list(mine.parent.iterdir())) == 2
 
 
 def test_missing_npm_is_one_clear_line(tmp_path, monkeypatch):

@@ -112,7 +112,7 @@ def test_mask2former_agrees_with_transformers(theirs, propose, small_inputs, mon
     image = draw_image(size)
     wanted_classes, wanted_masks = reference_logits(theirs, image)
     wanted = non_overlapping(wanted_classes, wanted_masks, (np.eye(size[0]), np.eye(size[1])))
-    found = propose(image)
+    [found] = propose([image])
     assert found.entities.masks.shape[1:] == size
     assert found.entities.ids == wanted.entities.ids and len(found.entities.ids) > 1
     assert found.left_out == wanted.left_out
@@ -120,7 +120,7 @@ def test_mask2former_agrees_with_transformers(theirs, propose, small_inputs, mon
     np.testing.assert_allclose(found.entities.scores, wanted.entities.scores, atol=1e-3)
 
     monkeypatch.setattr(mask2former_masks, "non_overlapping", lambda *logits: logits)
-    classes, masks, matrices = propose(image)
+    [(classes, masks, matrices)] = propose([image])
     np.testing.assert_allclose(classes, wanted_classes, atol=1e-4, rtol=1e-4)
     np.testing.assert_allclose(resize_masks(masks, *matrices), wanted_masks, atol=5e-4)
 
@@ -171,7 +171,7 @@ def test_the_backbone_computes_in_the_given_type_and_the_decoders_in_float32(che
     pyramid, given = mask2former_masks.swin.pyramid, []
     monkeypatch.setattr(mask2former_masks.swin, "pyramid", lambda c, p, x: given.append(x.dtype) or pyramid(c, p, x))
     inputs = jax.ShapeDtypeStruct((1, 32, 32, 3), np.uint8), jax.ShapeDtypeStruct((1, 2), np.int32)
-    run = functools.partial(mask2former_masks._predict, *loaded.args[:2], **loaded.keywords)
+    run = functools.partial(mask2former_masks._predict, *loaded.args[:2], dtype=loaded.keywords["dtype"])
     logits = jax.eval_shape(lambda *arrays: run(*arrays), loaded.args[2], *inputs)
     assert given == [jnp.bfloat16]
     assert [(x.shape, x.dtype) for x in logits] == [((1, 12, 2), np.float32), ((1, 12, 8, 8), np.float32)]
@@ -191,7 +191,7 @@ def test_a_sam_of_any_size_proposes_masks(tmp_path):
     loaded = segmenters.load_segmenter(tmp_path / "s.pth")
     assert (loaded.func, loaded.args[0]) == (segment_everything, config)
     jax.tree.map(np.testing.assert_array_equal, loaded.args[1], folder.to_params(written))
-    found = loaded(draw_image((21, 30)), grid=PointGrid(side=2, batch=4, min_iou=-np.inf, min_stability=0))
+    [found] = loaded([draw_image((21, 30))], grid=PointGrid(side=2, batch=4, min_iou=-np.inf, min_stability=0))
     assert found.entities.masks.shape[1:] == (21, 30) and len(found.entities.ids) > 0
 
 

@@ -203,7 +203,7 @@ def test_a_segmenter_makes_the_masks(tells, monkeypatch, scene, tmp_path, capsys
     _, masks = small_picture()
     found = Entities(masks, (0, 1, 2, 3), tuple("0123"), np.ones(4, np.float32))
     proposals = Proposals(found, {"improbable": 0, "unseen": 7})
-    monkeypatch.setattr("grounding_jax.segmenters.load_segmenter", lambda path, dtype: lambda image: proposals)
+    monkeypatch.setattr("grounding_jax.segmenters.load_segmenter", lambda *_: lambda images: [proposals])
     told = tells(refer=Reference("the cat", "", (), 2, 0.75, masks[2]))
     (tmp_path / "sam.pth").touch()
     words = ["refer", scene[0], "the cat", "--segmenter", tmp_path / "sam.pth", "--checkpoint", "x", "--out"]
@@ -219,7 +219,7 @@ def test_a_model_that_finds_masks_says_that_they_are_its_own(tells, scene, tmp_p
     _, masks = small_picture()
     found = Entities(masks, (0, 1, 2, 3), tuple("0123"), np.ones(4, np.float32))
     told = tells(
-        segmenter=lambda image: Proposals(found, {"unseen": 2}),
+        segmenter=lambda images: [Proposals(found, {"unseen": 2})],
         refer=Reference("the cat", "", (), 2, 0.75, masks[2]),
         panoptic=PanopticAnswer(np.zeros((50, 70), np.int32), ()),
         ground_many=[Grounding("", "a dog", (), found, {})],
@@ -466,6 +466,24 @@ def test_import_says_what_a_format_takes(capsys, words, message):
 
 
 # --- the surface
+
+
+def test_data_scenes_hands_everything_over(monkeypatch, tmp_path, capsys):
+    seen = []
+
+    def write(*arguments):
+        seen.append(arguments)
+        return "train2017", "val2017"
+
+    monkeypatch.setattr("grounding_jax.data.scenes.write_narrated.write_narrated_scenes", write)
+    run("data", "scenes", "--out", tmp_path, "--num", 3, "--seed", 7, "--split", "train", "--size", 64)
+    assert seen == [(str(tmp_path), 3, 7, "train", 64)]
+    assert f"3 scenes of split train are in {tmp_path} as train2017 and val2017" in capsys.readouterr().out
+
+
+def test_data_scenes_with_a_bad_size(tmp_path, capsys):
+    words = ["data", "scenes", "--out", tmp_path, "--num", 3, "--seed", 7, "--split", "train", "--size", 100_000]
+    assert "size in 32..2048" in failed(capsys, *words)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

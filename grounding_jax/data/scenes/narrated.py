@@ -38,6 +38,11 @@ class NarratedScene:
     expressions: tuple[Expression, ...]
 
     @property
+    def things(self) -> tuple[SceneObject, ...]:
+        """The entities that are no stuff; indices are the same."""
+        return tuple(entity for entity in self.entities if entity.kind not in BACKDROPS)
+
+    @property
     def category_ids(self) -> tuple[int, ...]:
         """For each entity, the number of its category in `CATEGORIES`."""
         return tuple(_CATEGORY_IDS[entity.kind] for entity in self.entities)

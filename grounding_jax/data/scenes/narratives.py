@@ -14,7 +14,7 @@ from grounding_jax.data.scenes.expressions import TEMPLATES, Candidate, choose_c
 MIN_PHRASES, MAX_PHRASES = 2, 8
 # The share of the captions that have something which the picture lacks: half of them a kind, half something abstract.
 UNGROUNDED_SHARE = 0.25
-PLURAL_SHARE = 0.75  # of the kinds that are there several times are spoken of together, the others one by one
+PLURAL_SHARE = 0.7  # of the kinds that are there several times are spoken of together, the others one by one
 STUFF_SHARE = 0.5  # of the stuff is spoken of
 
 ABSTRACT = ("weather", "mood", "afternoon", "silence", "morning", "music", "evening", "summer")
@@ -34,13 +34,17 @@ _TEMPLATES = """
     We can see {0}, {1} and {2}.
     We also see {0}.
     We can see {stuff}.
+    We can see {0} and {stuff}.
+    We can see {0}, {1} and {stuff}.
     We also see {stuff}.
+    {stuff} is easy to see.
     {0} {stands 0} next to {1}.
     {0} {waits 0} with {1}.
     {0} and {1} stand together.
     {0} and {1} rest near {2}.
     {0} {appears 0}, too.
     {0} {waits 0} here.
+    {0} {stands 0} next to {1}, and {2} {waits 2} here.
     {0} {is 0} here, and so {is 1} {1}.
     Next to {0}, {1} {rests 1}.
     Next to {0}, there {is 1} {a 1}.
@@ -53,10 +57,13 @@ _TEMPLATES = """
     In front of {back}, {0} {stands 0} next to {1}.
     In front of {back}, there {is 0} {a 0}.
     {0} {rests 0} in front of {back}.
-    {0} and {1} stand in front of {back}, and {2} {is 2} here, too.
+    {0} and {1} stand in front of {back}, and {2} {waits 2} here.
+    {0} {stands 0} beside {1}, and {2} {rests 2} in front of {back}.
+    {0} {waits 0} beside {1}, and behind {2} we can see {back}.
     Behind {0}, we can see {back}.
     {0} {rests 0} on {floor}. [0 under wall]
     On {floor}, {0} {waits 0} near {1}. [0 under wall, 1 under wall]
+    {0} {stands 0} next to {1}, and {2} {rests 2} on {floor}. [2 under wall]
     {0} {is 0} above {floor}. [0 above floor]
     {wall} meets {floor} behind {0} and {1}.
     {wall} meets {floor}.
@@ -139,14 +146,13 @@ def _parse(line: str) -> _Template:
     pieces = tuple(re.split("[{}]", text))
     slots = [slot for slot in pieces[1::2] if slot.isalpha()]
     indefinite = frozenset(int(slot[2:]) for slot in pieces[1::2] if slot.startswith("a "))
-    numbers = {slot[-1] for slot in pieces[1::2]} & set("012")
+    num_things = len({slot[-1] for slot in pieces[1::2]} & set("012"))
     relations = tuple(tuple(condition.split()) for condition in conditions.rstrip("]").split(",") if condition)
-    return _Template(
-        pieces, indefinite, len(numbers), tuple(slots), relations, " also " in text or text.endswith("too.")
-    )
+    continues = " also " in text or text.endswith("too.")
+    return _Template(pieces, indefinite, num_things, tuple(slots), relations, continues)
 
 
-TEMPLATES_OF_SENTENCES = tuple(map(_parse, _TEMPLATES.strip().splitlines()))
+SENTENCES = tuple(map(_parse, _TEMPLATES.strip().splitlines()))
 _CHOICES = {"back": (WALL, BACKGROUND), "stuff": BACKDROPS}  # slots that have a choice of stuff
 # Where two mentions have to be, by their boxes [n, 4].
 _RELATIONS: dict[str, Callable[[np.ndarray, np.ndarray], bool]] = {
@@ -158,7 +164,7 @@ _RELATIONS: dict[str, Callable[[np.ndarray, np.ndarray], bool]] = {
 
 def vocabulary_texts() -> list[str]:
     """Every word that captions are made of, once each, as a tokenizer cuts them: words and marks."""
-    texts = [piece for template in TEMPLATES_OF_SENTENCES for piece in template.pieces[::2]]
+    texts = [piece for template in SENTENCES for piece in template.pieces[::2]]
     texts += ["a an the A An The", *_PLURAL_VERBS, *_PLURAL_VERBS.values(), *ABSTRACT, *BACKDROPS]
     texts += [word for number in _NUMBERS.values() for word in (number, number.capitalize())]
     texts += [text.format(noun="") for family in ("place", "size") for text in TEMPLATES[family]]
@@ -194,7 +200,8 @@ def narrate(rng: np.random.Generator, entities: Sequence[SceneObject], size: tup
     swapped = {}
     if lacking and absent:
         missing = [kind for kind in range(len(KINDS)) if kind not in kinds]
-        swapped[chosen[rng.integers(len(chosen))].kind] = missing[rng.integers(len(missing))]
+        told = list(dict.fromkeys(candidate.kind for candidate in chosen))
+        swapped[told[rng.integers(len(told))]] = missing[rng.integers(len(missing))]
     mentions = [_mention(candidate, swapped.get(candidate.kind), boxes) for candidate in chosen]
     return _assemble(_tell(rng, mentions, others, lines))
 
@@ -205,7 +212,9 @@ def _choose(rng: np.random.Generator, candidates: Sequence[Candidate], num: int,
     for candidate in candidates:
         groups.setdefault(candidate.kind, []).append(candidate)
     chosen: list[Candidate] = []
-    for k, kind in enumerate(rng.permutation(list(groups)).tolist()):
+    # Kinds that are there several times are spoken of rather than others: they have more to tell, and make plurals.
+    waits = rng.random(len(groups)) / [len(own) for own in groups.values()]
+    for k, kind in enumerate(list(groups)[i] for i in np.argsort(waits)):
         if k >= num_kinds and len(chosen) >= num:
             break
         chosen += _choose_of_kind(rng, groups[kind])[: max(1, num - len(chosen))]
@@ -241,15 +250,15 @@ def _tell(
     rng: np.random.Generator, mentions: list[_Mention], others: dict[str, _Mention], lines: Mapping[str, np.ndarray]
 ) -> Iterator[tuple[str, _Mention | None]]:
     """The pieces of sentences that have all mentions, each with its mention if it is one; `lines`: boxes of stuff."""
-    templates = list(TEMPLATES_OF_SENTENCES)
-    first = True
+    unused, opening = list(SENTENCES), None
     while mentions or others:
-        fitting = [t for t in templates if _fits(t, mentions, others, lines) and not (first and t.continues)]
+        fitting = [t for t in unused if not (opening is None and t.continues) and _fits(t, mentions, others, lines)]
+        fitting = [t for t in fitting if not opening or t.pieces[0] != opening] or fitting
         weights = np.cumsum([template.num_phrases for template in fitting])
         template = fitting[np.searchsorted(weights, rng.random() * weights[-1], side="right")]
         if not template.continues:
-            templates.remove(template)  # no sentence twice
-        if not first:
+            unused.remove(template)
+        if opening is not None:
             yield " ", None
         pieces = list(_fill(rng, template, mentions, others))
         start = next(k for k, (text, _) in enumerate(pieces) if text)
@@ -258,7 +267,7 @@ def _tell(
         mentions = mentions[template.num_things :]
         for slot in template.others:
             others = {name: other for name, other in others.items() if name != _name(slot, others)}
-        first = False
+        opening = template.pieces[0]
 
 
 def _name(slot: str, others: Mapping[str, _Mention]) -> str | None:
@@ -277,11 +286,11 @@ def _fits(
         return False
     if not all(mentions[k].indefinite for k in template.indefinite):
         return False
-    where = {**lines, **{str(k): mentions[k].boxes for k in range(template.num_things)}}
-    return all(
-        other in where and _RELATIONS[relation](where[one], where[other])
-        for one, relation, other in template.conditions
-    )
+    for one, relation, other in template.conditions:
+        first, second = (mentions[int(name)].boxes if name.isdigit() else lines.get(name) for name in (one, other))
+        if second is None or not _RELATIONS[relation](first, second):
+            return False
+    return True
 
 
 def _fill(

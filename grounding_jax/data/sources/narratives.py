@@ -28,12 +28,14 @@ class NarrativeRecord(SegmentedPicture):
         spans: for each phrase, its first character in the caption and the one after its last; None where the caption,
             which the dataset has separately, has no such words there.
         segment_ids: for each phrase, the segments that it means, which may be crowds; none where it is not grounded.
+        families: for each phrase, its kind (such as "place"), or None if the dataset does not tell.
     """
 
     caption: str
     raw_expressions: tuple[str, ...]
     spans: tuple[Span | None, ...]
     segment_ids: tuple[tuple[int, ...], ...]
+    families: tuple[str, ...] | None = None
 
     @property
     def grounded(self) -> tuple[bool, ...]:
@@ -63,11 +65,12 @@ class NarrativeRecord(SegmentedPicture):
 
 
 class _Part(msgspec.Struct):
-    """A piece of a caption; "noun" where it is a phrase."""
+    """A piece of a caption; "noun" where it is a phrase. "family" is ours alone."""
 
     utterance: str
     noun: bool | int
     segment_ids: list[Number]
+    family: str | None = None
 
 
 class _Narrative(msgspec.Struct):
@@ -117,12 +120,14 @@ class NarrativeSource:
         unknown = [number for ids in segment_ids for number in ids if number not in known]
         if unknown:
             raise ValueError(f"{self._file}: narrative {index} has segment {unknown[0]}, which image {image_id} lacks")
+        families = tuple(part.family for part in phrases)
         return NarrativeRecord(
             **picture,
             caption=narrative.caption,
             raw_expressions=tuple(" ".join(part.utterance.split()) for part in phrases),
             spans=tuple(find_phrases(narrative.caption, [(p.utterance, bool(p.noun)) for p in narrative.segments])),
             segment_ids=segment_ids,
+            families=None if None in families else families,
         )
 
 

@@ -18,13 +18,9 @@ from grounding_jax.files.pickles import read_plain_pickle
 # Where each dataset's pictures lie below refer_seg/ (spec gsva g).
 _MSCOCO = "images/mscoco/images/train2014"
 _PICTURES = {"refclef": "images/saiapr_tc-12"}
-# The file of expressions below refer_seg/DATASET/: the first that is there is read.
-_EXPRESSION_FILES = {
-    "grefcoco": ("grefs(unc).p", "grefs(unc).json"),
-    "refzom": ("Ref_ZOM.p",),
-    "refcocog": ("refs(umd).p",),
-}
-_DEFAULT_EXPRESSION_FILES = ("refs(unc).p",)
+# The file of expressions below refer_seg/DATASET/, as a pickle or as JSON: the first that is there is read.
+_EXPRESSION_FILES = {"grefcoco": "grefs(unc)", "refzom": "Ref_ZOM", "refcocog": "refs(umd)"}
+_DEFAULT_EXPRESSION_FILE = "refs(unc)"
 
 # The splits by dataset and by whose division into splits it is, and the names of all datasets made of them.
 REFER_SPLITS = {
@@ -240,10 +236,11 @@ def evaluation_text(text: str) -> str:
 
 def _read_refs(folder: epath.Path, dataset: str) -> list[_Reference]:
     """The references of a dataset."""
-    names = _EXPRESSION_FILES.get(dataset, _DEFAULT_EXPRESSION_FILES)
-    file = next((folder / name for name in names if (folder / name).exists()), None)
+    name = _EXPRESSION_FILES.get(dataset, _DEFAULT_EXPRESSION_FILE)
+    files = [folder / f"{name}{ending}" for ending in (".p", ".json")]
+    file = next((file for file in files if file.exists()), None)
     if file is None:
-        tried = " or ".join(str(folder / name) for name in names)
+        tried = " or ".join(map(str, files))
         raise FileNotFoundError(f"a file is missing: {tried}")
     if file.suffix == ".p":
         return records.convert(read_plain_pickle(file), list[_Reference], str(file))
