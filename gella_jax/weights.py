@@ -22,7 +22,7 @@ from etils import epath
 
 from gella_jax import association, import_parts, model, resoblend
 from gella_jax.association import AssociationConfig
-from gella_jax.config import GellaConfig
+from gella_jax.config import BLENDS, GellaConfig
 from gella_jax.prompts import TEMPLATES
 from gella_jax.resoblend import ResoBlendConfig
 from gella_jax.sizes import KEYS, UNTOLD
@@ -51,7 +51,6 @@ from grounding_jax.weights.tensors import CheckpointError, LazyTensor
 from grounding_jax.weights.writers import Progress, write_safetensors, write_torch, write_torch_shards
 
 LAYOUTS = ("original", "hf")
-PRESETS = ("paper", "skip", "mask_query", "literal")
 OWN = "gella"  # the folder of an export with what has no public layout
 
 
@@ -91,8 +90,8 @@ def open_parts(
     Raises:
         FileNotFoundError, CheckpointError: in one line, what is missing, damaged or does not fit.
     """
-    if preset not in PRESETS:
-        raise CheckpointError(f"preset {preset}: unknown, known are {', '.join(PRESETS)}")
+    if preset not in BLENDS:
+        raise CheckpointError(f"preset {preset}: unknown, known are {', '.join(BLENDS)}")
     given = read_sizes(sizes, KEYS, GellaConfig)
     values = given["gella"] | ({} if template is None else {"template": template})
     check_template(values.get("template", GellaConfig.template), TEMPLATES)
