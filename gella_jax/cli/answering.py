@@ -143,9 +143,9 @@ class Refer(Masked):
         nouns_question(self.expression)
         nouns_answer([self.expression])  # it stands for itself where the model names no noun
         image, entities = _open_masked(self, epath.Path(self.picture), REFERENCE_FILES)
-        gella, find = self.load(1, needs_masks=entities is None)
+        gella, finder = self.load(1, needs_masks=entities is None)
         begin = time.perf_counter()
-        entities = find(image) if entities is None else entities
+        entities = finder.find_one(image) if entities is None else entities
         with working("looking (programs are compiled first)"):
             reference = gella.refer(image, self.expression, entities, self.output_masks)
             save_reference(self.out, image, reference, entities)
@@ -185,9 +185,9 @@ class PanopticCommand(Masked):
 
         categories = read_vocabulary(self.vocabulary)
         image, entities = _open_masked(self, epath.Path(self.picture), PANOPTIC_FILES)
-        gella, find = self.load(1, needs_masks=entities is None)
+        gella, finder = self.load(1, needs_masks=entities is None)
         begin = time.perf_counter()
-        entities = find(image) if entities is None else entities
+        entities = finder.find_one(image) if entities is None else entities
         with working("segmenting (programs are compiled first)"):
             panoptic = gella.panoptic(image, entities, categories, self.output_masks)
             save_panoptic(self.out, epath.Path(self.picture).name, image, panoptic, categories)

@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from gella_jax.cli.loading import load_model
+from gella_jax.cli.loading import load_model, load_segmenter
 from grounding_jax.cli.commands import OnMesh
 from grounding_jax.cli.training import Training
-from grounding_jax.terminal import Dtype, loading, optional, say, show_report
+from grounding_jax.terminal import Dtype, optional, say, show_report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,10 +78,7 @@ class Evaluate(OnMesh):
             prepare_outputs({"--json": self.json, "--markdown": self.markdown}, self.data)
         segmenter = gella = None
         if self.segmenter:
-            with loading(self.segmenter):
-                from grounding_jax import segmenters
-
-                segmenter = segmenters.load_segmenter(self.segmenter, self.dtype, self.mesh_shape())
+            segmenter = load_segmenter(self.segmenter, self.dtype, self.mesh_shape())
         if checkpoint:
             gella = load_model(checkpoint, self.dtype, self.mesh_shape())
         report = evaluate(

@@ -12,7 +12,7 @@ import msgspec
 from etils import epath
 from tyro.conf import Positional, arg
 
-from gella_jax.cli.masks import Masked, read_named
+from gella_jax.cli.masks import Finder, Masked, read_named
 from grounding_jax.cli import pictures
 from grounding_jax.cli.fonts import note_undrawable
 from grounding_jax.cli.pictures import answer_all, check_results, folder_requests, is_many, jsonl_requests
@@ -20,7 +20,8 @@ from grounding_jax.terminal import note, optional, prepare_folder, say, working
 
 if TYPE_CHECKING:
     from gella_jax.answers import Grounding
-    from gella_jax.predict import Request
+    from gella_jax.predict import Gella, Request
+    from grounding_jax.segmenters.proposals import Proposals
 
 
 class _Line(msgspec.Struct, forbid_unknown_fields=True):
@@ -42,6 +43,13 @@ class Wish(NamedTuple):
 
 
 Asked = pictures.Request[Wish]
+
+
+class Answer(NamedTuple):
+    """A grounding, and the masks that were found for it; None where they were named."""
+
+    grounding: Grounding
+    found: Proposals | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,23 +98,16 @@ class Ground(Masked):
         alone = None if is_many(epath.Path(self.source)) else self._read(requests[0])
         self._prepare(requests)
         needs_masks = self.masks is None and any(request.question.masks is None for request in requests)
-        gella, find = self.load(len(requests), needs_masks)
-
-        def read(request: Asked) -> Request:
-            item = self._read(request)
-            return item if item.entities is not None else item._replace(entities=find(item.image))
-
-        options = dict(threshold=self.threshold, output_masks=self.output_masks, absent=self.absent)
-        answer = functools.partial(gella.ground_many, **options)
+        gella, finder = self.load(len(requests), needs_masks)
+        answer = functools.partial(self._answer, gella, finder)
+        finish = functools.partial(_finish, finder)
         if alone is None:
             rows = dict(batch_size=self.batch_size, multiple=gella.engine.batcher.multiple)
-            return answer_all(requests, read, answer, _finish, what="grounding", program="gella", **rows)
+            return answer_all(requests, self._read, answer, finish, what="grounding", program="gella", **rows)
         begin = time.perf_counter()
-        if alone.entities is None:
-            alone = alone._replace(entities=find(alone.image))
         with working("grounding (programs are compiled first)"):
             answers = answer([alone])
-        _finish(requests[0], alone, answers[0])
+        finish(requests[0], alone, answers[0])
         note(f"in {time.perf_counter() - begin:.1f} s")
         return 0
 
@@ -137,8 +138,8 @@ class Ground(Masked):
 
     def _read(self, request: Asked) -> Request:
         """The picture, and the masks that are named."""
-        from gella_jax.evaluation.run import mask_file
         from gella_jax.predict import Request
+        from grounding_jax.data.entity_masks import mask_file
         from grounding_jax.files.pictures import open_picture
 
         wish, picture = request.question, request.picture
@@ -148,6 +149,14 @@ class Ground(Masked):
             masks = mask_file(masks, picture.name)
         entities = None if masks is None else read_named(masks, image, picture)
         return Request(image, wish.caption, entities, wish.nouns)
+
+    def _answer(self, gella: Gella, finder: Finder, items: Sequence[Request]) -> list[Answer]:
+        """Finds the masks of the pictures that have none, and grounds."""
+        bare = [b for b, item in enumerate(items) if item.entities is None]
+        found = dict(zip(bare, finder.find([items[b].image for b in bare]), strict=True))
+        whole = [item._replace(entities=found[b].entities) if b in found else item for b, item in enumerate(items)]
+        groundings = gella.ground_many(whole, self.threshold, self.output_masks, absent=self.absent)
+        return [Answer(grounding, found.get(b)) for b, grounding in enumerate(groundings)]
 
 
 def _wish(file: epath.Path, line: _Line) -> Wish:
@@ -179,12 +188,15 @@ def _check_stems(found: Sequence[epath.Path], masks: str) -> None:
             )
 
 
-def _finish(request: Asked, item: Request, grounding: Grounding) -> None:
+def _finish(finder: Finder, request: Asked, item: Request, answer: Answer) -> None:
     """Writes and prints an answer."""
     from gella_jax.results import GROUNDING_FILES, describe_grounding, save_grounding
 
+    grounding = answer.grounding
     request.folder.mkdir(parents=True, exist_ok=True)
     save_grounding(request.folder, str(request.picture), item.image, grounding)
+    if answer.found is not None:
+        finder.note(answer.found)
     if grounding.described:
         say(f"the model's own caption: {grounding.caption}")
     say(grounding.text)

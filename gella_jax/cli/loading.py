@@ -26,12 +26,12 @@ def load_model(checkpoint: str, dtype: str | None = None, mesh: MeshShape | None
         return load(checkpoint, dtype, mesh)
 
 
-def load_segmenter(segmenter: str, dtype: str | None = None) -> Segmenter:
+def load_segmenter(segmenter: str, dtype: str | None = None, mesh: MeshShape | None = None) -> Segmenter:
     """`segmenters.load_segmenter`, shown while it lasts."""
     with loading(segmenter):
         from grounding_jax import segmenters
 
-        return segmenters.load_segmenter(segmenter, dtype)
+        return segmenters.load_segmenter(segmenter, dtype, mesh)
 
 
 def read_vocabulary(words: Sequence[str]) -> tuple[Category, ...]:

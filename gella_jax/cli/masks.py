@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from etils import epath
 from tyro.conf import arg
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from gella_jax.predict import Gella
     from grounding_jax.data.entity_masks import Entities
     from grounding_jax.segmenters import Segmenter
-
-Find = Callable[["np.ndarray"], "Entities"]
+    from grounding_jax.segmenters.proposals import Proposals
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,8 +56,8 @@ class Masked(OnMesh):
             raise FileNotFoundError(f"there is no segmenter {self.segmenter}")
         return [epath.Path(source) for source in (self.masks, self.segmenter) if source is not None]
 
-    def load(self, num_pictures: int, needs_masks: bool) -> tuple[Gella, Find]:
-        """The model, and what finds the masks of a picture uint8 ``[H, W, 3]`` that comes without.
+    def load(self, num_pictures: int, needs_masks: bool) -> tuple[Gella, Finder]:
+        """The model, and what finds the masks of pictures that come without.
 
         Args:
             num_pictures: number of pictures that it will be asked about.
@@ -67,16 +66,42 @@ class Masked(OnMesh):
         Raises:
             FileNotFoundError, ValueError: a model can't be loaded, or nothing finds masks.
         """
-        segmenter = load_segmenter(self.segmenter, self.dtype) if self.segmenter else None
-        gella = load_model(self.checkpoint, self.dtype, self.mesh_for(num_pictures))
-        found_by = self.segmenter or f"{self.checkpoint} itself"
-        segmenter = segmenter or gella.segmenter
-        if needs_masks and segmenter is None:
+        mesh = self.mesh_for(num_pictures)
+        segmenter = load_segmenter(self.segmenter, self.dtype, mesh) if self.segmenter else None
+        gella = load_model(self.checkpoint, self.dtype, mesh)
+        finder = Finder(self.segmenter or f"{self.checkpoint} itself", segmenter or gella.segmenter)
+        if needs_masks and finder.segmenter is None:
             raise ValueError(
                 f"no masks, and {self.checkpoint} finds none itself: name yours with --masks, or with --segmenter a "
                 "model that makes them"
             )
-        return gella, lambda image: _find_masks(found_by, segmenter, image)
+        return gella, finder
+
+
+class Finder(NamedTuple):
+    """A model that finds masks, by its name; None where there is none."""
+
+    name: str
+    segmenter: Segmenter | None
+
+    def find(self, images: Sequence[np.ndarray]) -> list[Proposals]:
+        """The masks of pictures uint8 ``[H, W, 3]``; raises ValueError where one has none."""
+        proposals = self.segmenter(images) if images else []
+        if not all(one.entities.ids for one in proposals):
+            raise ValueError(f"{self.name} finds no mask in this picture: name yours with --masks")
+        return proposals
+
+    def find_one(self, image: np.ndarray) -> Entities:
+        """The masks of a picture by itself; says how many, and whose they are."""
+        with working("segmenting (programs are compiled first)"):
+            (proposals,) = self.find([image])
+        self.note(proposals)
+        return proposals.entities
+
+    def note(self, proposals: Proposals) -> None:
+        """Says how many masks were found, how many of them were left out, and by whom."""
+        left_out = "".join(f", {number} left out: {reason}" for reason, number in proposals.left_out.items() if number)
+        note(f"masks found by {self.name}: {len(proposals.entities.ids)}{left_out}")
 
 
 def read_named(masks: epath.PathLike, image: np.ndarray, picture: epath.Path) -> Entities:
@@ -87,19 +112,3 @@ def read_named(masks: epath.PathLike, image: np.ndarray, picture: epath.Path) ->
     if entities.crowds:
         note(f"{picture}: masks left out: {entities.crowds}, crowds (iscrowd 1)")
     return entities
-
-
-def _find_masks(found_by: str, segmenter: Segmenter, image: np.ndarray) -> Entities:
-    """The masks that a model finds in a picture; says how many, and that they are its own.
-
-    Raises:
-        ValueError: there are none.
-    """
-    with working("segmenting (programs are compiled first)"):
-        (proposals,) = segmenter([image])
-    count = len(proposals.entities.ids)
-    if not count:
-        raise ValueError(f"{found_by} finds no mask in this picture: name yours with --masks")
-    left_out = "".join(f", {number} left out: {reason}" for reason, number in proposals.left_out.items() if number)
-    note(f"masks found by {found_by}: {count}{left_out}")
-    return proposals.entities

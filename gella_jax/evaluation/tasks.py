@@ -100,7 +100,8 @@ def _narrative_line(record: NarrativeRecord, masks: Sequence[np.ndarray | None])
         found = np.zeros((0, *record.size), bool) if mask is None else mask[None]
         truth = record.id_map == np.array(ids, np.int32)[:, None, None]
         phrases.append(dataclasses.asdict(compare_phrase(found, truth, [isthing[number] for number in ids])))
-    return {"phrases": phrases, "missing": sum(mask is None for mask in masks)}
+    unplaced = sum(span is None for span in record.spans)
+    return {"phrases": phrases, "missing": sum(mask is None for mask in masks), "unplaced": unplaced}
 
 
 def empty_narrative(setting: Setting, item: Item) -> dict:
@@ -115,6 +116,7 @@ def report_narratives(setting: Setting, lines: Sequence[dict]) -> dict:
     """Average recall, and of generated nouns their words."""
     phrases = [Phrase(**values) for line in lines for values in line["phrases"]]
     report = {"num_targets": len(phrases), **narrative_metrics(NarrativeTotals.of(phrases))}
+    report["num_unplaced"] = sum(line["unplaced"] for line in lines)
     if setting.protocol == "generated":
         report |= word_metrics(sum((WordTotals(**line["words"]) for line in lines), WordTotals()))
         report["num_missing"] = sum(line["missing"] for line in lines)
@@ -307,7 +309,7 @@ TASKS: dict[str, Task] = {
 
 def measures_masks(dataset: str) -> bool:
     """Whether masks themselves are measured, and not what is said about them."""
-    return TASKS[dataset] is _ENTITIES
+    return TASKS.get(dataset) is _ENTITIES
 
 
 def _left_out_of(lines: Sequence[dict]) -> dict[str, int]:

@@ -9,10 +9,9 @@ from typing import ClassVar, Literal
 from etils import epath
 from tyro.conf import Suppress
 
-from gella_jax.config import ASSETS, BACKBONES, GellaConfig, architecture, channels
+from gella_jax.config import ASSETS, BACKBONES, GellaConfig, architecture
 from gella_jax.data.mixture import PAPER, Family, Mixture, task_of
 from gella_jax.losses import LossWeights
-from gella_jax.resoblend import ResoBlendConfig
 from gella_jax.training.task import PARTS, GellaTask
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.entity_masks import TRUE_MASKS
@@ -22,7 +21,6 @@ from grounding_jax.training.options import LARGEST, TrainOptions, check_numbers
 from grounding_jax.training.task import Recipe
 from grounding_jax.weights import folder
 
-BLENDS = ("paper", "skip", "mask_query", "literal")
 # The running statistics of a MobileNet are constants.
 MASK_BRANCH = (r"backbone/(?!.*/(mean|var)$)", "mask2former")
 REST = ("blend", "association", "projector", "llama/embed", "llama/head")
@@ -177,26 +175,12 @@ class GellaRecipe(Recipe):
 
     def _changed(self, start: GellaConfig) -> GellaConfig:
         """The model that is trained."""
-        blend = start.blend
-        if self.blend in BLENDS:
-            old = start.blend or ResoBlendConfig(channels(start.backbone), image_width=start.clip.width)
-            sizes = dict(image_width=start.clip.width, heads=old.heads)
-            if self.blend != "literal":
-                sizes |= dict(width=old.width, hidden=old.hidden)
-            blend = getattr(ResoBlendConfig, self.blend)(channels(start.backbone), **sizes)
-        if self.without and blend is not None:
-            blend = dataclasses.replace(blend, **dict.fromkeys(self.without, False))
-        association = start.association
-        if self.association:
-            association = dataclasses.replace(association, kind=self.association)
+        model = start.rewired(self.blend, self.without, self.colours, self.association)
         return dataclasses.replace(
-            start,
+            model,
             llama=dataclasses.replace(start.llama, lora_dropout=self.lora_dropout, remat=self.remat),
             backbone=_with_remat(start.backbone, self.remat),
             mask2former=dataclasses.replace(start.mask2former, remat=self.remat),
-            blend=None if self.blend == "none" else blend,
-            association=association,
-            colours=self.colours or start.colours,
         )
 
     def _fresh(self, start: GellaConfig, model: GellaConfig) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from gella_jax.evaluation.published import ABLATIONS, SYSTEMS, markdown_table
 from gella_jax.evaluation.run import check_dataset, evaluate
 from gella_jax.evaluation.tasks import TASKS, match_nouns
 from gella_jax.panoptic import PanopticAnswer, Segment
-from gella_jax.predict import Grounding, Noun, Reference
+from gella_jax.predict import Grounding, Noun, Reference, as_entities
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.entity_masks import Entities, mask_file, read_masks
 from grounding_jax.files.masks import mask_record
@@ -107,6 +107,7 @@ def test_the_truth_has_full_recall(root, protocol):
     report, oracle = run(root, "png|val2017", protocol)
     assert report["AR"] == pytest.approx(0.99999) and report["AR_plurals"] == pytest.approx(0.99999)
     assert report["num_phrases"] == 6 and report["num_left_out"] == 1 and report["num_targets"] == 7
+    assert report["num_unplaced"] == 1  # the caption has no "clouds"
     assert (report["num_hidden"], report["num_surplus"]) == (3, 6)
     assert (oracle.asked[0] is not None) == (protocol == "official")
     assert ("AR_text" in report) == (protocol == "generated")
@@ -225,8 +226,50 @@ def test_masks_that_a_model_proposes(root):
     assert list(map(len, seen)) == [2, 1] and report["masks"] == "sam.pth"
 
 
+def test_a_picture_in_which_a_segmenter_finds_nothing_is_counted(root):
+    def segmenter(images):
+        masks = [np.ones((int(image.shape[:2] != (20, 12)), *image.shape[:2]), bool) for image in images]
+        return [types.SimpleNamespace(entities=as_entities(one)) for one in masks]
+
+    report, _ = run(root, "png|val2017", "guided", masks="sam.pth", segmenter=segmenter)
+    assert report["num_without_masks"] == 1 and report["acc@0.5"] == 0.5  # three of six
+
+
+@pytest.mark.parametrize("kind", ["json", "folder"])
+def test_masks_of_another_size_are_named_with_their_picture(root, tmp_path, kind):
+    record, wrong = open_dataset(root, "panoptic|val2017")[1], np.ones((1, 5, 9), bool)
+    if kind == "json":
+        masks = tmp_path / "results.json"
+        masks.write_text(json.dumps([{"image_id": record.image_id, "score": 0.5, **mask_record(wrong[0])}]))
+    else:
+        masks = tmp_path / "masks"
+        masks.mkdir()
+        for one in open_dataset(root, "panoptic|val2017"):
+            Image.fromarray(np.uint8(wrong[0])).save(masks / f"{one.image.stem}.png")
+    message = r"the masks of '0+\d+\.jpg': .* has 5 x 9 pixels, but the picture has \d+ x \d+"
+    with pytest.raises(ValueError, match=message):
+        run(root, "panoptic|val2017", "official", masks=masks)
+
+
+def test_a_segment_that_is_not_in_the_png_is_named(root, tmp_path):
+    shutil.copytree(root / "coco", tmp_path / "coco")
+    png = tmp_path / "coco/annotations/panoptic_segmentation/val2017/000000000285.png"
+    ids = np.asarray(Image.open(png)).copy()
+    ids[(ids == ids[-1, 0]).all(-1)] = 0
+    Image.fromarray(ids).save(png)
+    with pytest.raises(
+        ValueError, match=r"annotation of image 285 has the segment 65536, of which .*285\.png has no pixel"
+    ):
+        run(tmp_path, "png|val2017", "guided")
+    narratives = json.loads((tmp_path / "coco/annotations/png_coco_val2017.json").read_text())
+    narratives[0]["segments"][1]["segment_ids"] = ["77"]
+    (tmp_path / "coco/annotations/png_coco_val2017.json").write_text(json.dumps(narratives))
+    with pytest.raises(ValueError, match=r"png_coco_val2017\.json: narrative 0 has segment 77, which image 139 lacks"):
+        run(tmp_path, "png|val2017", "guided")
+
+
 def whole(images):
-    """One mask for all of a picture, and none in one of them."""
+    """One mask for all of every picture."""
     some = [Entities(np.ones((1, *image.shape[:2]), bool), (0,), ("0",)) for image in images]
     return [types.SimpleNamespace(entities=one) for one in some]
 

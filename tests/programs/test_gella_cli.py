@@ -203,7 +203,7 @@ def test_a_segmenter_makes_the_masks(tells, monkeypatch, scene, tmp_path, capsys
     _, masks = small_picture()
     found = Entities(masks, (0, 1, 2, 3), tuple("0123"), np.ones(4, np.float32))
     proposals = Proposals(found, {"improbable": 0, "unseen": 7})
-    monkeypatch.setattr("grounding_jax.segmenters.load_segmenter", lambda path, dtype: lambda images: [proposals])
+    monkeypatch.setattr("grounding_jax.segmenters.load_segmenter", lambda *_: lambda images: [proposals])
     told = tells(refer=Reference("the cat", "", (), 2, 0.75, masks[2]))
     (tmp_path / "sam.pth").touch()
     words = ["refer", scene[0], "the cat", "--segmenter", tmp_path / "sam.pth", "--checkpoint", "x", "--out"]
@@ -219,7 +219,7 @@ def test_a_model_that_finds_masks_says_that_they_are_its_own(tells, scene, tmp_p
     _, masks = small_picture()
     found = Entities(masks, (0, 1, 2, 3), tuple("0123"), np.ones(4, np.float32))
     told = tells(
-        segmenter=lambda image: Proposals(found, {"unseen": 2}),
+        segmenter=lambda images: [Proposals(found, {"unseen": 2})],
         refer=Reference("the cat", "", (), 2, 0.75, masks[2]),
         panoptic=PanopticAnswer(np.zeros((50, 70), np.int32), ()),
         ground_many=[Grounding("", "a dog", (), found, {})],
