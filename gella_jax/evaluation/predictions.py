@@ -47,7 +47,7 @@ def of_narrative(
         record: the caption.
         entities: those that the model got.
         nouns: for each phrase the noun that it was matched with; None if there is none.
-        phrases: what it is worth.
+        phrases: worth of each.
         answer: text that the model wrote, if it did.
     """
     more = {"caption": record.caption, **({} if answer is None else {"answer": answer})}
