@@ -14,10 +14,7 @@ import json
 import tyro
 from etils import epath
 
-from gella_jax.config import GellaConfig
-from gella_jax.resoblend import ResoBlendConfig
 from gella_jax.tiny.pretraining import QueryPretraining
-from gella_jax.tiny.vocabulary import tiny_config
 from gella_jax.training.experiment import GELLA
 from grounding_jax.training.loop import train
 from grounding_jax.training.options import TrainOptions
@@ -55,25 +52,21 @@ class Options:
     runs: str = "runs/gella_switches"
 
 
-def config_of(row: str) -> GellaConfig:
-    """The model of a row: a preset, and what is changed."""
-    base = tiny_config()
+def recipe_of(row: str) -> QueryPretraining:
+    """The recipe of a row: a preset, and what is changed."""
     preset, *changes = row.split(", ")
-    sizes = {name: getattr(base.blend, name) for name in ("image_width", "width", "hidden", "heads")}
-    off = {change.removeprefix("no ").lower(): False for change in changes if change.startswith("no ")}
-    blend = getattr(ResoBlendConfig, preset)(base.blend.channels, **sizes, **off)
-    config = dataclasses.replace(base, blend=blend)
-    if "colours by location" in changes:
-        config = dataclasses.replace(config, colours="location")
-    if "fc_relu_fc" in changes:
-        config = dataclasses.replace(config, association=dataclasses.replace(base.association, kind="fc_relu_fc"))
-    return config
+    return QueryPretraining(
+        blend=preset,
+        without=tuple(change.removeprefix("no ").lower() for change in changes if change.startswith("no ")),
+        colours="location" if "colours by location" in changes else "",
+        association_kind="fc_relu_fc" if "fc_relu_fc" in changes else "",
+    )
 
 
 def scores(options: Options, row: str) -> dict[str, float]:
     """Those of the last validation of a row, which is trained where it is not yet."""
     place = epath.Path(options.runs) / row.replace(", ", "-").replace(" ", "_")
-    recipe = QueryPretraining(config_of(row))
+    recipe = recipe_of(row)
     training = TrainOptions(
         steps=options.steps, batch_size=16, learning_rate=1e-3, final_rate=0.05, warmup_steps=50,
         save_every=options.steps, pictures=0,

@@ -10,8 +10,11 @@ from gella_jax.engine import make_engine
 from gella_jax.predict import Gella
 from gella_jax.sharding import table
 from grounding_jax.inference.placement import place
+from grounding_jax.segmenters import load_segmenter
 from grounding_jax.sharding.mesh import MeshShape
 from grounding_jax.training.run_folder import find_folder, step_of_run
+
+SEGMENTER = "segmenter"  # a folder in that of a model: a Mask2Former that finds masks where none are given
 
 
 def load(checkpoint: epath.PathLike, dtype=None, mesh: MeshShape | None = None) -> Gella:
@@ -28,9 +31,12 @@ def load(checkpoint: epath.PathLike, dtype=None, mesh: MeshShape | None = None) 
     Raises:
         FileNotFoundError, ValueError: in one line, what is missing or does not fit.
     """
-    config, params, tokenizer = weights.load(find_checkpoint(checkpoint))  # mapped files, nothing is read
+    folder = find_checkpoint(checkpoint)
+    config, params, tokenizer = weights.load(folder)  # mapped files, nothing is read
     placed = place(params, table(config), dtype, mesh)
-    return Gella(make_engine(config, placed.params, tokenizer, placed.dtype, placed.mesh))
+    finder = folder / SEGMENTER
+    segmenter = load_segmenter(finder, dtype, mesh) if finder.exists() else None
+    return Gella(make_engine(config, placed.params, tokenizer, placed.dtype, placed.mesh), segmenter)
 
 
 def find_checkpoint(name: epath.PathLike) -> epath.Path:

@@ -255,7 +255,8 @@ class Gella:
         Captions are not looked at.
         """
         requests = self._typed(requests)
-        segmented, _ = self._segment(requests)
+        alone = self.engine.config.blend is None
+        segmented = self._decode(requests, None) if alone else self._segment(requests)[0]
         found = []
         for b, request in enumerate(requests):
             logits = (
@@ -328,11 +329,15 @@ class Gella:
 
     def _segment(self, requests: Sequence[Request]) -> tuple[Segmented, jax.Array]:
         """What the mask branch makes of requests, and the patches."""
+        features, patches = encode_image(self.engine, [request.image for request in requests])
+        return self._decode(requests, features), patches
+
+    def _decode(self, requests: Sequence[Request], features: jax.Array | None) -> Segmented:
+        """What the mask branch makes of requests and of the features of their pictures."""
         for request in requests:
             _check_masks(request.image, request.entities)
-        features, patches = encode_image(self.engine, [request.image for request in requests])
         entities, image_ids = zip(*((request.entities, request.image_id) for request in requests), strict=True)
-        return segment_entities(self.engine, features, entities, image_ids), patches
+        return segment_entities(self.engine, features, entities, image_ids)
 
     def _candidates(
         self, segmented: Segmented, b: int, request: Request, output_masks: str

@@ -34,14 +34,17 @@ class Evaluate(OnMesh):
         data: the folder that holds coco/, refer_seg/ or entityseg/.
         dataset: such as "png|val2017", "refcoco|unc|val", "panoptic|val2017", "entityseg|val", "coco_entity|val2017".
         protocol: way to ask the model; never compare numbers of different ones.
-        checkpoint: a model folder, or the name of a shipped model.
+        checkpoint: a model folder, or the name of a shipped model; by default "tiny", but no model at all for a dataset
+            of entities, whose masks are measured as they are put in.
         masks: whose masks the model gets: a folder with STEM.png, STEM.json or a folder STEM for the picture STEM.jpg,
             or a json about all pictures; "truth" for those of the dataset, of expressions all instances in the picture.
         segmenter: a SAM or a Mask2Former of entities that makes them instead.
         output_masks: answer with the masks that were put in, or with those the model makes of them; by default the
             latter for datasets of entities, the former for all others.
         json: file for the numbers, all fractions.
+        predictions: file for every single prediction, one line of JSON each.
         markdown: file for tables with published numbers beside ours, in percent.
+        gallery: file for a page (HTML) that shows the best, the worst and some other pictures.
         batch_size: pictures at once; the numbers do not depend on it.
         dtype: floating-point type of the weights and the computation; by default float32 on CPU and bfloat16 elsewhere.
     """
@@ -54,7 +57,9 @@ class Evaluate(OnMesh):
     segmenter: Annotated[str | None, optional("FILE")] = None
     output_masks: Annotated[Literal["input", "decoded"] | None, optional("{input,decoded}")] = None
     json: Annotated[str | None, optional("FILE")] = None
+    predictions: Annotated[str | None, optional("FILE")] = None
     markdown: Annotated[str | None, optional("FILE")] = None
+    gallery: Annotated[str | None, optional("FILE")] = None
     batch_size: Annotated[int, arg(metavar="N")] = 4
     dtype: Dtype = None
 
@@ -63,29 +68,35 @@ class Evaluate(OnMesh):
         from gella_jax.evaluation.masks import whose_masks
         from gella_jax.evaluation.published import markdown_table
         from gella_jax.evaluation.run import check_dataset, evaluate
+        from gella_jax.evaluation.tasks import measures_masks
         from grounding_jax.cli.outputs import prepare_outputs
         from grounding_jax.sharding import hosts
 
         hosts.start()
-        check_dataset(self.dataset, self.protocol, self.output_masks, with_model=self.checkpoint is not None)
+        measures = measures_masks(self.dataset) and self.output_masks != "decoded"
+        checkpoint = self.checkpoint or (None if measures else "tiny")
+        check_dataset(self.dataset, self.protocol, self.output_masks, with_model=checkpoint is not None)
         if self.segmenter and self.masks:
             raise ValueError("name either --masks or --segmenter: both say whose masks the model gets")
         if hosts.is_first():
-            prepare_outputs({"--json": self.json, "--markdown": self.markdown}, self.data)
+            named = {"--json": self.json, "--predictions": self.predictions}
+            prepare_outputs({**named, "--markdown": self.markdown, "--gallery": self.gallery}, self.data)
         segmenter = gella = None
         if self.segmenter:
             segmenter = load_segmenter(self.segmenter, self.dtype, self.mesh_shape())
-        if self.checkpoint:
-            gella = load_model(self.checkpoint, self.dtype, self.mesh_shape())
+        if checkpoint:
+            gella = load_model(checkpoint, self.dtype, self.mesh_shape())
         report = evaluate(
             gella,
             self.data,
             self.dataset,
             self.protocol,
             self.json,
+            self.predictions,
             masks=self.segmenter or self.masks,
             segmenter=segmenter,
             markdown=self.markdown,
+            gallery=self.gallery,
             output_masks=self.output_masks,
             batch_size=self.batch_size,
         )

@@ -47,7 +47,7 @@ class Draw(NamedTuple):
     Attributes:
         rng: generator of the example.
         max_nouns: the most nouns of an example.
-        ungrounded: what a narrative's noun without masks is: "ignore", not told, or "negative", absent.
+        ungrounded: meaning of a narrative's noun without masks: "ignore", not told, or "negative", absent.
         categories: all those of the source.
     """
 
@@ -77,14 +77,7 @@ def sample_description(record: VqaRecord | NarrativeRecord, draw: Draw) -> Sampl
 
 
 def sample_nouns(record: NarrativeRecord, draw: Draw) -> Sample:
-    """The nouns of a caption; the entities are known, but not which of them are meant."""
-    found = sample_narrative(record, draw)
-    nothing = ((),) * len(found.meant), (False,) * len(found.meant)
-    return Sample(found.conversations, found.entities, *nothing)
-
-
-def sample_narrative(record: NarrativeRecord, draw: Draw) -> Sample:
-    """The nouns of a caption and what they mean.
+    """The nouns of a caption; entities may be known, but not which of them are meant.
 
     Raises:
         Unusable: the caption has no noun.
@@ -93,8 +86,17 @@ def sample_narrative(record: NarrativeRecord, draw: Draw) -> Sample:
     if not nouns:
         raise Unusable("the caption has no noun")
     rounds = [[nouns_round(record.caption, nouns, draw.rng)]]
+    return Sample(rounds, record.entities, ((),) * len(nouns), (False,) * len(nouns))
+
+
+def sample_narrative(record: NarrativeRecord, draw: Draw) -> Sample:
+    """The nouns of a caption and what they mean.
+
+    Raises:
+        Unusable: see `sample_nouns`.
+    """
     absent = tuple(draw.ungrounded == "negative" and not ids for ids in record.segment_ids)
-    return Sample(rounds, record.entities, record.segment_ids, absent)
+    return sample_nouns(record, draw)._replace(meant=record.segment_ids, absent=absent)
 
 
 def sample_expressions(record: Record, draw: Draw) -> Sample:
@@ -102,13 +104,16 @@ def sample_expressions(record: Record, draw: Draw) -> Sample:
 
     Raises:
         Unusable: there is no expression.
+        ValueError: nothing tells which instances they mean.
     """
+    if record.instance_ids is None:
+        raise ValueError(f"nothing tells which instances are meant in {record.image}; if that is packed, pack it again")
     drawn = draw.rng.permutation(len(record.raw_expressions))[: min(MOST_EXPRESSIONS, draw.max_nouns)]
     if not len(drawn):
         raise Unusable("there is no expression")
     texts = [prompts.clean_noun(record.raw_expressions[j]) for j in drawn]
     rounds = [[nouns_round(text, [text], draw.rng)] for text in texts]
-    meant = tuple(record.meant_ids[j] for j in drawn)
+    meant = tuple(record.instance_ids[j] for j in drawn)
     return Sample(rounds, record.entities, meant, tuple(not ids for ids in meant))
 
 

@@ -10,12 +10,11 @@ from etils import epath
 from tyro.conf import Suppress
 
 from gella_jax import association, losses, model
-from gella_jax.config import GellaConfig
 from gella_jax.losses import LossWeights
 from gella_jax.matching import SegmentationWeights
 from gella_jax.tiny.pretraining import attribute_codes
 from gella_jax.tiny.scenes import SceneMixture
-from gella_jax.tiny.vocabulary import tiny_tokenizer
+from gella_jax.tiny.vocabulary import tiny_config, tiny_tokenizer
 from gella_jax.training.task import GellaTask
 from grounding_jax.language import tokenizer as tokenizers
 from grounding_jax.models import llama, llava
@@ -28,9 +27,8 @@ class SceneRecipe(Recipe):
     """GELLA learns to answer about scenes; its vocabulary is that of `tiny_tokenizer`.
 
     Attributes:
-        model: sizes of the parts.
         trainable: regular expressions on parameter paths: these are trained, the rest stays as it is.
-        masks: whether the mask branch takes part.
+        masks: True lets the mask branch take part.
         imitation: weight of the distance between nouns, as the association sees them, and the codes of their attributes
             that `QueryPretraining` teaches the mask branch.
         association, segmentation: weights of L_asso and L_seg beside L_ans.
@@ -38,7 +36,6 @@ class SceneRecipe(Recipe):
         narratives, expressions, categories, description, length, max_nouns: see `SceneMixture`.
     """
 
-    model: Suppress[GellaConfig]
     trainable: Suppress[tuple[str, ...]]
     masks: bool = True
     imitation: float = 0.0
@@ -54,16 +51,16 @@ class SceneRecipe(Recipe):
 
     def task(self, start: epath.Path | None) -> TinyTask:
         """The task; the words of the start that the vocabulary has keep their rows."""
-        tokenizer, rows = tiny_tokenizer(), ()
+        model, tokenizer, rows = tiny_config(), tiny_tokenizer(), ()
         if start is not None and (start / tokenizers.FILE_NAME).exists():
             before = tokenizers.load_tokenizer(start)
             rows = tokenizers.token_rows(tokenizer, before)
             rows = () if rows == tuple(range(before.vocab_size)) else rows
         sizes = ("length", "max_nouns", "narratives", "expressions", "categories", "description")
-        data = SceneMixture(self.model, tokenizer, **{name: getattr(self, name) for name in sizes})
+        data = SceneMixture(model, tokenizer, **{name: getattr(self, name) for name in sizes})
         terms = SegmentationWeights(points=self.points)
         return TinyTask(
-            self.model,
+            model,
             tokenizer,
             data,
             LossWeights(self.segmentation, self.association, terms=terms),

@@ -9,7 +9,8 @@ that the two understand each other when they meet. A layer that reads kinds (``h
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+import functools
+from typing import ClassVar, Literal
 
 import grain
 import jax
@@ -25,6 +26,7 @@ from gella_jax.losses import LossWeights
 from gella_jax.matching import SegmentationWeights
 from gella_jax.tiny.finding import kind_loss
 from gella_jax.tiny.scenes import ENDLESS, KIND_OF, OTHER, RELATIONS, SIZE, Said, entities_of, said
+from gella_jax.tiny.vocabulary import tiny_config
 from gella_jax.training import validation
 from grounding_jax.data.scenes.compose import measure
 from grounding_jax.data.scenes.cutouts import KINDS
@@ -67,7 +69,7 @@ class QueryPretraining(Task, Recipe):
     """The mask branch learns what its queries are to tell, with a frozen CLIP.
 
     Attributes:
-        model: sizes of the parts.
+        blend, without, colours, association_kind: what is changed of the model, see `GellaConfig.rewired`.
         segmentation, association: weights of L_seg and L_asso.
         kind: weight of telling the kind of each matched query by a layer of its own.
         points: points at which masks are compared.
@@ -76,7 +78,10 @@ class QueryPretraining(Task, Recipe):
         trainable, export_keys, best_metric: see `Task`.
     """
 
-    model: Suppress[GellaConfig]
+    blend: Literal["", "paper", "skip", "mask_query"] = ""
+    without: tuple[Literal["sa", "ca", "ff", "res", "conv"], ...] = ()
+    colours: Literal["", "random", "location"] = ""
+    association_kind: Literal["", "fc", "fc_relu_fc"] = ""
     segmentation: float = 0.2
     association: float = 8.0
     kind: float = 2.0
@@ -86,6 +91,11 @@ class QueryPretraining(Task, Recipe):
     trainable: Suppress[tuple[str, ...]] = ("backbone", "blend", "mask2former", "association/query", "helpers")
     export_keys: Suppress[tuple[str, ...]] = ("clip", "backbone", "blend", "mask2former", "association")
     best_metric: ClassVar[str] = "AR"
+
+    @functools.cached_property
+    def model(self) -> GellaConfig:
+        """Sizes of the parts."""
+        return tiny_config().rewired(self.blend, self.without, self.colours, self.association_kind)
 
     def init(self, key: jax.Array) -> dict:
         """Random mask branch and helper; CLIP has to come from the start."""

@@ -76,7 +76,7 @@ class SceneMixture:
         narratives: captions of a scene whose nouns are asked for.
         expressions: expressions about a scene.
         categories: names of a vocabulary, some of which are in the picture.
-        description: whether the scene is described, too.
+        description: True describes the scene, too.
         whole_share: share of the scenes about which the whole vocabulary is asked, and one caption, but nothing else.
     """
 

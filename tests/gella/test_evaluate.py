@@ -16,14 +16,14 @@ from gella_jax.cli import main
 from gella_jax.evaluation.published import ABLATIONS, SYSTEMS, markdown_table
 from gella_jax.evaluation.run import check_dataset, evaluate
 from gella_jax.evaluation.tasks import TASKS, match_nouns
-from gella_jax.panoptic import PanopticAnswer, Segment
-from gella_jax.predict import Grounding, Noun, Reference
+from gella_jax.predict import Noun, as_entities
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.entity_masks import Entities, mask_file, read_masks
 from grounding_jax.files.masks import mask_record
 from tests.command_line import failed
+from tests.gella.oracle import Oracle
 from tests.small_datasets import write_all
-from tests.small_gella import small_gella, small_tokenizer
+from tests.small_gella import small_gella
 from tests.small_panoptic import write_entityseg, write_narratives, write_panoptic_tree
 
 pytestmark = pytest.mark.usefixtures("no_kept_programs")
@@ -39,64 +39,6 @@ def root(tmp_path_factory):
     return root
 
 
-class Oracle:
-    """Knows the truth of a dataset, and answers with it."""
-
-    segmenter = None
-
-    def __init__(self, source):
-        self.of = {str(record.image_id): record for record in map(source.__getitem__, range(len(source)))}
-        self.captions = (
-            {record.caption: record for record in map(source.__getitem__, range(len(source)))}
-            if hasattr(source[0], "caption")
-            else {}
-        )
-        self.engine = types.SimpleNamespace(
-            config=types.SimpleNamespace(to_json=lambda: "oracle"),
-            dtype=np.float32,
-            params={"x": np.zeros((1, 1), np.float32)},
-            tokenizer=small_tokenizer(),
-            batcher=types.SimpleNamespace(multiple=1),
-        )
-        self.asked = []
-
-    def fits(self, caption, nouns=None):
-        return True
-
-    def ground_many(self, requests, output_masks="input", plurals=None):
-        self.asked.append(plurals)
-        groundings = []
-        for request in requests:
-            record = self.captions.get(request.caption)
-            texts = request.nouns or (record.raw_expressions if record else ())
-            nouns = [Noun(text, None, (), np.zeros(0), self._mask(request, record, j)) for j, text in enumerate(texts)]
-            left_out = {"hidden": (0,), "surplus": (1, 2)}
-            groundings.append(Grounding("", request.caption, tuple(nouns), request.entities, left_out))
-        return groundings
-
-    def _mask(self, request, record, j):
-        if record is not None:
-            return record.masks[j]
-        record = self.of[request.image_id]
-        return record.masks[record.expressions.index(request.caption)]
-
-    def refer_many(self, requests, output_masks):
-        self.asked += requests
-        return [Reference("", "", (), None, 1.0, self._mask(request, None, 0)) for request in requests]
-
-    def panoptic_many(self, requests, categories, output_masks):
-        maps = []
-        for request in requests:
-            record = self.of[request.image_id]
-            known = {category.id: category for category in categories}
-            segments = [Segment(s["id"], known[s["category_id"]], 1.0) for s in record.segments]
-            maps.append(PanopticAnswer(record.id_map, tuple(segments)))
-        return maps
-
-    def entities_many(self, requests):
-        return [(request.entities, {"hidden": (3,)}) for request in requests]
-
-
 def run(root, dataset, protocol, **options):
     oracle = Oracle(open_dataset(root, dataset))
     return evaluate(oracle, root, dataset, protocol, **{"masks": "truth", **options}), oracle
@@ -107,6 +49,7 @@ def test_the_truth_has_full_recall(root, protocol):
     report, oracle = run(root, "png|val2017", protocol)
     assert report["AR"] == pytest.approx(0.99999) and report["AR_plurals"] == pytest.approx(0.99999)
     assert report["num_phrases"] == 6 and report["num_left_out"] == 1 and report["num_targets"] == 7
+    assert report["num_unplaced"] == 1  # the caption has no "clouds"
     assert (report["num_hidden"], report["num_surplus"]) == (3, 6)
     assert (oracle.asked[0] is not None) == (protocol == "official")
     assert ("AR_text" in report) == (protocol == "generated")
@@ -225,8 +168,50 @@ def test_masks_that_a_model_proposes(root):
     assert list(map(len, seen)) == [2, 1] and report["masks"] == "sam.pth"
 
 
+def test_a_picture_in_which_a_segmenter_finds_nothing_is_counted(root):
+    def segmenter(images):
+        masks = [np.ones((int(image.shape[:2] != (20, 12)), *image.shape[:2]), bool) for image in images]
+        return [types.SimpleNamespace(entities=as_entities(one)) for one in masks]
+
+    report, _ = run(root, "png|val2017", "guided", masks="sam.pth", segmenter=segmenter)
+    assert report["num_without_masks"] == 1 and report["acc@0.5"] == 0.5  # three of six
+
+
+@pytest.mark.parametrize("kind", ["json", "folder"])
+def test_masks_of_another_size_are_named_with_their_picture(root, tmp_path, kind):
+    record, wrong = open_dataset(root, "panoptic|val2017")[1], np.ones((1, 5, 9), bool)
+    if kind == "json":
+        masks = tmp_path / "results.json"
+        masks.write_text(json.dumps([{"image_id": record.image_id, "score": 0.5, **mask_record(wrong[0])}]))
+    else:
+        masks = tmp_path / "masks"
+        masks.mkdir()
+        for one in open_dataset(root, "panoptic|val2017"):
+            Image.fromarray(np.uint8(wrong[0])).save(masks / f"{one.image.stem}.png")
+    message = r"the masks of '0+\d+\.jpg': .* has 5 x 9 pixels, but the picture has \d+ x \d+"
+    with pytest.raises(ValueError, match=message):
+        run(root, "panoptic|val2017", "official", masks=masks)
+
+
+def test_a_segment_that_is_not_in_the_png_is_named(root, tmp_path):
+    shutil.copytree(root / "coco", tmp_path / "coco")
+    png = tmp_path / "coco/annotations/panoptic_segmentation/val2017/000000000285.png"
+    ids = np.asarray(Image.open(png)).copy()
+    ids[(ids == ids[-1, 0]).all(-1)] = 0
+    Image.fromarray(ids).save(png)
+    with pytest.raises(
+        ValueError, match=r"annotation of image 285 has the segment 65536, of which .*285\.png has no pixel"
+    ):
+        run(tmp_path, "png|val2017", "guided")
+    narratives = json.loads((tmp_path / "coco/annotations/png_coco_val2017.json").read_text())
+    narratives[0]["segments"][1]["segment_ids"] = ["77"]
+    (tmp_path / "coco/annotations/png_coco_val2017.json").write_text(json.dumps(narratives))
+    with pytest.raises(ValueError, match=r"png_coco_val2017\.json: narrative 0 has segment 77, which image 139 lacks"):
+        run(tmp_path, "png|val2017", "guided")
+
+
 def whole(images):
-    """One mask for all of a picture, and none in one of them."""
+    """One mask for all of every picture."""
     some = [Entities(np.ones((1, *image.shape[:2]), bool), (0,), ("0",)) for image in images]
     return [types.SimpleNamespace(entities=one) for one in some]
 

@@ -170,7 +170,7 @@ def resize_positions(config: SamConfig, params: dict) -> dict:
 
     Args:
         config: sizes, with the new grid.
-        params: of an encoder with any grid; windows stay as they are.
+        params: parameters of an encoder with any grid; windows stay as they are.
     """
     grid, table = config.grid, params["pos_embed"]
     resized = {**params, "pos_embed": jax.image.resize(table, (grid, grid, table.shape[2]), "cubic")}

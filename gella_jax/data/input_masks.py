@@ -1,0 +1,59 @@
+"""Somebody's masks in the place of the true ones, as what a GELLA is trained on (spec gella b; Tables 6b, 8a)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from gella_jax.data.samplers import Sample
+from grounding_jax.data.entity_masks import TRUE_MASKS, Entities, mask_file, read_masks
+
+
+def check_masks(masks: epath.PathLike) -> None:
+    """Raises FileNotFoundError if masks are neither those of the datasets nor there."""
+    if str(masks) != TRUE_MASKS and not epath.Path(masks).exists():
+        raise FileNotFoundError(
+            f"there are no masks {masks}: name with --masks a folder with STEM.png, STEM.json or a folder STEM for the "
+            f"picture STEM.jpg, a json about all pictures, or {TRUE_MASKS}, those of the datasets"
+        )
+
+
+def read_inputs(masks: epath.PathLike, record: Any) -> Entities:
+    """Somebody's masks of a record's picture, see `mask_file`.
+
+    Raises:
+        FileNotFoundError, ValueError: there are none, or they are damaged or of another size.
+    """
+    name = record.image.name
+    return read_masks(mask_file(masks, name), record.size, image_id=record.image_id, name=name)
+
+
+def with_masks(sample: Sample, inputs: Entities) -> Sample:
+    """A sample whose entities are somebody's masks.
+
+    A noun means those that have an IoU of more than one half with a mask that it truly means. One without any is not
+    told: it is absent only if it was before.
+
+    Args:
+        sample: with the true entities.
+        inputs: the masks that take their place; they may overlap.
+    """
+    wanted = set().union(*sample.meant)
+    places = [place for place, number in enumerate(sample.entities.ids) if number in wanted]
+    true_ids = [sample.entities.ids[place] for place in places]
+    matches = dict(zip(true_ids, find_matches(sample.entities.masks[places], inputs.masks), strict=True))
+    meant = [sorted(set().union(*(matches.get(number, ()) for number in noun))) for noun in sample.meant]
+    return sample._replace(entities=inputs, meant=tuple(tuple(inputs.ids[j] for j in noun) for noun in meant))
+
+
+def find_matches(true_masks: np.ndarray, inputs: np.ndarray) -> list[tuple[int, ...]]:
+    """For each of bool ``[N, H, W]``, the places in ``[M, H, W]`` with an IoU of more than one half."""
+    areas = np.array([np.count_nonzero(mask) for mask in inputs], np.int64)
+    matches = []
+    for mask in true_masks:
+        shared = np.array([np.count_nonzero(mask & other) for other in inputs], np.int64)
+        united = np.count_nonzero(mask) + areas - shared
+        matches.append(tuple(np.flatnonzero(2 * shared > united).tolist()))
+    return matches
