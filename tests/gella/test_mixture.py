@@ -15,7 +15,7 @@ from gella_jax.data.input_masks import find_matches, with_masks
 from gella_jax.data.mixture import PAPER, Family, Mixture, task_of
 from gella_jax.data.samplers import TASKS, Draw, Sample
 from grounding_jax.data.datasets import open_dataset
-from grounding_jax.data.entity_masks import Entities
+from grounding_jax.data.entity_masks import TRUE_MASKS, Entities, mask_reader
 from grounding_jax.language.rows import IGNORED
 from grounding_jax.training.batches import BAD
 from grounding_jax.training.mixture import usable
@@ -53,7 +53,12 @@ def mixture_of(root, *families, config=None, **changes) -> Mixture:
 
 def example_of(root, task, dataset, number, **changes):
     mixture = mixture_of(root, **changes)
-    return mixture.example(task, open_dataset(root, dataset), number, np.random.default_rng(0))
+    return maker(mixture, task)(open_dataset(root, dataset), number, np.random.default_rng(0))
+
+
+def maker(mixture, task="ground"):
+    reader = None if mixture.masks == TRUE_MASKS else mask_reader(mixture.masks)
+    return functools.partial(mixture.example, task, reader)
 
 
 def told(example) -> list[list[int]]:
@@ -142,7 +147,7 @@ def test_proportions_and_orders(root):
 
     @dataclasses.dataclass(frozen=True)
     class Names(Mixture):
-        def example(self, task, source, number, rng):
+        def example(self, task, read_masks, source, number, rng):
             drawn.append((task, number))
             return {}
 
@@ -273,15 +278,13 @@ def test_predicted_masks_are_painted_and_are_what_is_to_be_found(root, predicted
 
 
 def test_masks_that_are_not_there_are_named_at_once(root):
-    with pytest.raises(FileNotFoundError, match="there are no masks nowhere: name with --masks a folder with STEM.png"):
+    with pytest.raises(
+        FileNotFoundError, match="there are no masks 'nowhere': name a json about all pictures, or a folder with"
+    ):
         mixture_of(root, ("ground", (PNG,)), masks="nowhere")(0)
 
 
 # Bad input: named, counted, replaced.
-
-
-def maker(mixture, task="ground"):
-    return functools.partial(mixture.example, task)
 
 
 class Two:
@@ -379,6 +382,11 @@ def test_pictures_of_which_there_are_no_masks(root, predicted, caplog):
     save_masks(predicted, "000000000285", np.ones((12, 20)))
     reason = replaced(caplog, mixture, source, 1, 0)
     assert reason == f"'{predicted / '000000000285.png'}' has 12 x 20 pixels, but the picture has 20 x 12"
+    results = predicted / "results.json"
+    strip = {"image_id": 139, "segmentation": [[0, 2, 5, 2, 5, 12, 0, 12]], "category_id": 1, "score": 0.5}
+    write_json(results, [strip])  # lists what was found: of 285, nothing
+    reason = replaced(caplog, mixture_of(root, masks=str(results)), source, 1, 0)
+    assert reason == f"'{results}' has no picture '285'"
 
 
 def test_datasets_that_a_task_can_not_be_learned_of(root):
