@@ -423,10 +423,13 @@ def test_pictures_of_which_there_are_no_masks(root, predicted, caplog):
 
 
 def test_datasets_that_a_task_can_not_be_learned_of(root):
-    with pytest.raises(ValueError, match="'panoptic|val2017' is no dataset to learn ground of, which takes records of"):
+    with pytest.raises(
+        ValueError, match=r"'panoptic\|val2017' is no dataset to learn ground of, which takes records of"
+    ):
         mixture_of(root, ("ground", ("panoptic|val2017",)))(0)
-    assert [task_of(name) for name in (PNG, "refcoco|unc|val", "panoptic|val2017", "entityseg|val")] == [
-        "ground", "refer", "panoptic", "entities",
-    ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"'coco_entity\|val2017' is no dataset to learn panoptic of"):
+        mixture_of(root, ("panoptic", ("coco_entity|val2017",)))(0)
+    datasets = (PNG, "refcoco|unc|val", "panoptic|val2017", "coco_entity|val2017", "entityseg|val")
+    assert [task_of(name) for name in datasets] == ["ground", "refer", "panoptic", "entities", "entities"]
     with pytest.raises(ValueError, match="'llava_instruct_150k' tells nothing of masks"):
         task_of("llava_instruct_150k")
