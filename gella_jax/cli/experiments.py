@@ -42,7 +42,9 @@ class Evaluate(OnMesh):
         output_masks: answer with the masks that were put in, or with those the model makes of them; by default the
             latter for datasets of entities, the former for all others.
         json: file for the numbers, all fractions.
+        predictions: file for every single prediction, one line of JSON each.
         markdown: file for tables with published numbers beside ours, in percent.
+        gallery: file for a page (HTML) that shows the best, the worst and some other pictures.
         batch_size: pictures at once; the numbers do not depend on it.
         dtype: floating-point type of the weights and the computation; by default float32 on CPU and bfloat16 elsewhere.
     """
@@ -55,7 +57,9 @@ class Evaluate(OnMesh):
     segmenter: Annotated[str | None, optional("FILE")] = None
     output_masks: Annotated[Literal["input", "decoded"] | None, optional("{input,decoded}")] = None
     json: Annotated[str | None, optional("FILE")] = None
+    predictions: Annotated[str | None, optional("FILE")] = None
     markdown: Annotated[str | None, optional("FILE")] = None
+    gallery: Annotated[str | None, optional("FILE")] = None
     batch_size: Annotated[int, arg(metavar="N")] = 4
     dtype: Dtype = None
 
@@ -75,7 +79,8 @@ class Evaluate(OnMesh):
         if self.segmenter and self.masks:
             raise ValueError("name either --masks or --segmenter: both say whose masks the model gets")
         if hosts.is_first():
-            prepare_outputs({"--json": self.json, "--markdown": self.markdown}, self.data)
+            named = {"--json": self.json, "--predictions": self.predictions}
+            prepare_outputs({**named, "--markdown": self.markdown, "--gallery": self.gallery}, self.data)
         segmenter = gella = None
         if self.segmenter:
             segmenter = load_segmenter(self.segmenter, self.dtype, self.mesh_shape())
@@ -87,9 +92,11 @@ class Evaluate(OnMesh):
             self.dataset,
             self.protocol,
             self.json,
+            self.predictions,
             masks=self.segmenter or self.masks,
             segmenter=segmenter,
             markdown=self.markdown,
+            gallery=self.gallery,
             output_masks=self.output_masks,
             batch_size=self.batch_size,
         )

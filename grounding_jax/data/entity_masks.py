@@ -101,7 +101,7 @@ class MaskJson:
 
     Attributes:
         file: the file.
-        content: what is in it.
+        content: annotations, pictures and categories of the file.
     """
 
     def __init__(self, file: epath.Path, content: _Content):

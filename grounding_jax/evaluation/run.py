@@ -156,6 +156,12 @@ def as_json(report: Report, lines: Sequence[dict]) -> str:
     return to_json(report, indent=2) + "\n"
 
 
+def listed_predictions(report: Report, lines: Sequence[dict]) -> str:
+    """Every prediction of a whole split as an `Output`, one line of JSON each."""
+    del report
+    return "".join(to_json(one) + "\n" for line in lines for one in line["predictions"])
+
+
 def _answer(
     prepared: Iterable[tuple[int, Prepared]], size: int, predict: Callable[[list], list[dict]]
 ) -> Iterator[list[dict]]:
