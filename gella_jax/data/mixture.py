@@ -110,7 +110,7 @@ class Mixture:
 def _check_dataset(name: str, task: TaskName) -> None:
     """Raises ValueError if a dataset is unknown, or none that a task can be learned of."""
     records = TASKS[task].records
-    if not issubclass(find_dataset(name).record, records):
+    if find_dataset(name).record not in records:  # COCO's entities are panoptic records, but tell no categories
         known = ", ".join(record.__name__ for record in records)
         raise ValueError(f"'{name}' is no dataset to learn {task} of, which takes records of the kinds {known}")
 
@@ -119,6 +119,6 @@ def task_of(dataset: str) -> TaskName:
     """The task that tells most of a dataset; ValueError if there is none."""
     record = find_dataset(dataset).record
     for name in ("ground", "refer", "panoptic", "entities"):
-        if issubclass(record, TASKS[name].records):
+        if record in TASKS[name].records:
             return name
     raise ValueError(f"'{dataset}' tells nothing of masks: name narratives, expressions, categories or entities")
