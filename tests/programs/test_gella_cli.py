@@ -154,7 +154,7 @@ def test_ground_hands_everything_over(tells, scene, tmp_path, capsys):
     assert request.entities.ids == (10, 11, 12, 13)
     assert (request.caption, request.nouns, *options) == (CAPTION, None, 0.3, "decoded", True)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "an answer" and lines[1].split()[:4] == ["1", "dog", "0.90", "1"]
+    assert lines[0] == "an answer" and lines[1].split() == ["dog", "0.90", "17.1%", "of", "the", "picture", "#1"]
 
 
 def test_describe_prints_nothing_but_the_description(tells, scene, tmp_path, capsys):
@@ -182,7 +182,12 @@ def test_refer(tells, scene, tmp_path, capsys):
     (record,) = command_line.records(tmp_path / "out")
     assert (record["mask_id"], record["expression"], record["area"]) == (12, "the cat", masks[2].sum())
     printed = capsys.readouterr().out
-    assert "an answer" in printed and "0.75   12" in printed and str(tmp_path / "out" / "overlay.png") in printed
+    assert (
+        "an answer" in printed
+        and "0.75" in printed
+        and "mask 3 of 4\n" in printed
+        and str(tmp_path / "out" / "overlay.png") in printed
+    )
 
 
 def test_panoptic_results_can_be_masks_again(tells, scene, tmp_path, capsys):
