@@ -12,10 +12,12 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from etils import epath
 
 from grounding_jax.data.entity_masks import TRUE_MASKS, Entities, NoMasksError, mask_reader
+from grounding_jax.evaluation.identity import weights_digest
 from grounding_jax.files import digests
 from grounding_jax.segmenters import Segmenter
 
@@ -30,7 +32,7 @@ class MaskSource(NamedTuple):
         find: ``(records, pictures) -> Entities`` of each, perhaps none.
         given: ``record -> Entities``, where they come from neither the dataset nor a model: then they tell evaluations
             apart, and so does
-        digest: that of the model that finds them, where it is another than the one that is evaluated.
+        digest: that of the model that finds them.
     """
 
     name: str
@@ -56,7 +58,8 @@ def mask_source(
         path = epath.Path(masks)
         return MaskSource(str(masks), _finder(segmenter), digest=digests.of_file(path) if path.exists() else None)
     if masks is None and own is not None:
-        return MaskSource(OWN_MASKS, _finder(own))
+        arrays = [leaf for leaf in jax.tree.leaves(getattr(own, "args", ())) if isinstance(leaf, jax.Array)]
+        return MaskSource(OWN_MASKS, _finder(own), digest=weights_digest(arrays))
     if masks is None:
         raise ValueError(
             f"whose masks? There are --masks {TRUE_MASKS}, those of the dataset; --masks SOURCE, anybody's; and "

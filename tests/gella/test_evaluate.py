@@ -8,11 +8,13 @@ import shutil
 import types
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from gella_jax.cli import main
+from gella_jax.evaluation.masks import mask_source
 from gella_jax.evaluation.published import ABLATIONS, SYSTEMS, markdown_table
 from gella_jax.evaluation.run import check_dataset, evaluate
 from gella_jax.evaluation.tasks import TASKS, match_nouns
@@ -226,6 +228,8 @@ def test_a_model_that_finds_masks_uses_its_own_and_says_so(root, monkeypatch):
     monkeypatch.setattr(Oracle, "segmenter", staticmethod(whole))
     report, _ = run(root, "png|val2017", "guided", masks=None)
     assert report["masks"] == "its own"
+    finders = [functools.partial(lambda weights, images: whole(images), jax.numpy.ones(2) * k) for k in (1, 1, 2)]
+    assert len({mask_source(None, own=finder).digest for finder in finders}) == 2  # of its weights
     assert markdown_table(report).startswith("masks: those that the model finds without help (its own)\n\n## png")
 
 
