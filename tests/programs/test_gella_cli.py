@@ -20,6 +20,7 @@ from grounding_jax.data.entity_masks import Entities, read_masks
 from grounding_jax.data.sources.panoptic_classes import COCO_PANOPTIC, Category
 from grounding_jax.files.masks import encode_mask
 from grounding_jax.segmenters.proposals import Proposals
+from grounding_jax.sharding.mesh import MeshShape
 from grounding_jax.weights import folder
 from grounding_jax.weights.readers import open_weights
 from tests import command_line
@@ -79,7 +80,12 @@ def tells(monkeypatch):
 
     def put(**answers) -> Told:
         told = Told(**answers)
-        monkeypatch.setattr("gella_jax.loading.load", lambda *_: told)
+
+        def load(*arguments) -> Told:
+            told.loaded = arguments
+            return told
+
+        monkeypatch.setattr("gella_jax.loading.load", load)
         return told
 
     return put
@@ -164,6 +170,27 @@ def test_describe_prints_nothing_but_the_description(tells, scene, tmp_path, cap
     run("describe", scene[0], "--checkpoint", "x", "--out", tmp_path / "out")
     content = json.loads((tmp_path / "out" / "description.json").read_text())
     assert content == {"image": str(scene[0]), "description": "Two [cats] on\na couch."}
+
+
+def test_devices_and_dtype_reach_the_model(tells, scene, tmp_path):
+    (tmp_path / "album").mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / "album" / name).write_bytes(scene[0].read_bytes())
+    entities = read_masks(scene[1], (50, 70))
+    told = tells(describe="", nouns=Nouns("", (), ()), ground_many=[Grounding("", "", (), entities, {})] * 2)
+    told.engine = SimpleNamespace(batcher=SimpleNamespace(multiple=1))
+    ground = ["--masks", scene[1], "--out", tmp_path / "out"]
+    (tmp_path / "all").mkdir()
+    for name in ("a.json", "b.json"):
+        (tmp_path / "all" / name).write_bytes(scene[1].read_bytes())
+    for words, mesh in (
+        (["describe", scene[0]], None),
+        (["nouns", scene[0], "a dog", "--mesh.tensor", 4], MeshShape(-1, 1, 4)),
+        (["ground", scene[0], *ground, "--mesh.fsdp", 2, "--mesh.data", 1], MeshShape(1, 2, 1)),
+        (["ground", tmp_path / "album", "--masks", tmp_path / "all", "--out", tmp_path / "o"], MeshShape(-1, 1, 1)),
+    ):
+        run(*words, "--dtype", "bfloat16")
+        assert told.loaded == ("tiny", "bfloat16", mesh)
 
 
 def test_nouns(tells, scene, tmp_path, capsys):
