@@ -29,6 +29,7 @@ from grounding_jax.language.tokenizer import IMAGE_TEXT, Tokenizer
 from gsva_jax import prompts
 from gsva_jax.engine import (
     Prompt,
+    as_masks,
     decode_masks,
     encode_image,
     full_size,
@@ -249,7 +250,7 @@ def _guided(
     for b, request in enumerate(requests):
         n = request.num_targets
         rejected = row["target_rejected"][b, :n]
-        masks = (full_size(engine, low[b, :n], request.record.size) > 0) & ~rejected[:, None, None]
+        masks = as_masks(engine, full_size(engine, low[b, :n], request.record.size)) & ~rejected[:, None, None]
         predictions.append(Prediction(masks, rejected, np.zeros(n, bool), scores[b, :n]))
     return predictions
 
@@ -270,7 +271,7 @@ def _generated(
             written[b].append(answer)
     return [
         Prediction(
-            masks=np.concatenate([answer.masks for answer in several]) > 0,
+            masks=as_masks(engine, np.concatenate([answer.masks for answer in several])),
             rejected=np.concatenate([answer.rejected for answer in several]),
             missing=np.concatenate([answer.missing for answer in several]),
             scores=np.concatenate([answer.scores for answer in several]),
