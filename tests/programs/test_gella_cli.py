@@ -229,16 +229,16 @@ def test_a_model_that_finds_masks_says_that_they_are_its_own(tells, scene, tmp_p
         panoptic=PanopticAnswer(np.zeros((50, 70), np.int32), ()),
         ground_many=[Grounding("", "a dog", (), found, {})],
     )
-    options = ["--checkpoint", "x", "--out", tmp_path / "out"]
+    options = ["--checkpoint", "./x", "--out", tmp_path / "out"]
     for task, words in (("refer", ["the cat"]), ("panoptic", []), ("ground", ["a dog"])):
         run(task, scene[0], *words, *options)
-        assert "masks found by x itself: 4, 2 left out: unseen" in capsys.readouterr().err
+        assert "masks found by ./x itself: 4, 2 left out: unseen" in capsys.readouterr().err
     assert told.asked["refer"][2] is told.asked["panoptic"][1] is told.asked["ground_many"][0][0].entities is found
-    tells()
+    (tmp_path / "x").mkdir()
+    options = ["--checkpoint", tmp_path / "x", "--out", tmp_path / "none"]
     for task, words in (("refer", ["the cat"]), ("panoptic", []), ("ground", [])):
-        assert main([task, str(scene[0]), *words, *map(str, options)]) == 2
-        error = capsys.readouterr().err.splitlines()[-1]
-        assert error.startswith("gella: error: no masks, and x finds none itself: name yours with --masks, or with")
+        error = failed(capsys, task, scene[0], *words, *options)  # before a model is loaded
+        assert error.startswith(f"no masks, and {tmp_path / 'x'} finds none itself: name yours with --masks, or with")
 
 
 # --- many pictures
