@@ -23,6 +23,8 @@ class GsvaConfig:
         select_layer: index of the CLIP hidden state that the language model sees.
         template: conversation template, one of `prompts.TEMPLATES`.
         model_max_length: context length in tokens, image patches included.
+        smallest_part: pixels that a connected part of a mask has at least, unless it is the largest one; smaller ones
+            are left out of answers, other than in the official protocol.
     """
 
     llama: LlamaConfig
@@ -31,6 +33,7 @@ class GsvaConfig:
     select_layer: int = -2
     template: str = "llava_v1"
     model_max_length: int = 1024
+    smallest_part: int = 0
 
     def __post_init__(self):
         if not -1 <= self.select_layer + self.clip.layers <= 2 * self.clip.layers:

@@ -38,7 +38,7 @@ class Evaluate(OnMesh):
             of entities, whose masks are measured as they are put in.
         masks: whose masks the model gets: a folder with STEM.png, STEM.json or a folder STEM for the picture STEM.jpg,
             or a json about all pictures; "truth" for those of the dataset, of expressions all instances in the picture.
-        segmenter: a SAM or a Mask2Former of entities that makes them instead.
+        segmenter: a SAM or a Mask2Former that makes them instead.
         output_masks: answer with the masks that were put in, or with those the model makes of them; by default the
             latter for datasets of entities, the former for all others.
         json: file for the numbers, all fractions.

@@ -32,7 +32,7 @@ class Masked(OnMesh):
         masks: the masks to choose from: a COCO panoptic PNG or json, an indexed PNG, a folder of binary PNGs, a json of
             run lengths or polygons, or what SAM's automatic mask generator writes. Without masks and segmenter, a model
             that can find masks takes its own.
-        segmenter: makes them instead: a SAM, or a Mask2Former of entities, as published.
+        segmenter: makes them instead: a SAM or a Mask2Former, as published.
         output_masks: give back the masks as they are put in, or what the model makes of them.
         dtype: floating-point type of the weights and the computation; by default float32 on CPU and bfloat16 elsewhere.
     """

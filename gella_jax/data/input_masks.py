@@ -2,32 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from etils import epath
 
 from gella_jax.data.samplers import Sample
-from grounding_jax.data.entity_masks import TRUE_MASKS, Entities, mask_file, read_masks
-
-
-def check_masks(masks: epath.PathLike) -> None:
-    """Raises FileNotFoundError if masks are neither those of the datasets nor there."""
-    if str(masks) != TRUE_MASKS and not epath.Path(masks).exists():
-        raise FileNotFoundError(
-            f"there are no masks {masks}: name with --masks a folder with STEM.png, STEM.json or a folder STEM for the "
-            f"picture STEM.jpg, a json about all pictures, or {TRUE_MASKS}, those of the datasets"
-        )
-
-
-def read_inputs(masks: epath.PathLike, record: Any) -> Entities:
-    """Somebody's masks of a record's picture, see `mask_file`.
-
-    Raises:
-        FileNotFoundError, ValueError: there are none, or they are damaged or of another size.
-    """
-    name = record.image.name
-    return read_masks(mask_file(masks, name), record.size, image_id=record.image_id, name=name)
+from grounding_jax.data.entity_masks import Entities
 
 
 def with_masks(sample: Sample, inputs: Entities) -> Sample:

@@ -11,10 +11,10 @@ import numpy as np
 
 from gella_jax.config import GellaConfig
 from gella_jax.data.arrays import example_arrays
-from gella_jax.data.input_masks import check_masks, read_inputs, with_masks
+from gella_jax.data.input_masks import with_masks
 from gella_jax.data.samplers import TASKS, Draw
 from grounding_jax.data.datasets import open_dataset
-from grounding_jax.data.entity_masks import TRUE_MASKS
+from grounding_jax.data.entity_masks import TRUE_MASKS, MaskReader, mask_reader
 from grounding_jax.data.sources.registry import Source, find_dataset
 from grounding_jax.files.pictures import open_annotated, open_picture
 from grounding_jax.language.tokenizer import Tokenizer
@@ -72,21 +72,23 @@ class Mixture:
 
         Raises:
             FileNotFoundError: a dataset or the masks are not there.
-            ValueError: a dataset is none that its task can be learned of.
+            ValueError: one of them is damaged, or a dataset is none that its task can be learned of.
         """
-        check_masks(self.masks)
+        read_masks = None if self.masks == TRUE_MASKS else mask_reader(self.masks)
         for family in self.families:
             for name in family.datasets:
                 _check_dataset(name, family.task)
         sources = {name: open_dataset(self.root, name) for family in self.families for name in family.datasets}
         families = []
         for place, family in enumerate(self.families):  # two of one dataset walk over it in different orders
-            make = functools.partial(self.example, family.task)
+            make = functools.partial(self.example, family.task, read_masks)
             families.append((family.rate, [walked(sources[name], seed + place, make) for name in family.datasets]))
         return mixed(families)
 
-    def example(self, task: TaskName, source: Source, number: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """The example of a record.
+    def example(
+        self, task: TaskName, read_masks: MaskReader | None, source: Source, number: int, rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
+        """The example of a record, with the masks of a reader or, without one, the true ones.
 
         Raises:
             Unusable: it gives none.
@@ -96,8 +98,8 @@ class Mixture:
         record = source[number]
         draw = Draw(rng, self.max_nouns, self.ungrounded, getattr(source, "categories", ()))
         sample = TASKS[task].sample(record, draw)
-        if sample.entities is not None and self.masks != TRUE_MASKS:
-            sample = with_masks(sample, read_inputs(self.masks, record))
+        if sample.entities is not None and read_masks is not None:
+            sample = with_masks(sample, read_masks(record.size, record.image_id, record.image.name))
         if sample.entities is None:
             image = open_picture(record.image)
         else:
@@ -108,7 +110,7 @@ class Mixture:
 def _check_dataset(name: str, task: TaskName) -> None:
     """Raises ValueError if a dataset is unknown, or none that a task can be learned of."""
     records = TASKS[task].records
-    if not issubclass(find_dataset(name).record, records):
+    if find_dataset(name).record not in records:  # COCO's entities are panoptic records, but tell no categories
         known = ", ".join(record.__name__ for record in records)
         raise ValueError(f"'{name}' is no dataset to learn {task} of, which takes records of the kinds {known}")
 
@@ -117,6 +119,6 @@ def task_of(dataset: str) -> TaskName:
     """The task that tells most of a dataset; ValueError if there is none."""
     record = find_dataset(dataset).record
     for name in ("ground", "refer", "panoptic", "entities"):
-        if issubclass(record, TASKS[name].records):
+        if record in TASKS[name].records:
             return name
     raise ValueError(f"'{dataset}' tells nothing of masks: name narratives, expressions, categories or entities")

@@ -14,6 +14,7 @@ import numpy as np
 from gella_jax import prompts
 from grounding_jax.data.entity_masks import Entities
 from grounding_jax.data.sources.entityseg import CocoEntityRecord, EntityRecord
+from grounding_jax.data.sources.instructions import InstructionRecord
 from grounding_jax.data.sources.llava_instruct import VqaRecord
 from grounding_jax.data.sources.narratives import NarrativeRecord
 from grounding_jax.data.sources.panoptic import PanopticRecord
@@ -69,14 +70,14 @@ def describe_round(description: str, rng: np.random.Generator) -> Round:
     return question, prompts.description_answer(description)
 
 
-def sample_description(record: VqaRecord | NarrativeRecord, draw: Draw) -> Sample:
+def sample_description(record: VqaRecord | NarrativeRecord | InstructionRecord, draw: Draw) -> Sample:
     """A conversation of LLaVA-Instruct as it is, or a caption as the description of its picture; text alone."""
     if isinstance(record, VqaRecord):
         return Sample([talk_rounds(record.turns)])
     return Sample([[describe_round(record.caption, draw.rng)]])
 
 
-def sample_nouns(record: NarrativeRecord, draw: Draw) -> Sample:
+def sample_nouns(record: NarrativeRecord | InstructionRecord, draw: Draw) -> Sample:
     """The nouns of a caption; entities may be known, but not which of them are meant.
 
     Raises:
@@ -89,14 +90,17 @@ def sample_nouns(record: NarrativeRecord, draw: Draw) -> Sample:
     return Sample(rounds, record.entities, ((),) * len(nouns), (False,) * len(nouns))
 
 
-def sample_narrative(record: NarrativeRecord, draw: Draw) -> Sample:
+def sample_narrative(record: NarrativeRecord | InstructionRecord, draw: Draw) -> Sample:
     """The nouns of a caption and what they mean.
 
     Raises:
-        Unusable: see `sample_nouns`.
+        Unusable: the caption has no noun, or there are no masks that they could mean.
     """
+    sample = sample_nouns(record, draw)
+    if sample.entities is None:
+        raise Unusable("there are no masks that nouns could mean")
     absent = tuple(draw.ungrounded == "negative" and not ids for ids in record.segment_ids)
-    return sample_nouns(record, draw)._replace(meant=record.segment_ids, absent=absent)
+    return sample._replace(meant=record.segment_ids, absent=absent)
 
 
 def sample_expressions(record: Record, draw: Draw) -> Sample:
@@ -156,9 +160,9 @@ class Task(NamedTuple):
 
 
 TASKS = {
-    "describe": Task(sample_description, (VqaRecord, NarrativeRecord)),
-    "nouns": Task(sample_nouns, (NarrativeRecord,)),
-    "ground": Task(sample_narrative, (NarrativeRecord,)),
+    "describe": Task(sample_description, (VqaRecord, NarrativeRecord, InstructionRecord)),
+    "nouns": Task(sample_nouns, (NarrativeRecord, InstructionRecord)),
+    "ground": Task(sample_narrative, (NarrativeRecord, InstructionRecord)),
     "refer": Task(sample_expressions, (Record,)),
     "panoptic": Task(sample_categories, (PanopticRecord,)),
     "entities": Task(sample_entities, (EntityRecord, CocoEntityRecord, PanopticRecord)),

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from grounding_jax.data.entity_masks import TRUE_MASKS, Entities, NoMasksError, mask_file, open_mask_json, read_masks
+from grounding_jax.data.entity_masks import TRUE_MASKS, Entities, NoMasksError, mask_reader
 from grounding_jax.files import digests
 from grounding_jax.segmenters import Segmenter
 
@@ -64,7 +64,7 @@ def mask_source(
         )
     if str(masks) == TRUE_MASKS:
         return MaskSource(TRUE_MASKS, lambda records, pictures: [record.entities for record in records])
-    given = functools.partial(_read, _reader(epath.Path(masks)))
+    given = functools.partial(_read, mask_reader(masks))
     return MaskSource(str(masks), lambda records, pictures: list(map(given, records)), given)
 
 
@@ -81,13 +81,6 @@ def whose_masks(report: dict) -> str:
 
 def _finder(segmenter: Segmenter) -> Callable[[Sequence[Any], Sequence[np.ndarray]], list[Entities]]:
     return lambda records, pictures: [proposals.entities for proposals in segmenter(pictures)]
-
-
-def _reader(masks: epath.Path) -> Callable[..., Entities]:
-    """What reads the masks of a picture: a json about all pictures is read once."""
-    if masks.suffix.lower() == ".json" and not masks.is_dir():
-        return open_mask_json(masks).read
-    return lambda size, image_id, name: read_masks(mask_file(masks, name), size, image_id, name)
 
 
 def _read(read: Callable[..., Entities], record: Any) -> Entities:

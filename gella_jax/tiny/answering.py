@@ -40,7 +40,7 @@ class SceneRecipe(Recipe):
     masks: bool = True
     imitation: float = 0.0
     association: float = 8.0
-    segmentation: float = 1.0
+    segmentation: float = 0.2
     points: int = 256
     narratives: int = 2
     expressions: int = 2

@@ -69,7 +69,7 @@ class QueryPretraining(Task, Recipe):
     """The mask branch learns what its queries are to tell, with a frozen CLIP.
 
     Attributes:
-        blend, without, colours, association_kind: what is changed of the model, see `GellaConfig.rewired`.
+        blend, without, colours, association_kind: changes of the model, see `GellaConfig.rewired`.
         segmentation, association: weights of L_seg and L_asso.
         kind: weight of telling the kind of each matched query by a layer of its own.
         points: points at which masks are compared.

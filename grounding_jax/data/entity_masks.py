@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Required, TypedDict
 
 import numpy as np
@@ -91,6 +91,9 @@ class Entities(NamedTuple):
     scores: np.ndarray | None = None
     category_ids: tuple[int, ...] | None = None
     crowds: int = 0
+
+
+MaskReader = Callable[[Size, int | str | None, str], Entities]  # of (size, image_id, name)
 
 
 class MaskJson:
@@ -239,6 +242,27 @@ def open_mask_json(file: epath.PathLike) -> MaskJson:
     if parsed is None:
         raise _unknown(epath.Path(file))
     return parsed
+
+
+def mask_reader(masks: epath.PathLike) -> MaskReader:
+    """What reads somebody's masks of any picture of a dataset; its arguments and errors are those of `read_masks`.
+
+    Args:
+        masks: see `mask_file`; a json about all pictures is read once, and may have none of a picture.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder.
+        ValueError: a json is of no known kind, or damaged.
+    """
+    path = epath.Path(masks)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"there are no masks '{path}': name a json about all pictures, or a folder with STEM.png, STEM.json or a "
+            "folder STEM for the picture STEM.jpg"
+        )
+    if path.suffix.lower() == ".json" and not path.is_dir():
+        return open_mask_json(path).read
+    return lambda size, image_id, name: read_masks(mask_file(path, name), size, image_id, name)
 
 
 def mask_file(masks: epath.PathLike, picture: str) -> epath.Path:

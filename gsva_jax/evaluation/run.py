@@ -41,7 +41,7 @@ def evaluate(
 
     Args:
         gsva: the model.
-        root: the folder that holds refer_seg/, reason_seg/ or ade20k/.
+        root: the folder that holds refer_seg/, reason_seg/, ade20k/ or coco/.
         dataset, protocol: see `check_dataset`.
         out_json: file for the result, too. Until it is there, FILE.partial.jsonl beside the first file asked for has
             what is done, and another call with the same arguments goes on from there.

@@ -137,12 +137,14 @@ def test_the_command(root, tmp_path, monkeypatch, capsys):
     assert error.startswith(
         "gella: error: whose masks? There are --masks truth, those of the dataset; --masks SOURCE, "
     )
-    assert "asks a model: name it with --checkpoint; without one, masks of entities can be" in wrong(
-        "evaluate", *words[3:]
-    )
     assert "name either --masks or --segmenter" in wrong(*words, "--masks", masks, "--segmenter", "sam.pth")
     words[6] = "grefcoco|unc|val"
     assert "can't be evaluated; the datasets that can are png|" in wrong(*words)
+    assert "can't be evaluated; the datasets that can are png|" in wrong("evaluate", *words[3:])
+    monkeypatch.setattr("gella_jax.loading.load", None)  # masks themselves need no model
+    words[6], words[8] = "coco_entity|val2017", "official"
+    assert main(["evaluate", *map(str, words[3:]), "--masks", str(masks)]) == 0
+    assert "AP    " in capsys.readouterr().out
 
 
 def test_masks_of_a_file(root, tmp_path):

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import functools
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -15,10 +16,10 @@ from gella_jax.data.input_masks import find_matches, with_masks
 from gella_jax.data.mixture import PAPER, Family, Mixture, task_of
 from gella_jax.data.samplers import TASKS, Draw, Sample
 from grounding_jax.data.datasets import open_dataset
-from grounding_jax.data.entity_masks import Entities
+from grounding_jax.data.entity_masks import TRUE_MASKS, Entities, mask_reader
 from grounding_jax.language.rows import IGNORED
 from grounding_jax.training.batches import BAD
-from grounding_jax.training.mixture import usable
+from grounding_jax.training.mixture import Unusable, usable
 from tests.small_datasets import write_llava, write_refer
 from tests.small_gella import small_config, small_tokenizer
 from tests.small_panoptic import NARRATIVES, part, write_entityseg, write_json, write_narratives, write_panoptic_tree
@@ -53,7 +54,12 @@ def mixture_of(root, *families, config=None, **changes) -> Mixture:
 
 def example_of(root, task, dataset, number, **changes):
     mixture = mixture_of(root, **changes)
-    return mixture.example(task, open_dataset(root, dataset), number, np.random.default_rng(0))
+    return maker(mixture, task)(open_dataset(root, dataset), number, np.random.default_rng(0))
+
+
+def maker(mixture, task="ground"):
+    reader = None if mixture.masks == TRUE_MASKS else mask_reader(mixture.masks)
+    return functools.partial(mixture.example, task, reader)
 
 
 def told(example) -> list[list[int]]:
@@ -96,6 +102,38 @@ def test_nouns_and_descriptions(root):
         described = example_of(root, "describe", dataset, 0)
         assert not described["segmented"] and not described["visible"].any() and not described["index"].any()
         assert (described["labels"] != IGNORED).any() and told(described) == []
+
+
+def test_instructions(root, tmp_path):
+    """Entries for one task are a dataset; those that are grounded tell nouns and describe, too, not the reverse."""
+    shutil.copytree(root, tmp_path / "root")
+    picture, png = "coco/val2017/000000000139.jpg", "coco/annotations/panoptic_segmentation/val2017/000000000139.png"
+    common = {"id": 1, "image": picture, "caption": "People at a wall."}
+    nouns = [
+        {"text": "People", "start": 0, "end": 6, "segment_ids": [7, 300]},
+        {"text": "a wall", "start": 10, "end": 16},
+    ]
+    entries = [
+        {**common, "task": "describe"},
+        {**common, "task": "nouns", "nouns": nouns[1:]},
+        {**common, "task": "ground", "nouns": nouns, "masks": png},
+    ]
+    write_json(tmp_path / "root" / "instructions" / "own.json", entries)
+    described, named, grounded = (f"instructions|own|{task}" for task in ("describe", "nouns", "ground"))
+    example = functools.partial(example_of, tmp_path / "root")
+    assert told(example("ground", grounded, 0)) == [[1, 2], []] and not example("ground", grounded, 0)["absent"].any()
+    assert example("ground", grounded, 0, ungrounded="negative")["absent"].tolist() == [False, True] + [False] * 6
+    assert told(example("nouns", grounded, 0)) == [[], []] and example("nouns", grounded, 0)["visible"].sum() == 3
+    assert told(example("nouns", named, 0)) == [[]] and not example("nouns", named, 0)["segmented"]
+    for name in (described, named, grounded):
+        text = example("describe", name, 0)
+        answer = small_tokenizer().decode(text["labels"][text["labels"] != IGNORED])
+        assert answer.startswith("People at a wall.") and not text["segmented"]
+    with pytest.raises(Unusable, match="there are no masks that nouns could mean"):
+        example("ground", named, 0)
+    with pytest.raises(Unusable, match="the caption has no noun"):
+        example("nouns", described, 0)
+    assert task_of(grounded) == "ground"
 
 
 def test_expressions(root):
@@ -142,7 +180,7 @@ def test_proportions_and_orders(root):
 
     @dataclasses.dataclass(frozen=True)
     class Names(Mixture):
-        def example(self, task, source, number, rng):
+        def example(self, task, read_masks, source, number, rng):
             drawn.append((task, number))
             return {}
 
@@ -273,15 +311,13 @@ def test_predicted_masks_are_painted_and_are_what_is_to_be_found(root, predicted
 
 
 def test_masks_that_are_not_there_are_named_at_once(root):
-    with pytest.raises(FileNotFoundError, match="there are no masks nowhere: name with --masks a folder with STEM.png"):
+    with pytest.raises(
+        FileNotFoundError, match="there are no masks 'nowhere': name a json about all pictures, or a folder with"
+    ):
         mixture_of(root, ("ground", (PNG,)), masks="nowhere")(0)
 
 
 # Bad input: named, counted, replaced.
-
-
-def maker(mixture, task="ground"):
-    return functools.partial(mixture.example, task)
 
 
 class Two:
@@ -379,13 +415,21 @@ def test_pictures_of_which_there_are_no_masks(root, predicted, caplog):
     save_masks(predicted, "000000000285", np.ones((12, 20)))
     reason = replaced(caplog, mixture, source, 1, 0)
     assert reason == f"'{predicted / '000000000285.png'}' has 12 x 20 pixels, but the picture has 20 x 12"
+    results = predicted / "results.json"
+    strip = {"image_id": 139, "segmentation": [[0, 2, 5, 2, 5, 12, 0, 12]], "category_id": 1, "score": 0.5}
+    write_json(results, [strip])  # lists what was found: of 285, nothing
+    reason = replaced(caplog, mixture_of(root, masks=str(results)), source, 1, 0)
+    assert reason == f"'{results}' has no picture '285'"
 
 
 def test_datasets_that_a_task_can_not_be_learned_of(root):
-    with pytest.raises(ValueError, match="'panoptic|val2017' is no dataset to learn ground of, which takes records of"):
+    with pytest.raises(
+        ValueError, match=r"'panoptic\|val2017' is no dataset to learn ground of, which takes records of"
+    ):
         mixture_of(root, ("ground", ("panoptic|val2017",)))(0)
-    assert [task_of(name) for name in (PNG, "refcoco|unc|val", "panoptic|val2017", "entityseg|val")] == [
-        "ground", "refer", "panoptic", "entities",
-    ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"'coco_entity\|val2017' is no dataset to learn panoptic of"):
+        mixture_of(root, ("panoptic", ("coco_entity|val2017",)))(0)
+    datasets = (PNG, "refcoco|unc|val", "panoptic|val2017", "coco_entity|val2017", "entityseg|val")
+    assert [task_of(name) for name in datasets] == ["ground", "refer", "panoptic", "entities", "entities"]
     with pytest.raises(ValueError, match="'llava_instruct_150k' tells nothing of masks"):
         task_of("llava_instruct_150k")

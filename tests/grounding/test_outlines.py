@@ -1,8 +1,9 @@
-"""Outlines: exact values on squares."""
+"""Outlines and parts of masks: exact values on squares."""
 
 import numpy as np
 import pytest
 
+from grounding_jax.inference.mask_parts import without_small_parts
 from grounding_jax.metrics.outlines import boundary_f_score, has_speck
 
 
@@ -36,3 +37,16 @@ def test_specks():
     assert has_speck(mask)
     mask[1, 0] = True  # 20 pixels, one of them at a corner
     assert not has_speck(mask)
+
+
+def test_small_parts_are_left_out_but_never_the_largest():
+    mask = square(10, 10, 20)
+    specked = mask.copy()
+    specked[0, :19] = True
+    assert (without_small_parts(specked, 20) == mask).all()
+    assert (without_small_parts(specked, 19) == specked).all()
+    small = square(5, 5, 3)
+    small[20, 20] = True
+    assert (without_small_parts(small, 20) == square(5, 5, 3)).all()
+    nothing = np.zeros((8, 8), bool)
+    assert not without_small_parts(nothing, 20).any()
