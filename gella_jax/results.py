@@ -79,11 +79,14 @@ def save_grounding(folder: epath.PathLike, picture: str, image: np.ndarray, grou
     write_json(record, grounding_record(picture, grounding))
 
 
-def save_reference(folder: epath.PathLike, image: np.ndarray, reference: Reference, entities: Entities) -> None:
+def save_reference(
+    folder: epath.PathLike, picture: str, image: np.ndarray, reference: Reference, entities: Entities
+) -> None:
     """Writes overlay.png and masks.json, with one record, into a folder that exists.
 
     Args:
         folder: folder for the results.
+        picture: its file.
         image: uint8 ``[H, W, 3]``.
         reference: the reference in this picture.
         entities: the masks that were put in.
@@ -91,6 +94,7 @@ def save_reference(folder: epath.PathLike, image: np.ndarray, reference: Referen
     overlay, masks = (epath.Path(folder) / name for name in REFERENCE_FILES)
     write_png(overlay, draw_overlay(image, [Target(reference.expression, reference.mask, reference.score)]))
     record = {
+        "image": picture,
         "expression": reference.expression,
         "answer": reference.text,
         "nouns": reference.nouns,

@@ -148,7 +148,7 @@ class Refer(Masked):
         entities = finder.find_one(image) if entities is None else entities
         with working("looking (programs are compiled first)"):
             reference = gella.refer(image, self.expression, entities, self.output_masks)
-            save_reference(self.out, image, reference, entities)
+            save_reference(self.out, self.picture, image, reference, entities)
         say(reference.text)
         for line in describe_reference(reference, entities):
             say(line)

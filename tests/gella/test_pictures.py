@@ -255,9 +255,10 @@ def test_a_spotlight_darkens_what_is_not_meant():
 def test_a_reference_as_files(image, tmp_path):
     found = entities()
     reference = Reference("the cat", "an answer", ("the cat",), 2, 0.75, found.masks[2])
-    results.save_reference(tmp_path, image, reference, found)
+    results.save_reference(tmp_path, "a.jpg", image, reference, found)
     (record,) = json.loads((tmp_path / "masks.json").read_text())
-    assert [record[key] for key in ("expression", "mask_id", "place", "score")] == ["the cat", 12, 2, 0.75]
+    keys = "image", "expression", "mask_id", "place", "score"
+    assert [record[key] for key in keys] == ["a.jpg", "the cat", 12, 2, 0.75]
     np.testing.assert_array_equal(decode_mask(record["segmentation"], SIZE), found.masks[2])
     assert (tmp_path / "overlay.png").exists()
     (line,) = results.describe_reference(reference, found)
@@ -266,7 +267,7 @@ def test_a_reference_as_files(image, tmp_path):
         "a bird", "", ("a bird",), None, 0.0, np.zeros(SIZE, bool), {"hidden": (0, 1, 2, 3), "surplus": ()}
     )
     assert results.describe_reference(nothing, found)[1].plain == "masks left out: 4, nothing is seen of them"
-    results.save_reference(tmp_path, image, nothing, found)
+    results.save_reference(tmp_path, "a.jpg", image, nothing, found)
     (record,) = json.loads((tmp_path / "masks.json").read_text())
     assert (record["mask_id"], record["place"], record["area"]) == (None, None, 0)
 
