@@ -66,12 +66,13 @@ class Masked(OnMesh):
         Raises:
             FileNotFoundError, ValueError: a model can't be loaded, or nothing finds masks.
         """
-        from gella_jax.loading import SEGMENTER, find_checkpoint
+        from gella_jax.config import SEGMENTER_FOLDER
+        from gella_jax.loading import find_checkpoint
 
         mesh = self.mesh_for(num_pictures)
         if needs_masks and not self.segmenter:
             folder = find_checkpoint(self.checkpoint)
-            if folder.is_dir() and not (folder / SEGMENTER).exists():
+            if folder.is_dir() and not (folder / SEGMENTER_FOLDER).exists():
                 raise ValueError(
                     f"no masks, and {self.checkpoint} finds none itself: name yours with --masks, or with --segmenter "
                     "a model that makes them"

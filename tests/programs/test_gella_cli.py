@@ -17,7 +17,7 @@ from gella_jax.cli.loading import read_vocabulary
 from gella_jax.panoptic import PanopticAnswer, Segment
 from gella_jax.predict import Grounding, Noun, Nouns, Reference, as_entities
 from grounding_jax.data.entity_masks import Entities, read_masks
-from grounding_jax.data.sources.panoptic_classes import COCO_PANOPTIC, Category
+from grounding_jax.data.sources.panoptic_classes import Category
 from grounding_jax.files.masks import encode_mask
 from grounding_jax.segmenters.proposals import Proposals
 from grounding_jax.sharding.mesh import MeshShape
@@ -433,7 +433,6 @@ def test_results_stay_away_from_what_they_are_made_of(scene, tmp_path, capsys, m
 
 
 def test_vocabularies(tmp_path):
-    assert read_vocabulary(()) == COCO_PANOPTIC
     assert read_vocabulary(["dog"]) == (Category(1, "dog", True),)
     (tmp_path / "names.txt").write_text("dog\n\n  brick wall \n")
     assert [category.name for category in read_vocabulary([str(tmp_path / "names.txt")])] == ["dog", "brick wall"]
