@@ -17,6 +17,9 @@ from grounding_jax.models.mobilenet import TAPS, MobileNetConfig
 from grounding_jax.models.swin import SwinConfig
 
 ASSETS = epath.Path(__file__).parent / "assets"
+# What a model folder may have besides: the categories that it knows, where these are not COCO's, and a Mask2Former that
+# finds masks where none are given.
+CATEGORIES_FILE, SEGMENTER_FOLDER = "categories.json", "segmenter"
 
 # Vicuna v1.5: its vocabulary and [SEG], and a context of 4,096 tokens.
 _LLAVA_15 = dict(vocab_size=32001, max_positions=4096, eps=1e-5)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from etils import epath
 
 from gella_jax import weights
-from gella_jax.config import ASSETS
+from gella_jax.config import ASSETS, CATEGORIES_FILE, SEGMENTER_FOLDER
 from gella_jax.engine import make_engine
 from gella_jax.predict import Gella
 from gella_jax.sharding import table
+from grounding_jax.data.sources.panoptic import read_categories
+from grounding_jax.data.sources.panoptic_classes import COCO_PANOPTIC
 from grounding_jax.inference.placement import place
 from grounding_jax.segmenters import load_segmenter
 from grounding_jax.sharding.mesh import MeshShape
 from grounding_jax.training.run_folder import find_folder, step_of_run
-
-SEGMENTER = "segmenter"  # a folder in that of a model: a Mask2Former that finds masks where none are given
 
 
 def load(checkpoint: epath.PathLike, dtype=None, mesh: MeshShape | None = None) -> Gella:
@@ -34,9 +34,11 @@ def load(checkpoint: epath.PathLike, dtype=None, mesh: MeshShape | None = None) 
     folder = find_checkpoint(checkpoint)
     config, params, tokenizer = weights.load(folder)  # mapped files, nothing is read
     placed = place(params, table(config), dtype, mesh)
-    finder = folder / SEGMENTER
+    finder = folder / SEGMENTER_FOLDER
     segmenter = load_segmenter(finder, dtype, mesh) if finder.exists() else None
-    return Gella(make_engine(config, placed.params, tokenizer, placed.dtype, placed.mesh), segmenter)
+    categories = read_categories(folder / CATEGORIES_FILE) if (folder / CATEGORIES_FILE).exists() else COCO_PANOPTIC
+    engine = make_engine(config, placed.params, tokenizer, placed.dtype, placed.mesh)
+    return Gella(engine, segmenter, categories)
 
 
 def find_checkpoint(name: epath.PathLike) -> epath.Path:

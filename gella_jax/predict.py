@@ -82,11 +82,18 @@ class Gella:
     Attributes:
         engine: the model in memory.
         segmenter: finds the masks of pictures that come without; None where the model has nothing that does.
+        categories: a panoptic segmentation is of these where no others are named.
     """
 
-    def __init__(self, engine: Engine, segmenter: Segmenter | None = None):
+    def __init__(
+        self,
+        engine: Engine,
+        segmenter: Segmenter | None = None,
+        categories: Sequence[Category] = COCO_PANOPTIC,
+    ):
         self.engine = engine
         self.segmenter = segmenter
+        self.categories = tuple(categories)
 
     def describe(self, image: Picture, max_new: int = MOST_NEW) -> str:
         """Describes a picture, see `Request`, in at most ``max_new`` tokens (spec gella D1)."""
@@ -214,7 +221,7 @@ class Gella:
         self,
         image: Picture,
         entities: Entities | np.ndarray | None = None,
-        vocabulary: Category | str | Sequence[Category | str] = COCO_PANOPTIC,
+        vocabulary: Category | str | Sequence[Category | str] | None = None,
         output_masks: str = "input",
     ) -> PanopticAnswer:
         """Gives every entity the category that it most probably is, and every pixel one segment (spec gella D5).
@@ -222,13 +229,14 @@ class Gella:
         Args:
             image: uint8 ``[H, W, 3]`` RGB, a Pillow picture or the path of a file.
             entities: see `ground`.
-            vocabulary: categories; a name alone is a thing.
+            vocabulary: categories; a name alone is a thing. None takes `categories`.
             output_masks: "input" merges the masks that were put in, "decoded" all that the model makes of its queries.
 
         Raises:
             ValueError: as for `ground`, or the vocabulary is empty or has a name twice.
         """
-        return self.panoptic_many([Request(image, "", entities)], as_categories(vocabulary), output_masks)[0]
+        categories = self.categories if vocabulary is None else as_categories(vocabulary)
+        return self.panoptic_many([Request(image, "", entities)], categories, output_masks)[0]
 
     def panoptic_many(
         self, requests: Sequence[Request], categories: Sequence[Category], output_masks: str = "input"

@@ -172,7 +172,8 @@ class PanopticCommand(Masked):
     Attributes:
         picture: the picture to segment.
         vocabulary: names of things; or a file: a text with a name a line, or a json with COCO's categories, which tell
-            things from stuff. Without it, the 133 categories of COCO.
+            things from stuff. Without it, those that the model knows: the 133 categories of COCO, unless its folder has
+            a categories.json.
     """
 
     picture: Annotated[Positional[str], arg(metavar="IMAGE")]
@@ -183,9 +184,10 @@ class PanopticCommand(Masked):
         """Segments."""
         from gella_jax.results import PANOPTIC_FILES, describe_panoptic, save_panoptic
 
-        categories = read_vocabulary(self.vocabulary)
+        named = read_vocabulary(self.vocabulary) if self.vocabulary else None
         image, entities = _open_masked(self, epath.Path(self.picture), PANOPTIC_FILES)
         gella, finder = self.load(1, needs_masks=entities is None)
+        categories = named or gella.categories
         begin = time.perf_counter()
         entities = finder.find_one(image) if entities is None else entities
         with working("segmenting (programs are compiled first)"):

@@ -66,16 +66,20 @@ class Masked(OnMesh):
         Raises:
             FileNotFoundError, ValueError: a model can't be loaded, or nothing finds masks.
         """
+        from gella_jax.config import SEGMENTER_FOLDER
+        from gella_jax.loading import find_checkpoint
+
         mesh = self.mesh_for(num_pictures)
+        if needs_masks and not self.segmenter:
+            folder = find_checkpoint(self.checkpoint)
+            if folder.is_dir() and not (folder / SEGMENTER_FOLDER).exists():
+                raise ValueError(
+                    f"no masks, and {self.checkpoint} finds none itself: name yours with --masks, or with --segmenter "
+                    "a model that makes them"
+                )
         segmenter = load_segmenter(self.segmenter, self.dtype, mesh) if self.segmenter else None
         gella = load_model(self.checkpoint, self.dtype, mesh)
-        finder = Finder(self.segmenter or f"{self.checkpoint} itself", segmenter or gella.segmenter)
-        if needs_masks and finder.segmenter is None:
-            raise ValueError(
-                f"no masks, and {self.checkpoint} finds none itself: name yours with --masks, or with --segmenter a "
-                "model that makes them"
-            )
-        return gella, finder
+        return gella, Finder(self.segmenter or f"{self.checkpoint} itself", segmenter or gella.segmenter)
 
 
 class Finder(NamedTuple):

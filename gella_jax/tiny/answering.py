@@ -10,12 +10,15 @@ from etils import epath
 from tyro.conf import Suppress
 
 from gella_jax import association, losses, model
+from gella_jax.config import CATEGORIES_FILE
 from gella_jax.losses import LossWeights
 from gella_jax.matching import SegmentationWeights
 from gella_jax.tiny.pretraining import attribute_codes
 from gella_jax.tiny.scenes import SceneMixture
 from gella_jax.tiny.vocabulary import tiny_config, tiny_tokenizer
 from gella_jax.training.task import GellaTask
+from grounding_jax.data.scenes.narrated import CATEGORIES
+from grounding_jax.files.writing import write_json
 from grounding_jax.language import tokenizer as tokenizers
 from grounding_jax.models import llama, llava
 from grounding_jax.training.losses import cross_entropy
@@ -88,6 +91,8 @@ class TinyTask(GellaTask):
             learned = {name: params[name] for name in ("llama", "clip", "projector")}
             params = {**learned, "association": {"text": params["association"]["text"]}}
         super().save_model(place, params)
+        known = [category._asdict() | {"isthing": int(category.isthing)} for category in CATEGORIES]
+        write_json(place / CATEGORIES_FILE, known, indent=1)
 
     def loss(self, params: dict, batch: dict, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """GELLA's loss, or L_ans alone, and the imitation."""

@@ -31,7 +31,8 @@ def place(params: dict, rules: Sequence[Rule], dtype=None, mesh: MeshShape | Non
             mesh.
         rules: its sharding table.
         dtype: dtype of the result, or its name; by default float32 on CPU and bfloat16 elsewhere.
-        mesh: layout of this process's devices; None takes one.
+        mesh: layout of this process's devices; None takes one. A mesh of one device is none: it would be another
+            program that does the same.
 
     Raises:
         ValueError: the mesh does not fit the devices or the model.
@@ -39,9 +40,9 @@ def place(params: dict, rules: Sequence[Rule], dtype=None, mesh: MeshShape | Non
     if dtype is None:
         dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
     dtype = np.dtype(dtype)
-    if mesh is None:
+    devices = None if mesh is None else make_mesh(mesh, jax.local_devices())
+    if devices is None or devices.size == 1:
         return Placed(jax.tree.map(lambda leaf: _put(leaf, dtype), params), dtype, None)
-    devices = make_mesh(mesh, jax.local_devices())
     if "llama" in params:
         vocabulary, parts = params["llama"]["embed"]["embedding"].shape[0], devices.shape["tensor"]
         params = {**params, "llama": llama.resize_vocabulary(params["llama"], -(-vocabulary // parts) * parts)}

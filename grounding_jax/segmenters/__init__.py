@@ -12,12 +12,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 
+import msgspec
 import numpy as np
 from etils import epath
 
 from grounding_jax import weights
+from grounding_jax.files import records
 from grounding_jax.inference.placement import place
-from grounding_jax.segmenters.mask2former import ENTITIES, INSTANCES, PANOPTIC, segment_entities
+from grounding_jax.segmenters.mask2former import ENTITIES, INSTANCES, PANOPTIC, Frame, segment_entities
 from grounding_jax.segmenters.proposals import Proposals
 from grounding_jax.segmenters.sam import segment_everything
 from grounding_jax.sharding.mesh import MeshShape
@@ -36,7 +38,8 @@ def load_segmenter(path: epath.PathLike, dtype=None, mesh: MeshShape | None = No
     A Mask2Former with a Swin, of EntitySeg's one class, "entity", or of COCO's classes, is in the files of detectron2
     or in a folder of Hugging Face's transformers. Classes are not told. Its masks are disjoint, see `non_overlapping`,
     but for a model of COCO's 80 instances, see `overlapping`. A SAM is in the naming of its release. Its masks overlap,
-    see `segment_everything`. Sizes follow from the shapes.
+    see `segment_everything`. Sizes follow from the shapes; a preprocessor_config.json in the folder may say by
+    "shortest_edge" and "longest_edge" how large pictures are shown.
 
     Args:
         path: file or folder.
@@ -64,4 +67,21 @@ def load_segmenter(path: epath.PathLike, dtype=None, mesh: MeshShape | None = No
             f"as EntitySeg's, and of COCO's, with {INSTANCES} (instances) or {PANOPTIC} (panoptic)"
         )
     placed = place(folder.to_params(leaves), _RULES, dtype, mesh)
-    return functools.partial(segment_entities, backbone, config, placed.params, dtype=placed.dtype, mesh=placed.mesh)
+    shown = dict(dtype=placed.dtype, mesh=placed.mesh, frame=_read_frame(epath.Path(path)))
+    return functools.partial(segment_entities, backbone, config, placed.params, **shown)
+
+
+class _Preprocessor(msgspec.Struct):
+    """What transformers notes beside a model about its pictures."""
+
+    size: dict[str, int] | int | None = None
+
+
+def _read_frame(path: epath.Path) -> Frame | None:
+    """How large a model is shown pictures, where the folder says so by both sides; other notes are of transformers'."""
+    file = path / "preprocessor_config.json"
+    if not (path.is_dir() and file.exists()):
+        return None
+    size = records.read(file, _Preprocessor).size
+    sides = tuple(size.get(name, 0) for name in ("shortest_edge", "longest_edge")) if isinstance(size, dict) else (0, 0)
+    return sides if all(side >= 1 for side in sides) else None

@@ -32,26 +32,28 @@ SHORTEST = 800  # of the sides
 LONGEST = 1333  # that the other side may become; then the shortest is less
 DIVISOR = 32  # of the sides once they are padded
 MOST_QUERIES = 100  # that CropFormer paints, and that are a Mask2Former's instances
+Frame = tuple[int, int]  # pixels of the shortest side, and the most of the other one
 ENTITIES, INSTANCES, PANOPTIC = 1, 80, 133  # classes of EntitySeg's models and of COCO's, which tell them apart
 
 
-def mask2former_input(image: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+def mask2former_input(image: np.ndarray, frame: Frame | None = None) -> tuple[np.ndarray, tuple[int, int]]:
     """Resizes uint8 [H, W, 3] as detectron2 does for testing, and pads it at the right and the bottom.
 
     The shortest side becomes `SHORTEST`, or less where the other one would be more than `LONGEST` (the sizes of both
-    are those of detectron2's `ResizeShortestEdge`).
+    are those of detectron2's `ResizeShortestEdge`); a ``frame`` has two other numbers.
 
     Returns:
         The padded uint8 picture, whose sides `DIVISOR` divides, and the (height, width) that it takes up in there.
     """
-    resized = resize_longest(image, resized_longest(image.shape[:2]))
+    resized = resize_longest(image, resized_longest(image.shape[:2], frame))
     height, width = resized.shape[:2]
     return np.pad(resized, ((0, -height % DIVISOR), (0, -width % DIVISOR), (0, 0))), (height, width)
 
 
-def resized_longest(size: tuple[int, int]) -> int:
+def resized_longest(size: tuple[int, int], frame: Frame | None = None) -> int:
     """The longest side of a picture of (height, width) as a Mask2Former sees it."""
-    return min(LONGEST, int(SHORTEST * max(size) / min(size) + 0.5))
+    shortest, longest = frame or (SHORTEST, LONGEST)
+    return min(longest, int(shortest * max(size) / min(size) + 0.5))
 
 
 def segment_entities(
@@ -61,14 +63,15 @@ def segment_entities(
     images: Sequence[np.ndarray],
     dtype,
     mesh: Mesh | None = None,
+    frame: Frame | None = None,
 ) -> list[Proposals]:
-    """Masks of the entities in each of some pictures uint8 [H, W, 3], best first.
+    """Masks of the entities in each of some pictures uint8 [H, W, 3], best first; ``frame``: see `mask2former_input`.
 
     They are those of `overlapping` for a model of COCO's instances, else of `non_overlapping`.
 
     Pictures that are padded to one size go through the devices of the mesh together, one on each.
     """
-    inputs = [mask2former_input(image) for image in images]
+    inputs = [mask2former_input(image, frame) for image in images]
     alike = collections.defaultdict(list)  # places of pictures by their padded size
     for place, (padded, _) in enumerate(inputs):
         alike[padded.shape].append(place)

@@ -17,9 +17,10 @@ from gella_jax.cli.loading import read_vocabulary
 from gella_jax.panoptic import PanopticAnswer, Segment
 from gella_jax.predict import Grounding, Noun, Nouns, Reference, as_entities
 from grounding_jax.data.entity_masks import Entities, read_masks
-from grounding_jax.data.sources.panoptic_classes import COCO_PANOPTIC, Category
+from grounding_jax.data.sources.panoptic_classes import Category
 from grounding_jax.files.masks import encode_mask
 from grounding_jax.segmenters.proposals import Proposals
+from grounding_jax.sharding.mesh import MeshShape
 from grounding_jax.weights import folder
 from grounding_jax.weights.readers import open_weights
 from tests import command_line
@@ -79,7 +80,12 @@ def tells(monkeypatch):
 
     def put(**answers) -> Told:
         told = Told(**answers)
-        monkeypatch.setattr("gella_jax.loading.load", lambda *_: told)
+
+        def load(*arguments) -> Told:
+            told.loaded = arguments
+            return told
+
+        monkeypatch.setattr("gella_jax.loading.load", load)
         return told
 
     return put
@@ -166,6 +172,27 @@ def test_describe_prints_nothing_but_the_description(tells, scene, tmp_path, cap
     assert content == {"image": str(scene[0]), "description": "Two [cats] on\na couch."}
 
 
+def test_devices_and_dtype_reach_the_model(tells, scene, tmp_path):
+    (tmp_path / "album").mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / "album" / name).write_bytes(scene[0].read_bytes())
+    entities = read_masks(scene[1], (50, 70))
+    told = tells(describe="", nouns=Nouns("", (), ()), ground_many=[Grounding("", "", (), entities, {})] * 2)
+    told.engine = SimpleNamespace(batcher=SimpleNamespace(multiple=1))
+    ground = ["--masks", scene[1], "--out", tmp_path / "out"]
+    (tmp_path / "all").mkdir()
+    for name in ("a.json", "b.json"):
+        (tmp_path / "all" / name).write_bytes(scene[1].read_bytes())
+    for words, mesh in (
+        (["describe", scene[0]], None),
+        (["nouns", scene[0], "a dog", "--mesh.tensor", 4], MeshShape(-1, 1, 4)),
+        (["ground", scene[0], *ground, "--mesh.fsdp", 2, "--mesh.data", 1], MeshShape(1, 2, 1)),
+        (["ground", tmp_path / "album", "--masks", tmp_path / "all", "--out", tmp_path / "o"], MeshShape(-1, 1, 1)),
+    ):
+        run(*words, "--dtype", "bfloat16")
+        assert told.loaded == ("tiny", "bfloat16", mesh)
+
+
 def test_nouns(tells, scene, tmp_path, capsys):
     tells(nouns=Nouns("an answer", ("A dog", "a bird"), ((0, 5), None)))
     run("nouns", scene[0], CAPTION, "--checkpoint", "x", "--out", tmp_path / "out")
@@ -229,16 +256,16 @@ def test_a_model_that_finds_masks_says_that_they_are_its_own(tells, scene, tmp_p
         panoptic=PanopticAnswer(np.zeros((50, 70), np.int32), ()),
         ground_many=[Grounding("", "a dog", (), found, {})],
     )
-    options = ["--checkpoint", "x", "--out", tmp_path / "out"]
+    options = ["--checkpoint", "./x", "--out", tmp_path / "out"]
     for task, words in (("refer", ["the cat"]), ("panoptic", []), ("ground", ["a dog"])):
         run(task, scene[0], *words, *options)
-        assert "masks found by x itself: 4, 2 left out: unseen" in capsys.readouterr().err
+        assert "masks found by ./x itself: 4, 2 left out: unseen" in capsys.readouterr().err
     assert told.asked["refer"][2] is told.asked["panoptic"][1] is told.asked["ground_many"][0][0].entities is found
-    tells()
+    (tmp_path / "x").mkdir()
+    options = ["--checkpoint", tmp_path / "x", "--out", tmp_path / "none"]
     for task, words in (("refer", ["the cat"]), ("panoptic", []), ("ground", [])):
-        assert main([task, str(scene[0]), *words, *map(str, options)]) == 2
-        error = capsys.readouterr().err.splitlines()[-1]
-        assert error.startswith("gella: error: no masks, and x finds none itself: name yours with --masks, or with")
+        error = failed(capsys, task, scene[0], *words, *options)  # before a model is loaded
+        assert error.startswith(f"no masks, and {tmp_path / 'x'} finds none itself: name yours with --masks, or with")
 
 
 # --- many pictures
@@ -406,7 +433,6 @@ def test_results_stay_away_from_what_they_are_made_of(scene, tmp_path, capsys, m
 
 
 def test_vocabularies(tmp_path):
-    assert read_vocabulary(()) == COCO_PANOPTIC
     assert read_vocabulary(["dog"]) == (Category(1, "dog", True),)
     (tmp_path / "names.txt").write_text("dog\n\n  brick wall \n")
     assert [category.name for category in read_vocabulary([str(tmp_path / "names.txt")])] == ["dog", "brick wall"]
