@@ -8,11 +8,16 @@ import dataclasses
 import json
 from typing import Literal
 
+import numpy as np
 import tyro
 from etils import epath
 
 import gsva_jax
+from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.scenes.write import write_scenes
+from grounding_jax.files.pictures import open_picture
+from grounding_jax.metrics.outlines import boundary_f_score, has_speck
+from grounding_jax.terminal import tracked
 from gsva_jax.evaluation.run import evaluate
 
 DATASETS = {"val": "grefcoco|unc|val", "test": "grefcoco|unc|testA"}
@@ -65,8 +70,22 @@ def main(options: Options) -> None:
         numbers = (_shown(first[f"{metric}[{kind}]"]) for metric in ("Pr@0.5", "gIoU", "T_acc"))
         print(f"| {kind} | {first[f'num_targets[{kind}]']} | {' | '.join(numbers)} |")
     print(f"| absent | {first['num_targets[absent]']} | N_acc {_shown(first['N_acc[absent]'])} | | |")
+    score, specks = outlines(gsva, root, dataset)
+    print(f"\noutlines: boundary F (3 px) {score:.3f}; masks with a speck of less than 20 px: {specks:.3f}")
     if options.json:
         epath.Path(options.json).write_text(json.dumps(reports, indent=2) + "\n")
+
+
+def outlines(gsva: gsva_jax.Gsva, root: epath.Path, dataset: str) -> tuple[float, float]:
+    """Of the guided masks of targets that are there and accepted: mean boundary F-score, and the share with a speck."""
+    scores, specks = [], []
+    for record in tracked(list(open_dataset(root, dataset)), "outlines"):
+        answer = gsva.segment(open_picture(record.image), record.expressions)
+        for target, mask, absent in zip(answer.targets, record.masks, record.rejected, strict=True):
+            if not absent and not target.rejected:
+                scores.append(boundary_f_score(target.mask, mask))
+                specks.append(has_speck(target.mask))
+    return float(np.mean(scores)), float(np.mean(specks))
 
 
 def _shown(value: float | None) -> str:

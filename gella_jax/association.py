@@ -51,12 +51,24 @@ class Association(nn.Module):
     @nn.compact
     def __call__(self, nouns: jax.Array, queries: jax.Array) -> jax.Array:
         """See `associate`."""
-        c = self.config
-        nouns, queries = (
-            Linear(c.width, name=name)(x) if c.kind == "fc" else Mlp(c.width, c.width, "relu", name=name)(x)
-            for name, x in (("text", nouns), ("query", queries))
-        )
-        return jnp.einsum("BMD,BQD->BMQ", nouns, queries, preferred_element_type=jnp.float32)
+        return products(*(_projection(self.config, name)(x) for name, x in (("text", nouns), ("query", queries))))
+
+
+def _projection(config: AssociationConfig, name: str | None = None) -> nn.Module:
+    """From the states of one side to the space of both."""
+    if config.kind == "fc":
+        return Linear(config.width, name=name)
+    return Mlp(config.width, config.width, "relu", name=name)
+
+
+def project(config: AssociationConfig, params: dict, side: str, states: jax.Array) -> jax.Array:
+    """States of the "text" or of a "query" in the space in which the two are compared: ``[..., D]``."""
+    return _projection(config).apply({"params": params[side]}, states)
+
+
+def products(nouns: jax.Array, queries: jax.Array) -> jax.Array:
+    """Dot products of projected states: ``[B, M, D], [B, Q, D] -> float32 [B, M, Q]``."""
+    return jnp.einsum("BMD,BQD->BMQ", nouns, queries, preferred_element_type=jnp.float32)
 
 
 def init(config: AssociationConfig, key: jax.Array) -> dict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from etils import epath
 
@@ -16,10 +17,14 @@ from grounding_jax.models.mobilenet import TAPS, MobileNetConfig
 from grounding_jax.models.swin import SwinConfig
 
 ASSETS = epath.Path(__file__).parent / "assets"
+# What a model folder may have besides: the categories that it knows, where these are not COCO's, and a Mask2Former that
+# finds masks where none are given.
+CATEGORIES_FILE, SEGMENTER_FOLDER = "categories.json", "segmenter"
 
 # Vicuna v1.5: its vocabulary and [SEG], and a context of 4,096 tokens.
 _LLAVA_15 = dict(vocab_size=32001, max_positions=4096, eps=1e-5)
 _LARGEST_SIDE = 2**13  # of a colormap in pixels
+BLENDS = ("paper", "skip", "mask_query", "literal")  # presets of `ResoBlendConfig`
 _CHOICES = {
     "projector": ("linear", "mlp2x_gelu"),
     "seg_state": ("at", "predicting"),
@@ -35,6 +40,13 @@ BACKBONES = {
 def channels(backbone: SwinConfig | MobileNetConfig) -> tuple[int, ...]:
     """C of a backbone's maps at strides 4, 8, 16, 32."""
     return backbone.widths if isinstance(backbone, SwinConfig) else tuple(backbone.widths[i] for i in TAPS)
+
+
+def architecture(backbone: SwinConfig | MobileNetConfig) -> tuple:
+    """What tells backbones apart; windows and padding differ with who trained one, and on pictures of which size."""
+    if isinstance(backbone, SwinConfig):
+        return backbone.width, backbone.depths, backbone.heads, backbone.patch_size, backbone.mlp_ratio
+    return backbone.stem, backbone.widths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +93,33 @@ class GellaConfig:
                 f"ResoBlend gives maps of {self.blend.channels} channels, but Mask2Former takes "
                 f"{self.mask2former.channels}"
             )
+
+    def rewired(
+        self, blend: str = "", without: Sequence[str] = (), colours: str = "", association: str = ""
+    ) -> GellaConfig:
+        """The same parts, wired otherwise (Tables 5 to 10); what is empty stays as it is.
+
+        Args:
+            blend: one of `BLENDS`, in the sizes of now, or "none" for no ResoBlend.
+            without: switches of ResoBlend that are off.
+            colours, association: see `GellaConfig` and `AssociationConfig.kind`.
+        """
+        maps, blended = channels(self.backbone), self.blend
+        if blend in BLENDS:
+            old = self.blend or ResoBlendConfig(maps, image_width=self.clip.width)
+            sizes = dict(image_width=old.image_width, heads=old.heads)
+            if blend != "literal":
+                sizes |= dict(width=old.width, hidden=old.hidden)
+            blended = getattr(ResoBlendConfig, blend)(maps, **sizes)
+        if blended is not None:
+            blended = None if blend == "none" else dataclasses.replace(blended, **dict.fromkeys(without, False))
+        kind = association or self.association.kind
+        return dataclasses.replace(
+            self,
+            blend=blended,
+            association=dataclasses.replace(self.association, kind=kind),
+            colours=colours or self.colours,
+        )
 
     @classmethod
     def gella_7b(cls, backbone: str = "swin_t", **changes) -> GellaConfig:

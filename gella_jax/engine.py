@@ -95,7 +95,13 @@ def make_engine(
 
 
 def encode_image(engine: Engine, images: Sequence[np.ndarray]) -> tuple[jax.Array, jax.Array]:
-    """`steps.encode_image` for pictures of any sizes."""
+    """`steps.encode_image` for pictures of any sizes.
+
+    Raises:
+        ValueError: the model is a mask branch alone.
+    """
+    if engine.config.blend is None:
+        raise ValueError("this model was trained on colormaps alone: it decodes masks, and has no words")
     arrays = pad_batch([picture_arrays(engine.config, image) for image in images], engine.batcher.multiple)
     batch = {name: np.stack([array[name] for array in arrays]) for name in arrays[0]}
     encoded = engine.split((batch["clip_images"], batch["clip_resized"]))
@@ -103,12 +109,12 @@ def encode_image(engine: Engine, images: Sequence[np.ndarray]) -> tuple[jax.Arra
 
 
 def segment_entities(
-    engine: Engine, features: jax.Array, entities: Sequence[Entities], image_ids: Sequence[str]
+    engine: Engine, features: jax.Array | None, entities: Sequence[Entities], image_ids: Sequence[str]
 ) -> Segmented:
     """Draws the masks of a batch of pictures, and finds the queries that stand for them.
 
     Args:
-        features: see `encode_image`.
+        features: see `encode_image`; None for a model without ResoBlend.
         entities: the entities of each picture.
         image_ids: names of the pictures; random colours depend on them.
     """
@@ -122,7 +128,7 @@ def segment_entities(
     for b, one in enumerate(rows):
         visible[b, : len(one.map.visible)] = one.map.visible
     prediction = steps.segment_entities(
-        engine.config, engine.params, features, engine.split(np.stack([one.colormap for one in rows]))
+        engine.config, engine.params, features, engine.split(np.stack([one.colormap for one in rows])), engine.dtype
     )
     for logits in (prediction.class_logits, prediction.mask_logits):
         fetch(jnp.abs(logits).max())  # the matching would not end

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from gella_jax.config import BACKBONES, GellaConfig, channels
+from gella_jax.config import BACKBONES, GellaConfig, architecture, channels
 from grounding_jax.language import tokenizer as tokenizers
 from grounding_jax.language.tokenizer import SEG_TEXT, Tokenizer
 from grounding_jax.models import mask2former as mask2former_model
@@ -124,7 +124,9 @@ def mask_branch(
         inside, decoders = _open_mask2former(mask2former_file, given)
     if backbone_file is not None:
         found = _open_backbone(backbone_file)
-    elif inside is not None and (backbone_name is None or _agree(inside.config, BACKBONES[backbone_name])):
+    elif inside is not None and (
+        backbone_name is None or architecture(inside.config) == architecture(BACKBONES[backbone_name])
+    ):
         found = inside
     for one in (inside, None if found is inside else found):
         report += one.report if one is not None else ()
@@ -218,11 +220,6 @@ def _completed(
     lacking = [path for path in new if path not in leaves]
     report = [f"fresh: {words}" if not leaves else f"fresh: {name}'s {listed(lacking)}"] if lacking else []
     return prefixed(f"{name}/", {**new, **leaves}), report
-
-
-def _agree(found: SwinConfig, wanted: SwinConfig | MobileNetConfig) -> bool:
-    """Whether a Swin is the wanted one; windows differ with the size of the pictures it was trained on."""
-    return isinstance(wanted, SwinConfig) and found == dataclasses.replace(wanted, window=found.window)
 
 
 def _sizes(config: SwinConfig | MobileNetConfig) -> str:

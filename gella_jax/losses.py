@@ -90,7 +90,7 @@ def batch_loss(
     Args:
         weights: weights of the terms.
         outputs: those of `model.forward`.
-        batch: what `prepare` gave, with ``index`` int ``[B, S, S]``, see `colormap.EntityMap`.
+        batch: rows as `prepare` gave them, with ``index`` int ``[B, S, S]``, see `colormap.EntityMap`.
         keys: ``[B]``, one for each picture: of the points at which masks are compared.
 
     Returns:

@@ -7,25 +7,46 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from grounding_jax.data.sources.narratives import Span
 from grounding_jax.drawing.html import BASE_STYLE, embedded
-from grounding_jax.drawing.legend import Shown, colour
+from grounding_jax.drawing.legend import colour
 from grounding_jax.drawing.overlay import draw_spotlight
 from grounding_jax.drawing.paragraph import Piece
 
 _SIDE = 1280  # of the embedded pictures
 
 
+class Row(NamedTuple):
+    """What is said of a noun.
+
+    Attributes:
+        noun: the noun.
+        span: its place in the caption; None where that does not have it.
+        mask: bool ``[H, W]``, all that it means together.
+        score: that of the most probable mask.
+        masks: numbers on the picture of the masks that it means, those of one name together, and the name.
+        remark: why it has none.
+    """
+
+    noun: str
+    span: Span | None
+    mask: np.ndarray
+    score: float
+    masks: tuple[tuple[tuple[int, ...], str], ...]
+    remark: str
+
+
 def make_page(
     title: str,
     image: np.ndarray,
     painted: Image.Image,
-    targets: Sequence[Shown],
-    paragraphs: Sequence[Sequence[Piece]],
-    remarks: Sequence[str],
+    caption: Sequence[Piece],
+    rows: Sequence[Row],
     notes: Sequence[str],
 ) -> str:
     """Makes the page.
@@ -33,10 +54,9 @@ def make_page(
     Args:
         title: name of the picture.
         image: uint8 ``[H, W, 3]``.
-        painted: the same with its targets, see `draw_targets`.
-        targets: the nouns, with masks bool ``[H, W]``.
-        paragraphs: the text; its indices are those of the targets.
-        remarks: on each target.
+        painted: the same with its masks, see `draw_marks`.
+        caption: text about it; its indices are those of the rows.
+        rows: one for each noun.
         notes: on the whole.
 
     Returns:
@@ -45,7 +65,7 @@ def make_page(
     painted = painted.copy()
     painted.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     plain = Image.fromarray(image).resize(painted.size, Image.Resampling.LANCZOS)
-    lights = {k: draw_spotlight(t.mask, painted.size, k) for k, t in enumerate(targets) if t.mask.any()}
+    lights = {k: draw_spotlight(row.mask, painted.size, k) for k, row in enumerate(rows) if row.mask.any()}
     return _PAGE.format(
         style=BASE_STYLE + _STYLE,
         script=_SCRIPT,
@@ -53,8 +73,8 @@ def make_page(
         painted=embedded(painted, _SIDE),
         plain=embedded(plain, _SIDE),
         lights="".join(_LIGHT.format(k=k, light=embedded(light, _SIDE)) for k, light in lights.items()),
-        text="".join(f'<p class="text" dir="auto">{"".join(map(_piece, pieces))}</p>' for pieces in paragraphs),
-        rows="".join(_row(k, *row) for k, row in enumerate(zip(targets, remarks, strict=True))),
+        text="".join(map(_piece, caption)),
+        rows="".join(_row(k, row) for k, row in enumerate(rows)),
         notes="".join(f"<p>{html.escape(note)}</p>" for note in notes),
     )
 
@@ -63,15 +83,24 @@ def _piece(piece: Piece) -> str:
     text = html.escape(piece.text)
     if piece.index is None:
         return f'<span class="quiet">{text}</span>' if piece.quiet else text
-    return f"<mark {_noun(piece.index, piece.quiet)}><i>{piece.index + 1}</i>{text}</mark>"
+    return f"<mark {_noun(piece.index, piece.quiet)}>{text}</mark>"
 
 
-def _row(k: int, target: Shown, remark: str) -> str:
-    """One noun: its number and colour, the noun, its score, a remark, and its share of the picture."""
+def _row(k: int, row: Row) -> str:
+    """The noun in its colour, the numbers and names of its masks, its score, and its share of the picture."""
+    masks = "".join(_group(*group) for group in row.masks) or html.escape(row.remark)
+    share = f"{100 * row.mask.mean():.1f}%" if row.mask.any() else ""
+    beside = " <small>not in the caption</small>" if row.span is None else ""
     return (
-        f"<tr {_noun(k, not target.mask.any())}><td><i>{k + 1}</i></td><td>{html.escape(target.expression)}</td>"
-        f"<td>{target.score:.2f}</td><td>{html.escape(remark)}</td><td>{100 * target.mask.mean():.1f}%</td></tr>"
+        f"<tr {_noun(k, not row.mask.any())}><td><strong>{html.escape(row.noun)}</strong>{beside}</td><td>{masks}</td>"
+        f"<td>{row.score:.2f}</td><td>{share}</td></tr>"
     )
+
+
+def _group(numbers: Sequence[int], name: str) -> str:
+    """Masks of one name."""
+    badges = "".join(f"<i>{number}</i>" for number in numbers)
+    return f"<span>{badges}{html.escape(name)}</span> "
 
 
 def _noun(k: int, quiet: bool) -> str:
@@ -89,20 +118,18 @@ figure .plain, figure .light { position: absolute; inset: 0; height: 100%; }
 figure .plain { visibility: hidden; } figure.alone .plain { visibility: visible; }
 [hidden] { display: none !important; }
 .text { margin: 0 0 18px; font-size: 20px; line-height: 1.75; overflow-wrap: anywhere; }
-.text ~ .text { font-size: 16px; }
 mark { margin: 0 -3px; padding: 1px 3px; border-radius: 6px; background: none; color: var(--own);
   -webkit-box-decoration-break: clone; box-decoration-break: clone; }
-i { display: inline-block; position: relative; top: -.1em; min-width: 1.6em; margin-inline-end: .35em;
-  padding: 0 .35em; border-radius: 1em; background: var(--own); color: var(--back);
-  font: 600 13px/1.6 system-ui, sans-serif; text-align: center; }
-.quiet { color: var(--quiet); }
-.quiet i { background: none; color: var(--quiet); box-shadow: inset 0 0 0 2px var(--quiet); }
+.quiet, mark.quiet, small { color: var(--quiet); }
+td strong { color: var(--own, var(--quiet)); font-weight: 600; } td span { margin-inline-end: 10px; }
+td i { display: inline-block; min-width: 1.7em; margin-inline-end: 4px; padding: 0 .4em; border-radius: 1em;
+  background: var(--own); color: var(--back); font: 600 13px/1.7 system-ui, sans-serif; text-align: center; }
 [data-noun] { cursor: pointer; outline: none; } [data-noun]:focus-visible { outline: 2px solid var(--own); }
 .on { background: var(--line); }
 table { width: 100%; border-collapse: collapse; } td, th { padding: 6px 8px; border-bottom: 1px solid var(--line); }
 th { color: var(--quiet); font-size: 13px; font-weight: 400; text-align: left; } td { overflow-wrap: anywhere; }
-td:first-child, th:first-child { width: 44px; padding-left: 4px; } td i { top: 0; margin: 0; }
-td:nth-child(3), td:last-child, th:nth-child(3), th:last-child { width: 72px; text-align: right;
+td:first-child, th:first-child { padding-left: 4px; }
+td { vertical-align: top; } td:nth-child(n+3), th:nth-child(n+3) { width: 72px; text-align: right;
   font-variant-numeric: tabular-nums; }
 footer { margin-top: 16px; color: var(--quiet); font-size: 14px; } footer p { margin: 4px 0; }
 @media (max-width: 900px) { main { grid-template-columns: minmax(0, 1fr); } figure img { max-height: 60vh; } }
@@ -136,8 +163,8 @@ _PAGE = """<!doctype html>
 <body><h1>{title}</h1><main>
 <figure><img class="painted" alt="the picture with its masks" src="{painted}">
 <img class="plain" alt="the picture" src="{plain}">{lights}</figure>
-<section>{text}
-<table><tr><th></th><th>noun</th><th>score</th><th>masks</th><th>share</th></tr>{rows}</table>
+<section><p class="text" dir="auto">{text}</p>
+<table><tr><th>noun</th><th>masks</th><th>score</th><th>share</th></tr>{rows}</table>
 <footer>{notes}</footer></section>
 </main><script>{script}</script></body></html>
 """

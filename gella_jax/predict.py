@@ -66,27 +66,14 @@ class Request(NamedTuple):
     nouns: str | Sequence[str] | None = None
     image_id: str = ""
 
-    def typed(self, segmenter: Segmenter | None) -> Request:
-        """The same with an array, entities and a list of nouns.
-
-        Args:
-            segmenter: makes the entities where none are given.
-
-        Raises:
-            TypeError, ValueError: something can't be what it has to be, or nothing makes entities.
-        """
+    def typed(self) -> Request:
+        """The same with an array, entities and a list of nouns; TypeError or ValueError where that can't be."""
         caption = None if self.caption is None else as_text(self.caption, "a caption")
         nouns = None if self.nouns is None else as_texts(self.nouns, "a noun")
         if nouns is not None and caption is None:
             raise ValueError("there are nouns without the caption that they are of")
-        image = as_picture(self.image)
-        if self.entities is not None:
-            entities = as_entities(self.entities)
-        elif segmenter is not None:
-            entities = segmenter(image).entities
-        else:
-            raise ValueError("there are no masks, and this model finds none itself: give it yours")
-        return Request(image, caption, entities, nouns, self.image_id)
+        entities = None if self.entities is None else as_entities(self.entities)
+        return Request(as_picture(self.image), caption, entities, nouns, self.image_id)
 
 
 class Gella:
@@ -95,11 +82,18 @@ class Gella:
     Attributes:
         engine: the model in memory.
         segmenter: finds the masks of pictures that come without; None where the model has nothing that does.
+        categories: a panoptic segmentation is of these where no others are named.
     """
 
-    def __init__(self, engine: Engine, segmenter: Segmenter | None = None):
+    def __init__(
+        self,
+        engine: Engine,
+        segmenter: Segmenter | None = None,
+        categories: Sequence[Category] = COCO_PANOPTIC,
+    ):
         self.engine = engine
         self.segmenter = segmenter
+        self.categories = tuple(categories)
 
     def describe(self, image: Picture, max_new: int = MOST_NEW) -> str:
         """Describes a picture, see `Request`, in at most ``max_new`` tokens (spec gella D1)."""
@@ -168,7 +162,7 @@ class Gella:
             plurals: True for each given noun that means several masks; it is then chosen as by the baseline of the
                 benchmark, which knows that (spec gella D3, ``png_protocol``).
         """
-        requests = [request.typed(self.segmenter) for request in requests]
+        requests = self._typed(requests)
         segmented, patches = self._begin(requests, output_masks)
         described = self._describe(requests, patches)
         for b, written in described.items():
@@ -203,7 +197,7 @@ class Gella:
         """`refer` for several expressions, each the caption of a request, in one batch."""
         for request in requests:
             as_text(request.caption, "an expression")
-        requests = [request.typed(self.segmenter) for request in requests]
+        requests = self._typed(requests)
         segmented, patches = self._begin(requests, output_masks)
         answers = self._answer(requests, patches)
         nounless = [b for b, answer in enumerate(answers) if not answer.nouns]
@@ -227,7 +221,7 @@ class Gella:
         self,
         image: Picture,
         entities: Entities | np.ndarray | None = None,
-        vocabulary: Category | str | Sequence[Category | str] = COCO_PANOPTIC,
+        vocabulary: Category | str | Sequence[Category | str] | None = None,
         output_masks: str = "input",
     ) -> PanopticAnswer:
         """Gives every entity the category that it most probably is, and every pixel one segment (spec gella D5).
@@ -235,13 +229,14 @@ class Gella:
         Args:
             image: uint8 ``[H, W, 3]`` RGB, a Pillow picture or the path of a file.
             entities: see `ground`.
-            vocabulary: categories; a name alone is a thing.
+            vocabulary: categories; a name alone is a thing. None takes `categories`.
             output_masks: "input" merges the masks that were put in, "decoded" all that the model makes of its queries.
 
         Raises:
             ValueError: as for `ground`, or the vocabulary is empty or has a name twice.
         """
-        return self.panoptic_many([Request(image, "", entities)], as_categories(vocabulary), output_masks)[0]
+        categories = self.categories if vocabulary is None else as_categories(vocabulary)
+        return self.panoptic_many([Request(image, "", entities)], categories, output_masks)[0]
 
     def panoptic_many(
         self, requests: Sequence[Request], categories: Sequence[Category], output_masks: str = "input"
@@ -249,7 +244,7 @@ class Gella:
         """`panoptic` for several pictures in one batch; the caption of a request is not looked at."""
         names = [category.spoken for category in categories]
         caption = prompts.panoptic_caption(names)
-        requests = [request._replace(caption=caption, nouns=names).typed(self.segmenter) for request in requests]
+        requests = self._typed([request._replace(caption=caption, nouns=names) for request in requests])
         segmented, patches = self._begin(requests, output_masks)
         by_query = associate(self.engine, self._answer(requests, patches), segmented)
         merged = []
@@ -267,8 +262,9 @@ class Gella:
 
         Captions are not looked at.
         """
-        requests = [request.typed(self.segmenter) for request in requests]
-        segmented, _ = self._segment(requests)
+        requests = self._typed(requests)
+        alone = self.engine.config.blend is None
+        segmented = self._decode(requests, None) if alone else self._segment(requests)[0]
         found = []
         for b, request in enumerate(requests):
             logits = (
@@ -281,6 +277,17 @@ class Gella:
     def fits(self, caption: str, nouns: Sequence[str] | None = None) -> bool:
         """Whether the question about a caption, and the answer where nouns are given, fit into the context."""
         return fits(self.engine, caption, nouns)
+
+    def _typed(self, requests: Sequence[Request]) -> list[Request]:
+        """The same with arrays and lists, and with the masks that the model finds where none are given."""
+        requests = [request.typed() for request in requests]
+        bare = [b for b, request in enumerate(requests) if request.entities is None]
+        if bare and self.segmenter is None:
+            raise ValueError("there are no masks, and this model finds none itself: give it yours")
+        found = self.segmenter([requests[b].image for b in bare]) if bare else []
+        for b, proposals in zip(bare, found, strict=True):
+            requests[b] = requests[b]._replace(entities=proposals.entities)
+        return requests
 
     def _begin(self, requests: Sequence[Request], output_masks: str) -> tuple[Segmented, jax.Array]:
         """What the mask branch makes of requests, and the patches, once nothing is wrong with what was asked."""
@@ -330,11 +337,15 @@ class Gella:
 
     def _segment(self, requests: Sequence[Request]) -> tuple[Segmented, jax.Array]:
         """What the mask branch makes of requests, and the patches."""
+        features, patches = encode_image(self.engine, [request.image for request in requests])
+        return self._decode(requests, features), patches
+
+    def _decode(self, requests: Sequence[Request], features: jax.Array | None) -> Segmented:
+        """What the mask branch makes of requests and of the features of their pictures."""
         for request in requests:
             _check_masks(request.image, request.entities)
-        features, patches = encode_image(self.engine, [request.image for request in requests])
         entities, image_ids = zip(*((request.entities, request.image_id) for request in requests), strict=True)
-        return segment_entities(self.engine, features, entities, image_ids), patches
+        return segment_entities(self.engine, features, entities, image_ids)
 
     def _candidates(
         self, segmented: Segmented, b: int, request: Request, output_masks: str

@@ -9,11 +9,12 @@ import numpy as np
 from etils import epath
 from rich.text import Text
 
-from gella_jax.page import make_page
+from gella_jax.page import Row, make_page
 from grounding_jax.data.sources import panoptic as coco
+from grounding_jax.drawing.badges import Mark
 from grounding_jax.drawing.legend import colour
-from grounding_jax.drawing.overlay import draw_captioned, draw_overlay, draw_targets, write_png
-from grounding_jax.drawing.paragraph import Piece
+from grounding_jax.drawing.overlay import draw_captioned, draw_marks, draw_overlay, write_png
+from grounding_jax.drawing.paragraph import NO_BREAK, Piece
 from grounding_jax.files.id_maps import encode_id_map
 from grounding_jax.files.masks import mask_record
 from grounding_jax.files.writing import write_bytes, write_json, write_text
@@ -29,7 +30,6 @@ GROUNDING_FILES = ("grounding.png", "grounding.html", "grounding.json")
 REFERENCE_FILES = ("overlay.png", "masks.json")
 PANOPTIC_FILES = ("overlay.png", "panoptic.png", "panoptic.json")
 DESCRIPTION_FILE, NOUNS_FILE = "description.json", "nouns.json"
-_ABSENT = "not in the picture"
 _WIDEST = 60  # characters of a name in a column
 _REASONS = {
     "hidden": "nothing is seen of them",
@@ -70,20 +70,23 @@ def save_grounding(folder: epath.PathLike, picture: str, image: np.ndarray, grou
         grounding: the grounding of this picture.
     """
     png, page, record = (epath.Path(folder) / name for name in GROUNDING_FILES)
-    targets, paragraphs = noun_targets(grounding), caption_pieces(grounding)
-    painted = draw_targets(image, targets)
-    write_png(png, draw_captioned(painted, paragraphs))
-    notes = [*left_out_lines(grounding.left_out), f"answer: {grounding.text}"]
+    painted, caption = draw_marks(image, noun_marks(grounding)), caption_pieces(grounding)
+    write_png(png, draw_captioned(painted, [caption, noun_list(grounding)]))
+    own = ["the model wrote the caption itself"] if grounding.described else []
+    notes = [*own, *left_out_lines(grounding.left_out), f"answer: {grounding.text}"]
     title = epath.Path(picture).name
-    write_text(page, make_page(title, image, painted, targets, paragraphs, _meanings(grounding), notes))
+    write_text(page, make_page(title, image, painted, caption, _rows(grounding), notes))
     write_json(record, grounding_record(picture, grounding))
 
 
-def save_reference(folder: epath.PathLike, image: np.ndarray, reference: Reference, entities: Entities) -> None:
+def save_reference(
+    folder: epath.PathLike, picture: str, image: np.ndarray, reference: Reference, entities: Entities
+) -> None:
     """Writes overlay.png and masks.json, with one record, into a folder that exists.
 
     Args:
         folder: folder for the results.
+        picture: its file.
         image: uint8 ``[H, W, 3]``.
         reference: the reference in this picture.
         entities: the masks that were put in.
@@ -91,6 +94,7 @@ def save_reference(folder: epath.PathLike, image: np.ndarray, reference: Referen
     overlay, masks = (epath.Path(folder) / name for name in REFERENCE_FILES)
     write_png(overlay, draw_overlay(image, [Target(reference.expression, reference.mask, reference.score)]))
     record = {
+        "image": picture,
         "expression": reference.expression,
         "answer": reference.text,
         "nouns": reference.nouns,
@@ -130,10 +134,12 @@ def grounding_record(picture: str, grounding: Grounding) -> dict[str, Any]:
     """What grounding.json has of a picture with this name."""
     entities = grounding.entities
     reasons = {k: reason for reason, places in grounding.left_out.items() for k in places}
+    numbers = mask_numbers(grounding)
     masks = [
         {
             "id": entities.ids[k],
             "name": entities.names[k],
+            "number": numbers.get(k),
             **({} if entities.scores is None else {"score": _rounded(entities.scores[k])}),
             **mask_record(entities.masks[k]),
             "left_out": reasons.get(k),
@@ -155,6 +161,7 @@ def grounding_record(picture: str, grounding: Grounding) -> dict[str, Any]:
     return {
         "image": picture,
         "caption": grounding.caption,
+        "described": grounding.described,
         "answer": grounding.text,
         "masks": masks,
         "nouns": nouns,
@@ -162,8 +169,26 @@ def grounding_record(picture: str, grounding: Grounding) -> dict[str, Any]:
     }
 
 
-def caption_pieces(grounding: Grounding) -> list[list[Piece]]:
-    """The caption with its nouns, and in a second paragraph, if there are any, the nouns that it does not have."""
+def mask_numbers(grounding: Grounding) -> dict[int, int]:
+    """The numbers, from 1, that masks carry on the picture, by their places: in the order in which nouns mean them."""
+    meant = dict.fromkeys(place for noun in grounding.nouns for place in noun.masks)
+    drawn = (place for place in meant if grounding.entities.masks[place].any())
+    return {place: number for number, place in enumerate(drawn, 1)}
+
+
+def noun_marks(grounding: Grounding) -> list[Mark]:
+    """The masks that nouns mean as they are drawn, each in the colours of all its nouns."""
+    numbers = mask_numbers(grounding)
+    return [
+        Mark(grounding.entities.masks[place], numbers[place], k)
+        for k, noun in enumerate(grounding.nouns)
+        for place in noun.masks
+        if place in numbers
+    ]
+
+
+def caption_pieces(grounding: Grounding) -> list[Piece]:
+    """The caption, its nouns in their colours; grey where nothing is drawn."""
     caption, end, pieces = grounding.caption, 0, []
     placed = [k for k, noun in enumerate(grounding.nouns) if noun.span]
     for k in sorted(placed, key=lambda k: grounding.nouns[k].span):
@@ -171,45 +196,78 @@ def caption_pieces(grounding: Grounding) -> list[list[Piece]]:
         start, stop = noun.span
         pieces += [Piece(caption[end:start]), Piece(caption[start:stop], k, not noun.mask.any())]
         end = stop
-    paragraphs = [[*pieces, Piece(caption[end:])]]
-    missing = [k for k in range(len(grounding.nouns)) if k not in placed]
-    if missing:
-        listed = [[Piece("  "), Piece(grounding.nouns[k].text, k, not grounding.nouns[k].mask.any())] for k in missing]
-        paragraphs.append([Piece("not in the caption:", quiet=True), *(piece for pair in listed for piece in pair)])
-    return paragraphs
+    return [*pieces, Piece(caption[end:])]
+
+
+def noun_list(grounding: Grounding) -> list[Piece]:
+    """Every noun with the numbers of its masks on the picture, as in "zebras: 1, 2, 3"."""
+    pieces = []
+    for k, row in enumerate(_rows(grounding)):
+        numbers = ", ".join(str(number) for group, _ in row.masks for number in group)
+        whole = NO_BREAK.join(row.noun.split())
+        pieces += [Piece(" · ", quiet=True)] if k else []
+        said = numbers or NO_BREAK.join(row.remark.split())
+        pieces.append(Piece(f"{whole}:{NO_BREAK}{said}", k, not row.mask.any()))
+        if row.span is None:
+            pieces.append(Piece(NO_BREAK.join([" (not", "in", "the", "caption)"]), quiet=True))
+    return pieces
+
+
+def _rows(grounding: Grounding) -> list[Row]:
+    """What is to be said of every noun."""
+    numbers, rows = mask_numbers(grounding), []
+    for noun in grounding.nouns:
+        groups: dict[str, list[int]] = {}
+        for place in noun.masks:
+            if place in numbers:
+                groups.setdefault(_name(grounding.entities, place), []).append(numbers[place])
+        remark = "" if groups else "not in the picture" if noun.absent else "empty mask" if noun.masks else "no mask"
+        masks = tuple((tuple(group), name) for name, group in groups.items())
+        rows.append(Row(noun.text, noun.span, noun.mask, noun.score, masks, remark))
+    return rows
+
+
+def _name(entities: Entities, place: int) -> str:
+    """What somebody calls a mask; nothing where that is a number."""
+    name = entities.names[place]
+    return "" if name.isdecimal() else name
 
 
 def describe_grounding(grounding: Grounding) -> list[Text]:
-    """One line a noun, in the colours of the picture, and what could not be placed or was left out."""
-    lines = _table(noun_targets(grounding), _meanings(grounding))
-    if not grounding.nouns:
+    """One line a noun, in its colour, with the numbers on the picture; and what could not be placed or was left out."""
+    rows = _rows(grounding)
+    width = min(max((len(row.noun) for row in rows), default=0), _WIDEST)
+    lines = [
+        Text("  ")
+        + Text(f"{row.noun:{width}}", colour(k) if row.mask.any() else "dim")
+        + Text(f"   {row.score:.2f}   {_share(row.mask)}   {_in_words(row)}")
+        for k, row in enumerate(rows)
+    ]
+    if not rows:
         lines.append(Text("no nouns", "dim"))
-    missing = [noun.text for noun in grounding.nouns if noun.span is None]
+    missing = [row.noun for row in rows if row.span is None]
     if missing:
-        lines.append(Text(f"{len(missing)} of {len(lines)} nouns not in the caption: {', '.join(missing)}", "dim"))
+        lines.append(Text(f"{len(missing)} of {len(rows)} nouns not in the caption: {', '.join(missing)}", "dim"))
     return lines + [Text(line, "dim") for line in left_out_lines(grounding.left_out)]
+
+
+def _in_words(row: Row) -> str:
+    """The masks of a noun, as in '#1 "dog", #2 #3 "cat"'."""
+    groups = []
+    for numbers, name in row.masks:
+        text = " ".join(f"#{number}" for number in numbers)
+        groups.append(f'{text} "{name}"' if name else text)
+    return ", ".join(groups) or row.remark
+
+
+def _share(mask: np.ndarray) -> str:
+    """The part of the picture that a mask takes; blank where that is nothing."""
+    return f"{100 * mask.mean():5.1f}% of the picture" if mask.any() else " " * 21
 
 
 def left_out_lines(left_out: LeftOut) -> list[str]:
     """What is said of masks that can't be meant; nothing where there are none."""
     return [f"masks left out: {len(places)}, {_REASONS[reason]}" for reason, places in left_out.items() if places]
-
-
-def noun_targets(grounding: Grounding) -> list[Target]:
-    """Every noun as it is drawn."""
-    return [Target(noun.text, noun.mask, noun.score) for noun in grounding.nouns]
-
-
-def _meanings(grounding: Grounding) -> list[str]:
-    return [_ABSENT if noun.absent else mask_names(grounding.entities, noun.masks) for noun in grounding.nouns]
-
-
-def mask_names(entities: Entities, places: Sequence[int], most: int = 4) -> str:
-    """Numbers and names of masks, as in "12 dog, 13 dog"."""
-    pairs = [(str(entities.ids[place]), entities.names[place]) for place in places]
-    named = [number if name == number else f"{number} {name}" for number, name in pairs[:most]]
-    more = [f"{len(pairs) - most} more"] if len(pairs) > most else []
-    return ", ".join([*named, *more]) or "no mask"
 
 
 def segment_targets(panoptic: PanopticAnswer) -> list[Target]:
@@ -218,20 +276,30 @@ def segment_targets(panoptic: PanopticAnswer) -> list[Target]:
 
 
 def describe_panoptic(panoptic: PanopticAnswer) -> list[Text]:
-    """One line a segment, in the colours of the picture, and how much of it is in none."""
+    """One line a segment, with its number on the picture and in its colour, and how much of it is in none."""
     targets = segment_targets(panoptic)
-    kinds = ["thing" if segment.category.isthing else "stuff" for segment in panoptic.segments]
+    width = min(max((len(target.expression) for target in targets), default=0), _WIDEST)
+    lines = [
+        Text(f"{f'#{k + 1}':>6} ", colour(k))
+        + Text(f"{target.expression:{width}}   {target.score:.2f}   {_share(target.mask)}   ")
+        + Text("thing" if segment.category.isthing else "stuff")
+        for k, (target, segment) in enumerate(zip(targets, panoptic.segments, strict=True))
+    ]
     void = 100 * (panoptic.ids == 0).mean()
-    lines = [f"{void:.1f}% of the picture is in no segment", *left_out_lines(panoptic.left_out)]
-    return [*_table(targets, kinds), *(Text(line, "dim") for line in lines)]
+    rest = [f"{void:.1f}% of the picture is in no segment", *left_out_lines(panoptic.left_out)]
+    return [*lines, *(Text(line, "dim") for line in rest)]
 
 
 def describe_reference(reference: Reference, entities: Entities) -> list[Text]:
     """A line with the expression, its score and the mask that it means; and what was left out."""
-    places = () if reference.place is None else (reference.place,)
-    target = Target(reference.expression, reference.mask, reference.score)
-    lines = _table([target], [mask_names(entities, places)])
-    return lines + [Text(line, "dim") for line in left_out_lines(reference.left_out)]
+    if reference.place is None:
+        meaning = "no mask"
+    else:
+        name = _name(entities, reference.place)
+        meaning = f"mask {reference.place + 1} of {len(entities.ids)}" + (f' "{name}"' if name else "")
+    line = Text("  ") + Text(reference.expression, colour(0) if reference.mask.any() else "dim")
+    line += Text(f"   {reference.score:.2f}   {_share(reference.mask)}   {meaning}")
+    return [line, *(Text(line, "dim") for line in left_out_lines(reference.left_out))]
 
 
 def describe_nouns(answer: Nouns) -> list[Text]:
@@ -243,19 +311,6 @@ def describe_nouns(answer: Nouns) -> list[Text]:
         for k, (noun, place) in enumerate(zip(answer.nouns, places, strict=True))
     ]
     return lines or [Text("no nouns", "dim")]
-
-
-def _table(targets: Sequence[Target], remarks: Sequence[str]) -> list[Text]:
-    """One line a target: number, name, score, a remark, share of the picture."""
-    widths = [min(max(map(len, texts), default=0), _WIDEST) for texts in ([t.expression for t in targets], remarks)]
-    lines = []
-    for k, (target, remark) in enumerate(zip(targets, remarks, strict=True)):
-        number = Text(f"{k + 1:4} ", colour(k) if target.mask.any() else "dim")
-        share = f"{100 * target.mask.mean():.1f}% of the picture"
-        lines.append(
-            number + Text(f"{target.expression:{widths[0]}}   {target.score:.2f}   {remark:{widths[1]}}   {share}")
-        )
-    return lines
 
 
 def _rounded(score: float) -> float:

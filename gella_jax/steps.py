@@ -30,10 +30,12 @@ def encode_image(
     return encoded if mesh is None else jax.lax.with_sharding_constraint(encoded, NamedSharding(mesh, BATCH))
 
 
-@functools.partial(jax.jit, static_argnames="config")
-def segment_entities(config: GellaConfig, params: dict, features: jax.Array, colormaps: jax.Array) -> Prediction:
+@functools.partial(jax.jit, static_argnames=("config", "dtype"))
+def segment_entities(
+    config: GellaConfig, params: dict, features: jax.Array | None, colormaps: jax.Array, dtype
+) -> Prediction:
     """The mask branch: what its decoder says in the end, in float32; ``[B, P, C]``, uint8 ``[B, S, S, 3]``."""
-    last = model.segment(config, params, features, colormaps, features.dtype).last
+    last = model.segment(config, params, features, colormaps, dtype).last
     return jax.tree.map(lambda x: x.astype(jnp.float32), last)
 
 

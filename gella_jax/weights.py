@@ -22,7 +22,7 @@ from etils import epath
 
 from gella_jax import association, import_parts, model, resoblend
 from gella_jax.association import AssociationConfig
-from gella_jax.config import GellaConfig
+from gella_jax.config import BLENDS, GellaConfig
 from gella_jax.prompts import TEMPLATES
 from gella_jax.resoblend import ResoBlendConfig
 from gella_jax.sizes import KEYS, UNTOLD
@@ -51,7 +51,6 @@ from grounding_jax.weights.tensors import CheckpointError, LazyTensor
 from grounding_jax.weights.writers import Progress, write_safetensors, write_torch, write_torch_shards
 
 LAYOUTS = ("original", "hf")
-PRESETS = ("paper", "skip", "mask_query")
 OWN = "gella"  # the folder of an export with what has no public layout
 
 
@@ -91,8 +90,8 @@ def open_parts(
     Raises:
         FileNotFoundError, CheckpointError: in one line, what is missing, damaged or does not fit.
     """
-    if preset not in PRESETS:
-        raise CheckpointError(f"preset {preset}: unknown, known are {', '.join(PRESETS)}")
+    if preset not in BLENDS:
+        raise CheckpointError(f"preset {preset}: unknown, known are {', '.join(BLENDS)}")
     given = read_sizes(sizes, KEYS, GellaConfig)
     values = given["gella"] | ({} if template is None else {"template": template})
     check_template(values.get("template", GellaConfig.template), TEMPLATES)
@@ -176,6 +175,8 @@ def export(
         raise CheckpointError(f"layout {layout}: unknown, known are {' and '.join(LAYOUTS)}")
     out, leaves = epath.Path(out), folder.open_folder(checkpoint)
     config, tokenizer = folder.read_config(GellaConfig, checkpoint), tokenizers.load_tokenizer(checkpoint)
+    if config.blend is None:
+        raise CheckpointError(f"{checkpoint}: was trained on colormaps alone; only a whole GELLA is exported")
     if merge_lora and has_lora(leaves):
         leaves = merged(leaves, config.llama.lora_scale)
         config = dataclasses.replace(config, llama=dataclasses.replace(config.llama, lora_rank=0))
@@ -212,16 +213,7 @@ class Part(NamedTuple):
 def parts(config: GellaConfig, layout: str) -> dict[str, Part]:
     """The files (.pth) and folders of an export, but for `OWN`."""
     hf, backbone = layout == "hf", config.backbone
-    if hf and config.projector == "linear":
-        raise CheckpointError("layout hf: has no place for a projector of one layer; use original")
-    if hf:
-        whole = llava.transformers() + llava.transformers_tower()
-        named = {"llava": Part(whole, ("llama/", "projector/", "clip/"))}
-    else:
-        named = {
-            "llava": Part(llava.original(config.projector), ("llama/", "projector/")),
-            "clip": Part(clip.table().prefixed("", "clip/"), ("clip/",)),
-        }
+    named = {} if config.blend is None else _language_parts(config, hf)
     name = "mask2former" if hf else "mask2former.pth"
     if isinstance(backbone, SwinConfig):
         table = mask2former.transformers_with_swin if hf else mask2former.original_with_swin
@@ -233,6 +225,19 @@ def parts(config: GellaConfig, layout: str) -> dict[str, Part]:
     table = mobilenet.torchvision() if backbone == of_torchvision else mobilenet.transformers()
     name = "backbone.pth" if backbone == of_torchvision else "backbone"
     return {**named, name: Part(table.prefixed("", "backbone/"), ("backbone/",))}
+
+
+def _language_parts(config: GellaConfig, hf: bool) -> dict[str, Part]:
+    """The language model and its eyes."""
+    if hf and config.projector == "linear":
+        raise CheckpointError("layout hf: has no place for a projector of one layer; use original")
+    if hf:
+        whole = llava.transformers() + llava.transformers_tower()
+        return {"llava": Part(whole, ("llama/", "projector/", "clip/"))}
+    return {
+        "llava": Part(llava.original(config.projector), ("llama/", "projector/")),
+        "clip": Part(clip.table().prefixed("", "clip/"), ("clip/",)),
+    }
 
 
 def _public_configs(
@@ -284,8 +289,9 @@ def _check(leaves: Mapping[str, LazyTensor], config: GellaConfig, where: str) ->
     """Holds every leaf against the config, whose sizes may be any, and in the names of the original layout."""
     with about(where):
         check_template(config.template, TEMPLATES)
-        llama.config(part(leaves, "llama/"), {}, where, **dataclasses.asdict(config.llama))
-        clip.config(part(leaves, "clip/"), {}, where, **dataclasses.asdict(config.clip))
+        if config.blend is not None:
+            llama.config(part(leaves, "llama/"), {}, where, **dataclasses.asdict(config.llama))
+            clip.config(part(leaves, "clip/"), {}, where, **dataclasses.asdict(config.clip))
         mask2former.config(part(leaves, "mask2former/"), **dataclasses.asdict(config.mask2former))
         backbone = part(leaves, "backbone/")
         if isinstance(config.backbone, SwinConfig):

@@ -23,6 +23,8 @@ class GsvaConfig:
         select_layer: index of the CLIP hidden state that the language model sees.
         template: conversation template, one of `prompts.TEMPLATES`.
         model_max_length: context length in tokens, image patches included.
+        smallest_part: pixels that a connected part of a mask has at least, unless it is the largest one; smaller ones
+            are left out of answers, other than in the official protocol.
     """
 
     llama: LlamaConfig
@@ -31,6 +33,7 @@ class GsvaConfig:
     select_layer: int = -2
     template: str = "llava_v1"
     model_max_length: int = 1024
+    smallest_part: int = 0
 
     def __post_init__(self):
         if not -1 <= self.select_layer + self.clip.layers <= 2 * self.clip.layers:
@@ -53,8 +56,8 @@ class GsvaConfig:
         return cls(llama, ClipConfig.vit_l14(), SamConfig.vit_h(), template="llava_llama_2")
 
     @classmethod
-    def tiny(cls, vocab_size: int) -> GsvaConfig:
-        """The small model of docs/tiny.md, 4.8 million parameters."""
+    def tiny(cls, vocab_size: int, sam_size: int = 144) -> GsvaConfig:
+        """The small model of docs/tiny.md, 4.9 million parameters; its SAM sees pictures of a size in pixels."""
         llama = LlamaConfig(vocab_size, width=160, hidden=432, layers=5, heads=5, kv_heads=5, max_positions=1024)
         clip = ClipConfig(image_size=112, patch_size=8, width=144, hidden=576, layers=5, heads=4)
         sam = SamConfig(
@@ -62,7 +65,7 @@ class GsvaConfig:
             layers=6,
             heads=4,
             global_blocks=(2, 5),
-            image_size=144,
+            image_size=sam_size,
             patch_size=8,
             window=9,
             prompt_width=96,

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from grounding_jax.data.picture_resize import resized_size
 from grounding_jax.inference import generation
 from grounding_jax.inference.engine import Engine, fetch
+from grounding_jax.inference.mask_parts import without_small_parts
 from grounding_jax.language.answers import ReadAnswer, read_answer
 from grounding_jax.language.batching import TARGETS, pad_batch, round_up
 from grounding_jax.language.rows import Conversation, Row
@@ -195,3 +196,11 @@ def full_size(engine: Engine, low: np.ndarray, size: tuple[int, int]) -> np.ndar
     """Mask logits at the size of the picture: ``[..., l, l] -> float32 [..., H, W]``."""
     sam = engine.config.sam
     return resize_masks(low, *mask_matrices(sam.low_res, sam.image_size, resized_size(size, sam.image_size), size))
+
+
+def as_masks(engine: Engine, logits: np.ndarray) -> np.ndarray:
+    """Masks of logits at the size of the picture, without parts that are too small: float32 -> bool ``[n, H, W]``."""
+    masks, fewest = logits > 0, engine.config.smallest_part
+    return (
+        np.array([without_small_parts(mask, fewest) for mask in masks], bool).reshape(masks.shape) if fewest else masks
+    )

@@ -36,7 +36,7 @@ def find_checkpoint(name: epath.PathLike) -> epath.Path:
     """The model folder that a name means: a shipped model's, that of a run or of a step of it, or the path itself.
 
     Raises:
-        FileNotFoundError, ValueError: a run has no such step, or has not finished.
+        FileNotFoundError, ValueError: there is none of this name, a run has no such step, or has not finished.
     """
     if step_of_run(name):
         from grounding_jax.training.runs import find_model  # what only training needs is not imported for model folders

@@ -21,6 +21,7 @@ from gsva_jax import prompts
 from gsva_jax.engine import (
     Prompt,
     Written,
+    as_masks,
     decode_masks,
     encode_image,
     full_size,
@@ -105,7 +106,8 @@ class Gsva:
         for b, (picture, texts) in enumerate(requests):
             rejected = row["target_rejected"][b, : len(cleaned[b])]
             # One after the other: as logits, many masks of a large picture would not fit into memory.
-            masks = [full_size(engine, one, picture.shape[:2]) > 0 for one in low[b, : len(cleaned[b])]]
+            low_res = low[b, : len(cleaned[b])]
+            masks = [as_masks(engine, full_size(engine, one, picture.shape[:2])[None])[0] for one in low_res]
             text = batcher.text_of(row["ids"][b], row["branch"][b])
             answers.append(Answer(text, _targets(texts, rejected, masks, score[b])))
         return answers
@@ -129,7 +131,9 @@ class Gsva:
         asked = prompts.free_question(as_text(question, "a question"))
         written = self.answer([(as_picture(image), asked)], max_new=max_new, temperature=temperature, seed=seed)[0]
         names = phrases(written.text)[: len(written.rejected)]
-        return Answer(written.text, _targets(names, written.rejected, written.masks > 0, written.scores))
+        return Answer(
+            written.text, _targets(names, written.rejected, as_masks(self.engine, written.masks), written.scores)
+        )
 
     def answer(
         self,

@@ -100,7 +100,7 @@ def picture(tmp_path) -> Path:
 def no_kept_programs(monkeypatch):
     """Tests leave no compiled programs on the machine."""
     from grounding_jax import terminal
-    from gsva_jax.cli import experiments
+    from grounding_jax.cli import training
 
-    for module in (terminal, experiments):
+    for module in (terminal, training):
         monkeypatch.setattr(module, "keep_compiled_programs", lambda: None)

@@ -1,7 +1,6 @@
 """Tiny GELLA, the shipped model: masks and words meet (docs/tiny.md)."""
 
 from gella_jax.tiny.answering import SceneRecipe
-from gella_jax.tiny.vocabulary import tiny_config
 from grounding_jax.training.experiment import Experiment
 from grounding_jax.training.options import TrainOptions
 
@@ -11,9 +10,9 @@ def get_config() -> Experiment:
     trainable = ("llama", "projector", "backbone", "blend", "mask2former", "association")
     return Experiment(
         name="gella_tiny",
-        recipe=SceneRecipe(tiny_config(), trainable, imitation=1.0),
+        recipe=SceneRecipe(trainable, imitation=1.0),
         options=TrainOptions(
-            steps=2500, batch_size=16, learning_rate=8e-4, final_rate=0.02, warmup_steps=50, save_every=250, pictures=0
+            steps=900, batch_size=16, learning_rate=8e-4, final_rate=0.02, warmup_steps=50, save_every=250, pictures=0
         ),
         starts_from=("gella_tiny_masks", "gella_tiny_words"),
         result_dtype="bfloat16",

@@ -6,7 +6,6 @@ GSVA_TINY is the model folder of the shipped `gsva-tiny`, gsva_jax/assets/tiny: 
 """
 
 from gella_jax.tiny.pretraining import QueryPretraining
-from gella_jax.tiny.vocabulary import tiny_config
 from grounding_jax.training.experiment import Experiment
 from grounding_jax.training.options import TrainOptions
 
@@ -15,7 +14,7 @@ def get_config() -> Experiment:
     """Scenes are made on the fly."""
     return Experiment(
         name="gella_tiny_masks",
-        recipe=QueryPretraining(tiny_config()),
+        recipe=QueryPretraining(),
         options=TrainOptions(
             steps=3000, batch_size=16, learning_rate=1e-3, final_rate=0.05, warmup_steps=50, save_every=250, pictures=0
         ),

@@ -6,15 +6,14 @@ It begins with the language model and the CLIP of the shipped `gsva-tiny`, gsva_
 """
 
 from gella_jax.tiny.answering import SceneRecipe
-from gella_jax.tiny.vocabulary import tiny_config
 from grounding_jax.training.experiment import Experiment
 from grounding_jax.training.options import TrainOptions
 
 
 def get_config() -> Experiment:
     """CLIP is frozen."""
-    recipe = SceneRecipe(tiny_config(), ("llama", "projector", "association/text"), masks=False, imitation=1.0)
+    recipe = SceneRecipe(("llama", "projector", "association/text"), masks=False, imitation=1.0)
     options = TrainOptions(
-        steps=2000, batch_size=8, learning_rate=1e-3, final_rate=0.05, warmup_steps=50, save_every=250, pictures=0
+        steps=900, batch_size=8, learning_rate=1e-3, final_rate=0.05, warmup_steps=50, save_every=250, pictures=0
     )
     return Experiment(name="gella_tiny_words", recipe=recipe, options=options)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-from gella_jax.cli.answering import Describe, Ground, NounsCommand, PanopticCommand, Refer
+from gella_jax.cli.answering import Describe, NounsCommand, PanopticCommand, Refer
 from gella_jax.cli.checkpoints import Export, Import
 from gella_jax.cli.data import Data
 from gella_jax.cli.experiments import Evaluate, Train
+from gella_jax.cli.grounding import Ground
 from grounding_jax.cli.commands import parse_command, run_command
 
 COMMANDS = {
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after `gella`; those of the shell by default.
 
     Returns:
-        The exit code: 2 after an error, 130 after Ctrl-C.
+        The exit code: 1 if some pictures of many could not be done, 2 after an error, 130 after Ctrl-C.
 
     Raises:
         SystemExit: the words are no command (2), or ask for help (0).

@@ -37,7 +37,7 @@ class Import:
         backbone: a Swin or a MobileNetV2, instead of the Swin in there.
         backbone_name: swin_t, swin_l or mobilenet_v2: takes the Swin of --mask2former only if it is that one, else
             makes it fresh; without any Swin, a Swin-T.
-        preset: variant of ResoBlend: skip (the default), paper or mask_query.
+        preset: variant of ResoBlend: skip (the default), paper, mask_query or literal.
         sizes: a JSON file with what shapes can't tell: heads, image sizes, LoRA, colours, template ...
         template: conversation template: vicuna_v1 (the default) or plain.
         seed: random seed of the weights that are new; 0 by default.
@@ -106,10 +106,10 @@ class Export:
 
     def run(self) -> int:
         """Exports."""
+        from gella_jax.loading import find_checkpoint
         from gella_jax.weights import export
-        from grounding_jax.training.run_folder import find_folder
 
         with copying(f"writing {self.out}") as progress:
-            export(find_folder(self.checkpoint), self.format, epath.Path(self.out), self.merge_lora, progress)
+            export(find_checkpoint(self.checkpoint), self.format, epath.Path(self.out), self.merge_lora, progress)
         say(f"{self.out} is complete")
         return 0

@@ -52,7 +52,7 @@ class Check:
         """Checks all that can be trained on or evaluated."""
         from grounding_jax.cli.datasets import show_datasets
 
-        return 0 if show_datasets(self.root, _names()) else 1
+        return 0 if show_datasets(self.root, _names(self.root)) else 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Prepare(Packing):
 
     def run(self) -> int:
         """Packs."""
-        return self.pack(_names())
+        return self.pack(_names(self.root))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +98,11 @@ class Data:
         return self.what.run()
 
 
-def _names() -> tuple[str, ...]:
+def _names(root: str) -> tuple[str, ...]:
+    """The datasets that GELLA is trained and evaluated on, and the files of instructions that are there."""
+    from grounding_jax.data.datasets import instruction_names
+    from grounding_jax.data.sources.llava_instruct import LLAVA_DATASETS
     from grounding_jax.data.sources.refer import PRESENT_DATASETS
     from grounding_jax.data.sources.registry import ENTITY_DATASETS
 
-    return (*ENTITY_DATASETS, *PRESENT_DATASETS)
+    return (*ENTITY_DATASETS, *PRESENT_DATASETS, *LLAVA_DATASETS, *instruction_names(root))

@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from gella_jax.cli.loading import load_model
+from gella_jax.cli.loading import load_model, load_segmenter
 from grounding_jax.cli.commands import OnMesh
 from grounding_jax.cli.training import Training
-from grounding_jax.terminal import Dtype, loading, optional, show_report
+from grounding_jax.terminal import Dtype, optional, say, show_report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,26 +19,32 @@ class Evaluate(OnMesh):
 
     Narratives are measured by average recall, expressions by IoU, categories by panoptic quality, entities by average
     precision. Protocols: official is the benchmark's own way, which for narratives gives the nouns and knows which mean
-    several segments; guided gives the nouns and no more; generated lets the model name them. Categories and entities
-    have the official one only. An interrupted evaluation goes on where it stopped, and several hosts share one.
+    several segments; guided gives the nouns and no more; generated lets the model name the nouns. Categories and
+    entities have the official one only. Whose masks the model gets has to be said, unless it finds them itself: with
+    those of the dataset, numbers are of another task than with predicted ones. Without a checkpoint, masks of entities
+    are measured as they are put in. An interrupted evaluation goes on where it stopped, and several hosts share one.
 
     For example:
-      gella evaluate --checkpoint CKPT --data ROOT --dataset "png|val2017" --protocol generated --json numbers.json
-      gella evaluate --checkpoint CKPT --data ROOT --dataset "refcoco|unc|val" --protocol generated --masks MASKS
+      gella evaluate --checkpoint CKPT --data ROOT --dataset "png|val2017" --protocol generated --masks MASKS
+      gella evaluate --checkpoint CKPT --data ROOT --dataset "refcoco|unc|val" --protocol generated --masks truth
       gella evaluate --checkpoint CKPT --data ROOT --dataset "panoptic|val2017" --protocol official --segmenter M2F.pth
+      gella evaluate --data ROOT --dataset "coco_entity|val2017" --protocol official --masks MASKS --json numbers.json
 
     Attributes:
         data: the folder that holds coco/, refer_seg/ or entityseg/.
         dataset: such as "png|val2017", "refcoco|unc|val", "panoptic|val2017", "entityseg|val", "coco_entity|val2017".
         protocol: way to ask the model; never compare numbers of different ones.
-        checkpoint: a model folder.
+        checkpoint: a model folder, or the name of a shipped model; by default "tiny", but no model at all for a dataset
+            of entities, whose masks are measured as they are put in.
         masks: whose masks the model gets: a folder with STEM.png, STEM.json or a folder STEM for the picture STEM.jpg,
-            or a json about all pictures; "truth" for those of the dataset.
-        segmenter: a SAM or a Mask2Former of entities that makes them instead.
+            or a json about all pictures; "truth" for those of the dataset, of expressions all instances in the picture.
+        segmenter: a SAM or a Mask2Former that makes them instead.
         output_masks: answer with the masks that were put in, or with those the model makes of them; by default the
             latter for datasets of entities, the former for all others.
         json: file for the numbers, all fractions.
-        markdown: file for a table with published numbers beside ours, in percent.
+        predictions: file for every single prediction, one line of JSON each.
+        markdown: file for tables with published numbers beside ours, in percent.
+        gallery: file for a page (HTML) that shows the best, the worst and some other pictures.
         batch_size: pictures at once; the numbers do not depend on it.
         dtype: floating-point type of the weights and the computation; by default float32 on CPU and bfloat16 elsewhere.
     """
@@ -46,47 +52,56 @@ class Evaluate(OnMesh):
     data: Annotated[str, arg(metavar="ROOT")]
     dataset: Annotated[str, arg(metavar='"png|val2017"')]
     protocol: Literal["official", "guided", "generated"]
-    checkpoint: Annotated[str, arg(metavar="CKPT")]
-    masks: Annotated[str, arg(metavar="SOURCE")] = "truth"
+    checkpoint: Annotated[str | None, optional("CKPT")] = None
+    masks: Annotated[str | None, optional("SOURCE")] = None
     segmenter: Annotated[str | None, optional("FILE")] = None
     output_masks: Annotated[Literal["input", "decoded"] | None, optional("{input,decoded}")] = None
     json: Annotated[str | None, optional("FILE")] = None
+    predictions: Annotated[str | None, optional("FILE")] = None
     markdown: Annotated[str | None, optional("FILE")] = None
+    gallery: Annotated[str | None, optional("FILE")] = None
     batch_size: Annotated[int, arg(metavar="N")] = 4
     dtype: Dtype = None
 
     def run(self) -> int:
         """Evaluates, prints the numbers, and writes them."""
+        from gella_jax.evaluation.masks import whose_masks
         from gella_jax.evaluation.published import markdown_table
         from gella_jax.evaluation.run import check_dataset, evaluate
+        from gella_jax.evaluation.tasks import measures_masks
         from grounding_jax.cli.outputs import prepare_outputs
         from grounding_jax.sharding import hosts
 
         hosts.start()
-        check_dataset(self.dataset, self.protocol)
-        if self.segmenter and self.masks != "truth":
+        measures = measures_masks(self.dataset) and self.output_masks != "decoded"
+        checkpoint = self.checkpoint or (None if measures else "tiny")
+        check_dataset(self.dataset, self.protocol, self.output_masks, with_model=checkpoint is not None)
+        if self.segmenter and self.masks:
             raise ValueError("name either --masks or --segmenter: both say whose masks the model gets")
         if hosts.is_first():
-            prepare_outputs({"--json": self.json, "--markdown": self.markdown}, self.data)
-        propose = None
+            named = {"--json": self.json, "--predictions": self.predictions}
+            prepare_outputs({**named, "--markdown": self.markdown, "--gallery": self.gallery}, self.data)
+        segmenter = gella = None
         if self.segmenter:
-            with loading(self.segmenter):
-                from grounding_jax import segmenters
-
-                propose = segmenters.load_segmenter(self.segmenter, self.dtype)
+            segmenter = load_segmenter(self.segmenter, self.dtype, self.mesh_shape())
+        if checkpoint:
+            gella = load_model(checkpoint, self.dtype, self.mesh_shape())
         report = evaluate(
-            load_model(self.checkpoint, self.dtype, self.mesh_shape()),
+            gella,
             self.data,
             self.dataset,
             self.protocol,
             self.json,
+            self.predictions,
             masks=self.segmenter or self.masks,
-            propose=propose,
+            segmenter=segmenter,
             markdown=self.markdown,
+            gallery=self.gallery,
             output_masks=self.output_masks,
             batch_size=self.batch_size,
         )
         if hosts.is_first():
+            say(whose_masks(report))
             show_report(report, markdown_table(report) if self.markdown else None)
         return 0
 

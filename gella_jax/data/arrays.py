@@ -136,19 +136,23 @@ def example_arrays(
         ``[M]``, and those of `picture_arrays` and `conversation_row`.
 
     Raises:
-        ValueError: see `conversation_row`.
+        ValueError: see `conversation_row`; or nothing is seen of any of the entities.
     """
+    text = {}
+    if config.blend is not None:
+        text = conversation_row(config, tokenizer, sample.conversations, length, max_nouns)
+        text["absent"] = np.zeros(max_nouns, bool)
+        text["absent"][: len(sample.absent)] = sample.absent
+        text |= picture_arrays(config, image)
     entities = sample.entities
     if entities is None:
         entities = Entities(np.zeros((0, *image.shape[:2]), bool), (), ())
     place = {number: place for place, number in enumerate(entities.ids)}
     meant = [[place[number] for number in ids if number in place] for ids in sample.meant]
     arrays = entity_arrays(config, entities, meant, max_nouns, rng)
+    if sample.entities is not None and not arrays["visible"].any():
+        raise ValueError(f"nothing is seen of any entity of the picture, which has {len(entities.ids)}")
     arrays["segmented"] = np.array(sample.entities is not None)
     if config.blend is None:
         del arrays["meant"]
-        return arrays
-    absent = np.zeros(max_nouns, bool)
-    absent[: len(sample.absent)] = sample.absent
-    row = conversation_row(config, tokenizer, sample.conversations, length, max_nouns)
-    return {**arrays, "absent": absent, **picture_arrays(config, image), **row}
+    return {**arrays, **text}

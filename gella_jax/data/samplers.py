@@ -14,6 +14,7 @@ import numpy as np
 from gella_jax import prompts
 from grounding_jax.data.entity_masks import Entities
 from grounding_jax.data.sources.entityseg import CocoEntityRecord, EntityRecord
+from grounding_jax.data.sources.instructions import InstructionRecord
 from grounding_jax.data.sources.llava_instruct import VqaRecord
 from grounding_jax.data.sources.narratives import NarrativeRecord
 from grounding_jax.data.sources.panoptic import PanopticRecord
@@ -47,7 +48,7 @@ class Draw(NamedTuple):
     Attributes:
         rng: generator of the example.
         max_nouns: the most nouns of an example.
-        ungrounded: what a narrative's noun without masks is: "ignore", not told, or "negative", absent.
+        ungrounded: meaning of a narrative's noun without masks: "ignore", not told, or "negative", absent.
         categories: all those of the source.
     """
 
@@ -69,22 +70,15 @@ def describe_round(description: str, rng: np.random.Generator) -> Round:
     return question, prompts.description_answer(description)
 
 
-def sample_description(record: VqaRecord | NarrativeRecord, draw: Draw) -> Sample:
+def sample_description(record: VqaRecord | NarrativeRecord | InstructionRecord, draw: Draw) -> Sample:
     """A conversation of LLaVA-Instruct as it is, or a caption as the description of its picture; text alone."""
     if isinstance(record, VqaRecord):
         return Sample([talk_rounds(record.turns)])
     return Sample([[describe_round(record.caption, draw.rng)]])
 
 
-def sample_nouns(record: NarrativeRecord, draw: Draw) -> Sample:
-    """The nouns of a caption; the entities are known, but not which of them are meant."""
-    found = sample_narrative(record, draw)
-    nothing = ((),) * len(found.meant), (False,) * len(found.meant)
-    return Sample(found.conversations, found.entities, *nothing)
-
-
-def sample_narrative(record: NarrativeRecord, draw: Draw) -> Sample:
-    """The nouns of a caption and what they mean.
+def sample_nouns(record: NarrativeRecord | InstructionRecord, draw: Draw) -> Sample:
+    """The nouns of a caption; entities may be known, but not which of them are meant.
 
     Raises:
         Unusable: the caption has no noun.
@@ -93,8 +87,20 @@ def sample_narrative(record: NarrativeRecord, draw: Draw) -> Sample:
     if not nouns:
         raise Unusable("the caption has no noun")
     rounds = [[nouns_round(record.caption, nouns, draw.rng)]]
+    return Sample(rounds, record.entities, ((),) * len(nouns), (False,) * len(nouns))
+
+
+def sample_narrative(record: NarrativeRecord | InstructionRecord, draw: Draw) -> Sample:
+    """The nouns of a caption and what they mean.
+
+    Raises:
+        Unusable: the caption has no noun, or there are no masks that they could mean.
+    """
+    sample = sample_nouns(record, draw)
+    if sample.entities is None:
+        raise Unusable("there are no masks that nouns could mean")
     absent = tuple(draw.ungrounded == "negative" and not ids for ids in record.segment_ids)
-    return Sample(rounds, record.entities, record.segment_ids, absent)
+    return sample._replace(meant=record.segment_ids, absent=absent)
 
 
 def sample_expressions(record: Record, draw: Draw) -> Sample:
@@ -102,13 +108,16 @@ def sample_expressions(record: Record, draw: Draw) -> Sample:
 
     Raises:
         Unusable: there is no expression.
+        ValueError: nothing tells which instances they mean.
     """
+    if record.instance_ids is None:
+        raise ValueError(f"nothing tells which instances are meant in {record.image}; if that is packed, pack it again")
     drawn = draw.rng.permutation(len(record.raw_expressions))[: min(MOST_EXPRESSIONS, draw.max_nouns)]
     if not len(drawn):
         raise Unusable("there is no expression")
     texts = [prompts.clean_noun(record.raw_expressions[j]) for j in drawn]
     rounds = [[nouns_round(text, [text], draw.rng)] for text in texts]
-    meant = tuple(record.meant_ids[j] for j in drawn)
+    meant = tuple(record.instance_ids[j] for j in drawn)
     return Sample(rounds, record.entities, meant, tuple(not ids for ids in meant))
 
 
@@ -151,9 +160,9 @@ class Task(NamedTuple):
 
 
 TASKS = {
-    "describe": Task(sample_description, (VqaRecord, NarrativeRecord)),
-    "nouns": Task(sample_nouns, (NarrativeRecord,)),
-    "ground": Task(sample_narrative, (NarrativeRecord,)),
+    "describe": Task(sample_description, (VqaRecord, NarrativeRecord, InstructionRecord)),
+    "nouns": Task(sample_nouns, (NarrativeRecord, InstructionRecord)),
+    "ground": Task(sample_narrative, (NarrativeRecord, InstructionRecord)),
     "refer": Task(sample_expressions, (Record,)),
     "panoptic": Task(sample_categories, (PanopticRecord,)),
     "entities": Task(sample_entities, (EntityRecord, CocoEntityRecord, PanopticRecord)),

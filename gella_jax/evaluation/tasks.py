@@ -20,6 +20,7 @@ import numpy as np
 
 from gella_jax import prompts
 from gella_jax.engine import LeftOut
+from gella_jax.evaluation import predictions
 from gella_jax.predict import Gella, Grounding, Noun, Reference, Request
 from grounding_jax.data.entity_masks import Entities
 from grounding_jax.data.sources.entityseg import COCO_ENTITY_DATASETS, ENTITYSEG_DATASETS, CocoEntityRecord
@@ -58,13 +59,15 @@ class Setting(NamedTuple):
         protocol: one of `PROTOCOLS`.
         output_masks: see `Gella.ground`.
         categories: categories of the dataset, where it has any.
-        entities: ``(record, picture) -> Entities``: the masks that the model gets, perhaps none.
+        entities: ``(records, pictures) -> [Entities, ...]``: the masks that the model gets, perhaps none.
+        is_listed: True if every prediction is kept, too, and not only what it is worth.
     """
 
     protocol: str
     output_masks: str
     categories: tuple[Category, ...]
-    entities: Callable[[Any, np.ndarray], Entities]
+    entities: Callable[[Sequence[Any], Sequence[np.ndarray]], list[Entities]]
+    is_listed: bool = False
 
 
 def predict_narratives(gella: Gella, setting: Setting, items: Sequence[Item]) -> list[dict]:
@@ -76,8 +79,7 @@ def predict_narratives(gella: Gella, setting: Setting, items: Sequence[Item]) ->
     lines = []
     for item, grounding in zip(items, groundings, strict=True):
         found = grounding.nouns if given else match_nouns(grounding.nouns, item.record.raw_expressions)
-        masks = [None if noun is None else noun.mask for noun in found]
-        line = {**_narrative_line(item.record, masks), **_counts(grounding)}
+        line = {**_narrative_line(setting, item, found, grounding.text), **_counts(grounding)}
         if not given:
             words = WordTotals.of_caption([noun.text for noun in grounding.nouns], item.record.raw_expressions)
             line["words"] = dataclasses.asdict(words)
@@ -93,19 +95,30 @@ def match_nouns(nouns: Sequence[Noun], phrases: Sequence[str]) -> list[Noun | No
     return [queue.popleft() if (queue := waiting[normalize(phrase)]) else None for phrase in phrases]
 
 
-def _narrative_line(record: NarrativeRecord, masks: Sequence[np.ndarray | None]) -> dict:
+def _narrative_line(setting: Setting, item: Item, nouns: Sequence[Noun | None], answer: str) -> dict:
+    """What the nouns of an answer, one for each phrase, are worth."""
+    record: NarrativeRecord = item.record
     isthing = {segment["id"]: bool(segment["isthing"]) for segment in record.segments}
     phrases = []
-    for mask, ids in zip(masks, record.segment_ids, strict=True):
-        found = np.zeros((0, *record.size), bool) if mask is None else mask[None]
+    for noun, ids in zip(nouns, record.segment_ids, strict=True):
+        found = np.zeros((0, *record.size), bool) if noun is None else noun.mask[None]
         truth = record.id_map == np.array(ids, np.int32)[:, None, None]
-        phrases.append(dataclasses.asdict(compare_phrase(found, truth, [isthing[number] for number in ids])))
-    return {"phrases": phrases, "missing": sum(mask is None for mask in masks)}
+        phrases.append(compare_phrase(found, truth, [isthing[number] for number in ids]))
+    line = {
+        "phrases": [dataclasses.asdict(phrase) for phrase in phrases],
+        "missing": sum(noun is None for noun in nouns),
+        "unplaced": sum(span is None for span in record.spans),
+    }
+    if setting.is_listed:
+        written = answer if setting.protocol == "generated" else None
+        line["predictions"] = predictions.of_narrative(record, item.entities, nouns, phrases, written)
+        line["measured"] = sum(record.grounded)
+    return line
 
 
 def empty_narrative(setting: Setting, item: Item) -> dict:
     """The line of a caption that was not asked about."""
-    line = _narrative_line(item.record, [None] * len(item.record.raw_expressions))
+    line = _narrative_line(setting, item, [None] * len(item.record.raw_expressions), "")
     if setting.protocol == "generated":
         line["words"] = dataclasses.asdict(WordTotals.of_caption([], item.record.raw_expressions))
     return line
@@ -115,6 +128,7 @@ def report_narratives(setting: Setting, lines: Sequence[dict]) -> dict:
     """Average recall, and of generated nouns their words."""
     phrases = [Phrase(**values) for line in lines for values in line["phrases"]]
     report = {"num_targets": len(phrases), **narrative_metrics(NarrativeTotals.of(phrases))}
+    report["num_unplaced"] = sum(line["unplaced"] for line in lines)
     if setting.protocol == "generated":
         report |= word_metrics(sum((WordTotals(**line["words"]) for line in lines), WordTotals()))
         report["num_missing"] = sum(line["missing"] for line in lines)
@@ -136,18 +150,27 @@ def predict_expressions(gella: Gella, setting: Setting, items: Sequence[Item]) -
             found[place].append(reference)
     lines = []
     for item, references in zip(items, found, strict=True):
-        outcomes = compare_masks(np.array([one.mask for one in references], bool), item.record.masks)
-        line = {"outcomes": [dataclasses.asdict(outcome) for outcome in outcomes]}
+        line = _expressions_line(setting, item, references)
         unfinished = sum(not reference.finished for reference in references)
         lines.append({**line, **_counts(references[0]), "unfinished": unfinished} if references else line)
     return lines
 
 
+def _expressions_line(setting: Setting, item: Item, references: Sequence[Reference | None]) -> dict:
+    """What the answers about a picture's expressions are worth."""
+    record = item.record
+    masks = [np.zeros(record.size, bool) if one is None else one.mask for one in references]
+    outcomes = compare_masks(np.array(masks, bool).reshape(-1, *record.size), record.masks)
+    line = {"outcomes": [dataclasses.asdict(outcome) for outcome in outcomes]}
+    if setting.is_listed:
+        line["predictions"] = predictions.of_expressions(record, item.entities, references, outcomes)
+        line["measured"] = len(outcomes)
+    return line
+
+
 def empty_expressions(setting: Setting, item: Item) -> dict:
     """The line of a picture that was not asked about."""
-    del setting
-    masks = item.record.masks
-    return {"outcomes": [dataclasses.asdict(outcome) for outcome in compare_masks(np.zeros_like(masks), masks)]}
+    return _expressions_line(setting, item, [None] * len(item.record.expressions))
 
 
 def report_expressions(setting: Setting, lines: Sequence[dict]) -> dict:
@@ -162,7 +185,7 @@ def predict_categories(gella: Gella, setting: Setting, items: Sequence[Item]) ->
     maps = gella.panoptic_many([item.request("") for item in items], setting.categories, setting.output_masks)
     lines = []
     for item, one in zip(items, maps, strict=True):
-        segments = [{"id": segment.id, "category_id": segment.category.id} for segment in one.segments]
+        segments = [{"id": s.id, "category_id": s.category.id, "score": s.score} for s in one.segments]
         lines.append({**_panoptic_line(item, one.ids, segments, setting), **_left_out(one.left_out)})
     return lines
 
@@ -173,7 +196,12 @@ def _panoptic_line(item: Item, ids: np.ndarray, segments: list[dict], setting: S
     truth = PanopticSegments(record.id_map, record.segments)
     totals = compare_panoptic(PanopticSegments(ids, segments), truth, categories, record.image_id)
     counters = {field.name: dict(getattr(totals, field.name)) for field in dataclasses.fields(totals)}
-    return {"totals": counters, "segments": sum(not segment.get("iscrowd") for segment in record.segments)}
+    line = {"totals": counters, "segments": sum(not segment.get("iscrowd") for segment in record.segments)}
+    if setting.is_listed:
+        names = {category.id: category.name for category in setting.categories}
+        line["predictions"] = predictions.of_segments(record, ids, segments, names)
+        line["measured"] = line["segments"]
+    return line
 
 
 def empty_categories(setting: Setting, item: Item) -> dict:
@@ -195,15 +223,18 @@ def report_categories(setting: Setting, lines: Sequence[dict]) -> dict:
     return {"num_targets": num_targets, **panoptic_metrics(totals, categories), **_left_out_of(lines)}
 
 
-def predict_entities(gella: Gella, setting: Setting, items: Sequence[Item]) -> list[dict]:
+def predict_entities(gella: Gella | None, setting: Setting, items: Sequence[Item]) -> list[dict]:
     """What the model makes of the masks, without overlaps, against the true ones; or the masks that were put in."""
     if setting.output_masks == "input":
-        return [_entities_line(item, item.entities) for item in items]
+        return [_entities_line(setting, item, item.entities) for item in items]
     found = gella.entities_many([item.request("") for item in items])
-    return [{**_entities_line(item, one), **_left_out(rest)} for item, (one, rest) in zip(items, found, strict=True)]
+    return [
+        {**_entities_line(setting, item, one), **_left_out(rest)}
+        for item, (one, rest) in zip(items, found, strict=True)
+    ]
 
 
-def _entities_line(item: Item, found: Entities) -> dict:
+def _entities_line(setting: Setting, item: Item, found: Entities) -> dict:
     record = item.record
     scores = np.ones(len(found.masks)) if found.scores is None else found.scores
     predicted = [
@@ -216,13 +247,16 @@ def _entities_line(item: Item, found: Entities) -> dict:
         own = zip(record.entities.masks, record.areas, strict=True)
         targets = [{**mask_record(mask), "image_id": record.image_id, "iscrowd": 0, "area": area} for mask, area in own]
     image = {"id": record.image_id, "height": record.size[0], "width": record.size[1]}
-    return {"image": image, "targets": targets, "predicted": predicted}
+    line = {"image": image, "targets": targets, "predicted": predicted}
+    if setting.is_listed:
+        line["predictions"] = predictions.of_entities(record, found, predicted, targets)
+        line["measured"] = len(targets)
+    return line
 
 
 def empty_entities(setting: Setting, item: Item) -> dict:
     """The line of a picture that was not asked about."""
-    del setting
-    return _entities_line(item, item.entities)
+    return _entities_line(setting, item, item.entities)
 
 
 def report_entities(setting: Setting, lines: Sequence[dict]) -> dict:
@@ -234,30 +268,33 @@ def report_entities(setting: Setting, lines: Sequence[dict]) -> dict:
 
 
 def prepare(
-    gella: Gella,
+    gella: Gella | None,
     setting: Setting,
-    record: Any,
+    records: Sequence[Any],
     *,
     texts: Callable[[Setting, Any], list[tuple[str, Sequence[str] | None]]],
     empty: Callable[[Setting, Item], dict],
-) -> Prepared:
-    """Opens a picture and its masks, and finds out whether anything can be asked about it.
+) -> list[Prepared]:
+    """Opens pictures and their masks, and finds out whether anything can be asked about them.
 
     Args:
-        gella: the model.
+        gella: the model; None where nothing is asked.
         setting: the way it is asked.
-        record: record of the dataset.
+        records: records of the dataset.
         texts: the captions about the picture, each with its nouns where they are given.
         empty: the line of a picture that can't be asked about: it is "without_masks", a text is "wordless", or a
             conversation "too_long".
     """
-    image = open_annotated(record.image, record.size)
-    item = Item(record, image, setting.entities(record, image))
-    problem = _obstacle(gella, texts(setting, record)) if len(item.entities.masks) else "without_masks"
-    return Prepared(item, line={**empty(setting, item), problem: 1} if problem else None)
+    images = [open_annotated(record.image, record.size) for record in records]
+    prepared = []
+    for record, image, entities in zip(records, images, setting.entities(records, images), strict=True):
+        item = Item(record, image, entities)
+        problem = _obstacle(gella, texts(setting, record)) if len(entities.masks) else "without_masks"
+        prepared.append(Prepared(item, line={**empty(setting, item), problem: 1} if problem else None))
+    return prepared
 
 
-def _obstacle(gella: Gella, texts: Sequence[tuple[str, Sequence[str] | None]]) -> str | None:
+def _obstacle(gella: Gella | None, texts: Sequence[tuple[str, Sequence[str] | None]]) -> str | None:
     if not all(map(prompts.clean_noun, (text for caption, nouns in texts for text in (caption, *(nouns or ()))))):
         return "wordless"
     return None if all(gella.fits(*pair) for pair in texts) else "too_long"
@@ -302,9 +339,9 @@ TASKS: dict[str, Task] = {
 }
 
 
-def usual_masks(dataset: str) -> str:
-    """The masks that are usually measured, see `Gella.ground`: of datasets of entities, those that the model makes."""
-    return "decoded" if TASKS[dataset] is _ENTITIES else "input"
+def measures_masks(dataset: str) -> bool:
+    """Whether masks themselves are measured, and not what is said about them."""
+    return TASKS.get(dataset) is _ENTITIES
 
 
 def _left_out_of(lines: Sequence[dict]) -> dict[str, int]:

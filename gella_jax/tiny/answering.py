@@ -9,17 +9,18 @@ import jax.numpy as jnp
 from etils import epath
 from tyro.conf import Suppress
 
-from gella_jax import losses, model
-from gella_jax.config import GellaConfig
+from gella_jax import association, losses, model
+from gella_jax.config import CATEGORIES_FILE
 from gella_jax.losses import LossWeights
 from gella_jax.matching import SegmentationWeights
 from gella_jax.tiny.pretraining import attribute_codes
 from gella_jax.tiny.scenes import SceneMixture
-from gella_jax.tiny.vocabulary import tiny_tokenizer
+from gella_jax.tiny.vocabulary import tiny_config, tiny_tokenizer
 from gella_jax.training.task import GellaTask
+from grounding_jax.data.scenes.narrated import CATEGORIES
+from grounding_jax.files.writing import write_json
 from grounding_jax.language import tokenizer as tokenizers
 from grounding_jax.models import llama, llava
-from grounding_jax.models.layers import Linear
 from grounding_jax.training.losses import cross_entropy
 from grounding_jax.training.task import Recipe
 
@@ -29,9 +30,8 @@ class SceneRecipe(Recipe):
     """GELLA learns to answer about scenes; its vocabulary is that of `tiny_tokenizer`.
 
     Attributes:
-        model: sizes of the parts.
         trainable: regular expressions on parameter paths: these are trained, the rest stays as it is.
-        masks: whether the mask branch takes part.
+        masks: True lets the mask branch take part.
         imitation: weight of the distance between nouns, as the association sees them, and the codes of their attributes
             that `QueryPretraining` teaches the mask branch.
         association, segmentation: weights of L_asso and L_seg beside L_ans.
@@ -39,32 +39,31 @@ class SceneRecipe(Recipe):
         narratives, expressions, categories, description, length, max_nouns: see `SceneMixture`.
     """
 
-    model: Suppress[GellaConfig]
     trainable: Suppress[tuple[str, ...]]
     masks: bool = True
     imitation: float = 0.0
     association: float = 8.0
-    segmentation: float = 1.0
+    segmentation: float = 0.2
     points: int = 256
     narratives: int = 2
-    expressions: int = 3
-    categories: int = 10
+    expressions: int = 2
+    categories: int = 8
     description: bool = True
-    length: int = 672
-    max_nouns: int = 32
+    length: int = 608
+    max_nouns: int = 64
 
     def task(self, start: epath.Path | None) -> TinyTask:
         """The task; the words of the start that the vocabulary has keep their rows."""
-        tokenizer, rows = tiny_tokenizer(), ()
+        model, tokenizer, rows = tiny_config(), tiny_tokenizer(), ()
         if start is not None and (start / tokenizers.FILE_NAME).exists():
             before = tokenizers.load_tokenizer(start)
             rows = tokenizers.token_rows(tokenizer, before)
             rows = () if rows == tuple(range(before.vocab_size)) else rows
         sizes = ("length", "max_nouns", "narratives", "expressions", "categories", "description")
-        data = SceneMixture(self.model, tokenizer, **{name: getattr(self, name) for name in sizes})
+        data = SceneMixture(model, tokenizer, **{name: getattr(self, name) for name in sizes})
         terms = SegmentationWeights(points=self.points)
         return TinyTask(
-            self.model,
+            model,
             tokenizer,
             data,
             LossWeights(self.segmentation, self.association, terms=terms),
@@ -92,6 +91,8 @@ class TinyTask(GellaTask):
             learned = {name: params[name] for name in ("llama", "clip", "projector")}
             params = {**learned, "association": {"text": params["association"]["text"]}}
         super().save_model(place, params)
+        known = [category._asdict() | {"isthing": int(category.isthing)} for category in CATEGORIES]
+        write_json(place / CATEGORIES_FILE, known, indent=1)
 
     def loss(self, params: dict, batch: dict, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """GELLA's loss, or L_ans alone, and the imitation."""
@@ -121,7 +122,7 @@ class TinyTask(GellaTask):
         width = self.model.association.width
         wanted = attribute_codes(width, batch["noun_kind"], batch["noun_relation"])
         states = model.noun_states(self.model, hidden, batch["seg_positions"])
-        given = Linear(width).apply({"params": params["association"]["text"]}, states)
+        given = association.project(self.model.association, params["association"], "text", states)
         distance = jnp.abs(given - wanted).mean(-1)
         counted = batch["target_valid"]
         return jnp.where(counted, distance, 0.0).sum() / jnp.maximum(counted.sum(), 1)

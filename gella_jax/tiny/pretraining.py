@@ -9,22 +9,24 @@ that the two understand each other when they meet. A layer that reads kinds (``h
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+import functools
+from typing import ClassVar, Literal
 
 import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from etils import epath
 from tyro.conf import Suppress
 
-from gella_jax import losses, model
+from gella_jax import association, losses, model
 from gella_jax.config import GellaConfig
 from gella_jax.data.arrays import entity_arrays, picture_arrays
 from gella_jax.losses import LossWeights
 from gella_jax.matching import SegmentationWeights
+from gella_jax.tiny.finding import kind_loss
 from gella_jax.tiny.scenes import ENDLESS, KIND_OF, OTHER, RELATIONS, SIZE, Said, entities_of, said
+from gella_jax.tiny.vocabulary import tiny_config
 from gella_jax.training import validation
 from grounding_jax.data.scenes.compose import measure
 from grounding_jax.data.scenes.cutouts import KINDS
@@ -67,7 +69,7 @@ class QueryPretraining(Task, Recipe):
     """The mask branch learns what its queries are to tell, with a frozen CLIP.
 
     Attributes:
-        model: sizes of the parts.
+        blend, without, colours, association_kind: changes of the model, see `GellaConfig.rewired`.
         segmentation, association: weights of L_seg and L_asso.
         kind: weight of telling the kind of each matched query by a layer of its own.
         points: points at which masks are compared.
@@ -76,7 +78,10 @@ class QueryPretraining(Task, Recipe):
         trainable, export_keys, best_metric: see `Task`.
     """
 
-    model: Suppress[GellaConfig]
+    blend: Literal["", "paper", "skip", "mask_query"] = ""
+    without: tuple[Literal["sa", "ca", "ff", "res", "conv"], ...] = ()
+    colours: Literal["", "random", "location"] = ""
+    association_kind: Literal["", "fc", "fc_relu_fc"] = ""
     segmentation: float = 0.2
     association: float = 8.0
     kind: float = 2.0
@@ -86,6 +91,11 @@ class QueryPretraining(Task, Recipe):
     trainable: Suppress[tuple[str, ...]] = ("backbone", "blend", "mask2former", "association/query", "helpers")
     export_keys: Suppress[tuple[str, ...]] = ("clip", "backbone", "blend", "mask2former", "association")
     best_metric: ClassVar[str] = "AR"
+
+    @functools.cached_property
+    def model(self) -> GellaConfig:
+        """Sizes of the parts."""
+        return tiny_config().rewired(self.blend, self.without, self.colours, self.association_kind)
 
     def init(self, key: jax.Array) -> dict:
         """Random mask branch and helper; CLIP has to come from the start."""
@@ -142,32 +152,21 @@ class QueryPretraining(Task, Recipe):
         """As `model.forward`, with attributes in the place of words."""
         features = model.encode_image(self.model, params, batch["clip_images"], batch["clip_resized"], jnp.float32)
         entities = model.segment(self.model, params, features, batch["colormaps"], jnp.float32)
-        queries = Linear(self.model.association.width).apply(
-            {"params": params["association"]["query"]}, entities.last.queries
-        )
-        nouns = attribute_codes(self.model.association.width, batch["noun_kind"], batch["noun_relation"])
-        return {"entities": entities, "association": jnp.einsum("BMD,BQD->BMQ", nouns, queries)}
+        c = self.model.association
+        queries = association.project(c, params["association"], "query", entities.last.queries)
+        nouns = attribute_codes(c.width, batch["noun_kind"], batch["noun_relation"])
+        return {"entities": entities, "association": association.products(nouns, queries)}
 
     def loss(self, params: dict, batch: dict, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """L_seg, L_asso and the kinds of the queries."""
         keys = jax.vmap(lambda example: jax.random.fold_in(key, example))(batch["example"])
         outputs = self.outputs(params, batch)
         loss, terms, queries = losses.batch_loss(self.weights, outputs, batch, keys)
-        kind, accuracy = self.kind_loss(params, outputs["entities"].last.queries, queries, batch)
-        return loss + self.kind * kind, {**terms, "kind": kind, "kind_accuracy": accuracy}
-
-    def kind_loss(
-        self, params: dict, states: jax.Array, query_of_entity: jax.Array, batch: dict
-    ) -> tuple[jax.Array, jax.Array]:
-        """Cross entropy of the kinds of entities read from their queries ``[B, Q, D]``, and how many are right."""
-        logits = Linear(len(CATEGORIES)).apply({"params": params["helpers"]["kind"]}, states)
-        logits = jnp.take_along_axis(logits, jnp.maximum(query_of_entity, 0)[..., None], axis=1)
         # The first nouns are the categories: each entity is meant by one of them.
-        kinds, counted = batch["meant"][:, : len(CATEGORIES)].argmax(1), batch["visible"]
-        terms = optax.softmax_cross_entropy_with_integer_labels(logits, kinds)
-        count = jnp.maximum(counted.sum(), 1)
-        right = (logits.argmax(-1) == kinds) & counted
-        return jnp.where(counted, terms, 0.0).sum() / count, right.sum() / count
+        kinds = batch["meant"][:, : len(CATEGORIES)].argmax(1)
+        states = outputs["entities"].last.queries
+        kind, accuracy = kind_loss(params["helpers"]["kind"], states, queries, {**batch, "kinds": kinds})
+        return loss + self.kind * kind, {**terms, "kind": kind, "kind_accuracy": accuracy}
 
     def measure(self, params: dict, batch: dict) -> tuple[validation.Sums, dict[str, jax.Array]]:
         """See `validation.measure`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import grain
@@ -17,6 +18,7 @@ from grounding_jax.data.scenes.cutouts import KINDS
 from grounding_jax.data.scenes.narrated import CATEGORIES, NarratedScene, NarratedSceneSource
 from grounding_jax.data.scenes.narratives import narrate
 from grounding_jax.language.conversation import Round
+from grounding_jax.language.rows import encode_conversation, row_length
 from grounding_jax.language.tokenizer import Tokenizer
 
 ENDLESS = 2**31  # scenes are made on the fly, so an epoch never ends
@@ -42,6 +44,9 @@ class Said(NamedTuple):
     entities: tuple[int, ...]
     kind: int
     relation: int
+
+
+Conversation = tuple[Round, list[Said]]  # a question with its answer, and the nouns of that
 
 
 def said(text: str, entities: tuple[int, ...]) -> Said:
@@ -71,18 +76,20 @@ class SceneMixture:
         narratives: captions of a scene whose nouns are asked for.
         expressions: expressions about a scene.
         categories: names of a vocabulary, some of which are in the picture.
-        description: whether the scene is described, too.
+        description: True describes the scene, too.
+        whole_share: share of the scenes about which the whole vocabulary is asked, and one caption, but nothing else.
     """
 
     model: GellaConfig
     tokenizer: Tokenizer
     split: str = "train"
-    length: int = 576
-    max_nouns: int = 32
+    length: int = 608
+    max_nouns: int = 64
     narratives: int = 2
-    expressions: int = 3
-    categories: int = 10
+    expressions: int = 2
+    categories: int = 8
     description: bool = True
+    whole_share: float = 0.2
 
     def __call__(self, seed: int) -> grain.MapDataset:
         """Endless examples."""
@@ -91,9 +98,10 @@ class SceneMixture:
 
     def example(self, scene: NarratedScene, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """One scene as arrays, with ``noun_kind`` and ``noun_relation`` int32 ``[M]`` of its nouns."""
-        rounds, nouns = self.conversations(scene, rng)
+        told = self.fitting(self.conversations(scene, rng))
+        nouns = [noun for _, nouns in told for noun in nouns]
         sample = Sample(
-            [[turn] for turn in rounds],
+            [[turn] for turn, _ in told],
             entities_of(scene),
             tuple(noun.entities for noun in nouns),
             tuple(not noun.entities for noun in nouns),
@@ -103,27 +111,38 @@ class SceneMixture:
         attributes[:, : len(nouns)] = np.array([(noun.kind, noun.relation) for noun in nouns], np.int32).T
         return {**arrays, "noun_kind": attributes[0], "noun_relation": attributes[1]}
 
-    def conversations(self, scene: NarratedScene, rng: np.random.Generator) -> tuple[list[Round], list[Said]]:
-        """Questions with their answers, and the nouns of all answers in turn."""
-        size = scene.image.shape[1::-1]
-        narratives = [scene.narrative, *(narrate(rng, scene.entities, size) for _ in range(self.narratives - 1))]
-        asked = [(n.caption, [said(p.text, p.entities) for p in n.phrases]) for n in narratives]
-        for expression in [scene.expressions[k] for k in rng.permutation(len(scene.expressions))[: self.expressions]]:
-            asked.append((expression.text, [said(expression.text, expression.objects)]))
-        if self.categories:
-            names, of_category = self._vocabulary(scene, rng)
-            asked.append((prompts.panoptic_caption(names), of_category))
-        rounds = [nouns_round(caption, [noun.text for noun in nouns], rng) for caption, nouns in asked]
-        if self.description:
-            rounds.append(describe_round(narrate(rng, scene.entities, size).caption, rng))
-        return rounds, [noun for _, nouns in asked for noun in nouns]
+    def fitting(self, told: Sequence[Conversation]) -> Sequence[Conversation]:
+        """As many of the conversations as a row has room for."""
+        template, patches = prompts.TEMPLATES["plain"], self.model.clip.num_patches
+        texts = [template.conversation([turn]) for turn, _ in told]
+        encoded = [encode_conversation(self.tokenizer, text, template.separator) for text in texts]
+        fits = [row_length(self.tokenizer, encoded[: n + 1], patches) <= self.length for n in range(len(told))]
+        return told[: sum(fits)]
 
-    def _vocabulary(self, scene: NarratedScene, rng: np.random.Generator) -> tuple[list[str], list[Said]]:
-        """Names in the order of the categories, at least one of them in the picture."""
+    def conversations(self, scene: NarratedScene, rng: np.random.Generator) -> list[Conversation]:
+        """What is asked about a scene, the most important first."""
+        size, whole = scene.image.shape[1::-1], rng.random() < self.whole_share
+        count = 1 if whole else self.narratives
+        narratives = [scene.narrative, *(narrate(rng, scene.entities, size) for _ in range(count - 1))]
+        asked = [(n.caption, [said(p.text, p.entities) for p in n.phrases]) for n in narratives]
+        names, of_category = self._vocabulary(scene, rng, len(CATEGORIES) if whole else self.categories)
+        asked.insert(0 if whole else len(asked), (prompts.panoptic_caption(names), of_category))
+        if not whole:
+            for k in rng.permutation(len(scene.expressions))[: self.expressions]:
+                expression = scene.expressions[k]
+                asked.append((expression.text, [said(expression.text, expression.objects)]))
+        told = [(nouns_round(caption, [noun.text for noun in nouns], rng), nouns) for caption, nouns in asked]
+        if self.description and not whole:
+            told.append((describe_round(narrate(rng, scene.entities, size).caption, rng), []))
+        return told
+
+    def _vocabulary(self, scene: NarratedScene, rng: np.random.Generator, count: int) -> tuple[list[str], list[Said]]:
+        """So many names in the order of the categories, at least one of them in the picture."""
         kinds = np.array([KIND_OF[entity.kind] for entity in scene.entities])
-        present = rng.permutation(np.unique(kinds))[: int(rng.integers(1, self.categories))]
-        others = rng.permutation(np.setdiff1d(np.arange(len(CATEGORIES)), kinds))
-        chosen = np.sort(np.concatenate([present, others[: self.categories - len(present)]]))
+        present, others = np.unique(kinds), np.setdiff1d(np.arange(len(CATEGORIES)), kinds)
+        if count < len(CATEGORIES):
+            present = rng.permutation(present)[: int(rng.integers(1, count))]
+        chosen = np.sort(np.concatenate([present, rng.permutation(others)[: count - len(present)]]))
         names = [CATEGORIES[number].spoken for number in chosen]
         nouns = [
             Said(name, tuple(np.flatnonzero(kinds == number).tolist()), int(number), 0)

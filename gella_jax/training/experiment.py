@@ -6,6 +6,7 @@ from etils import epath
 
 from gella_jax.config import ASSETS
 from gella_jax.tiny.answering import SceneRecipe
+from gella_jax.tiny.finding import MaskFinding
 from gella_jax.tiny.pretraining import QueryPretraining
 from gella_jax.training.recipe import GellaRecipe
 from grounding_jax.training import experiment
@@ -15,6 +16,7 @@ RECIPES = {
     "gella": GellaRecipe,
     "gella_tiny_masks": QueryPretraining,
     "gella_tiny": SceneRecipe,
+    "gella_tiny_finder": MaskFinding,
 }
 
 # Where configs lie: beside the packages in a checkout, inside them in a wheel.

@@ -9,19 +9,18 @@ from typing import ClassVar, Literal
 from etils import epath
 from tyro.conf import Suppress
 
-from gella_jax.config import ASSETS, BACKBONES, GellaConfig, channels
+from gella_jax.config import ASSETS, BACKBONES, GellaConfig, architecture
 from gella_jax.data.mixture import PAPER, Family, Mixture, task_of
 from gella_jax.losses import LossWeights
-from gella_jax.resoblend import ResoBlendConfig
 from gella_jax.training.task import PARTS, GellaTask
 from grounding_jax.data.datasets import open_dataset
+from grounding_jax.data.entity_masks import TRUE_MASKS
 from grounding_jax.language import tokenizer as tokenizers
 from grounding_jax.language.tokenizer import Tokenizer
 from grounding_jax.training.options import LARGEST, TrainOptions, check_numbers
 from grounding_jax.training.task import Recipe
 from grounding_jax.weights import folder
 
-BLENDS = ("paper", "skip", "mask_query", "literal")
 # The running statistics of a MobileNet are constants.
 MASK_BRANCH = (r"backbone/(?!.*/(mean|var)$)", "mask2former")
 REST = ("blend", "association", "projector", "llama/embed", "llama/head")
@@ -39,13 +38,17 @@ class GellaRecipe(Recipe):
     Attributes:
         data: folder that holds all datasets, laid out as docs/data.md says.
         families: tasks, their datasets and their shares in the mixture, see `mixture.Mixture`.
-        validation: dataset that is asked at each checkpoint to score it, such as "png|val2017"; empty: none.
+        validation: dataset that is asked at each checkpoint to score it, such as "png|val2017", with its own masks;
+            empty: none.
+        masks: source of the masks that are put in and found again in training: "truth" for those of the datasets, or a
+            folder with STEM.png, STEM.json or a folder STEM for the picture STEM.jpg, or a json about all pictures. A
+            noun means those that match a mask that it truly means, by an IoU of more than one half.
         epochs: passes over the datasets of the last task, in which others are mixed by their shares; they set --steps.
             0: --steps counts.
-        llm: what is trained of the language model: nothing ("frozen"), its low-rank updates ("lora"), or all of it.
+        llm: part of the language model that is trained: nothing ("frozen"), its low-rank updates ("lora"), or all.
             [SEG] is learned in any case.
-        blend: how the picture and the colormap are blended, with fresh layers; "none": not at all, and entities are
-            decoded from the colormap alone, without any text. Empty: as in the start.
+        blend: wiring in which the picture and the colormap are blended, with fresh layers; "none": not at all, and
+            entities are decoded from the colormap alone, without any text. Empty: as in the start.
         without: parts of ResoBlend that are switched off.
         colours: colours of the masks, drawn at random or by place. Empty: as in the start.
         association: layers before the dot products, fresh ones. Empty: as in the start.
@@ -65,6 +68,7 @@ class GellaRecipe(Recipe):
     data: str = "data"
     families: Suppress[tuple[Family, ...]] = PAPER
     validation: str = "png|val2017"
+    masks: str = TRUE_MASKS
     epochs: int = 50
     llm: Literal["frozen", "lora", "full"] = "lora"
     blend: Literal["", "paper", "skip", "mask_query", "literal", "none"] = ""
@@ -107,15 +111,22 @@ class GellaRecipe(Recipe):
         return tuple(dict.fromkeys([*names, *([self.validation] if self.validation else [])]))
 
     def debugged(self) -> GellaRecipe:
-        """The same on the scenes in the package."""
-        of_task = {"refer": "refcoco|unc|val", "panoptic": "panoptic|val2017", "entities": "coco_entity|val2017"}
+        """The same on the scenes in the package, which have no RefCOCO: captions are asked for in its place."""
+        scenes, of_task = ASSETS / "scenes", {"panoptic": "panoptic|val2017", "entities": "coco_entity|val2017"}
         families = tuple(
-            dataclasses.replace(family, datasets=(of_task.get(family.task, "png|val2017"),)) for family in self.families
+            Family(
+                family.rate,
+                "ground" if family.task == "refer" else family.task,
+                (of_task.get(family.task, "png|val2017"),),
+            )
+            for family in self.families
         )
-        validation = of_task["entities"] if self.blend == "none" else "png|val2017"
-        fitting = dict(families=families, validation=validation, epochs=0, backbone="", clip_size=0, length=640)
+        fitting = dict(families=families, epochs=0, backbone="", clip_size=0, length=640)
+        fitting["validation"] = of_task["entities"] if self.blend == "none" else "png|val2017"
+        if self.masks != TRUE_MASKS:
+            fitting["masks"] = str(scenes / "coco" / "annotations" / "panoptic_val2017")
         llm = "full" if self.llm == "lora" else self.llm  # the tiny model has no low-rank updates
-        return dataclasses.replace(self, data=str(ASSETS / "scenes"), dtype="float32", llm=llm, **fitting)
+        return dataclasses.replace(self, data=str(scenes), dtype="float32", llm=llm, **fitting)
 
     def task(self, start: epath.Path | None) -> GellaTask:
         """The task for the model of a folder.
@@ -137,7 +148,7 @@ class GellaRecipe(Recipe):
         return GellaTask(
             model,
             tokenizer,
-            mixture(self.families, ungrounded=self.ungrounded),
+            mixture(self.families, ungrounded=self.ungrounded, masks=self.masks),
             self.weights,
             MASK_BRANCH if masks_alone else (*MASK_BRANCH, *REST, *LANGUAGE_MODEL[self.llm]),
             self.dtype,
@@ -149,40 +160,27 @@ class GellaRecipe(Recipe):
         )
 
     def _check(self, start: GellaConfig) -> None:
-        if self.backbone and start.backbone != BACKBONES[self.backbone]:
+        if self.backbone and architecture(start.backbone) != architecture(BACKBONES[self.backbone]):
             raise ValueError(
-                f"this config wants the backbone {self.backbone}: name it to `gella import` with --backbone"
+                f"this config wants the backbone {self.backbone}: name it to `gella import` with --backbone FILE, or "
+                f"with --backbone-name {self.backbone} where --mask2former has it"
             )
         if self.clip_size and start.clip.image_size != self.clip_size:
             raise ValueError(
                 f"this config wants a CLIP of {self.clip_size} pixels, but that of the start takes "
                 f"{start.clip.image_size}: import another one with --vision-tower"
             )
-        if self.llm == "lora" and not start.llama.lora_rank:
+        if self.llm == "lora" and self.blend != "none" and not start.llama.lora_rank:
             raise ValueError('the model of the start has no low-rank updates for llm "lora": import it with lora_r')
 
     def _changed(self, start: GellaConfig) -> GellaConfig:
         """The model that is trained."""
-        blend = start.blend
-        if self.blend in BLENDS:
-            old = start.blend or ResoBlendConfig(channels(start.backbone), image_width=start.clip.width)
-            sizes = dict(image_width=start.clip.width, heads=old.heads)
-            if self.blend != "literal":
-                sizes |= dict(width=old.width, hidden=old.hidden)
-            blend = getattr(ResoBlendConfig, self.blend)(channels(start.backbone), **sizes)
-        if self.without and blend is not None:
-            blend = dataclasses.replace(blend, **dict.fromkeys(self.without, False))
-        association = start.association
-        if self.association:
-            association = dataclasses.replace(association, kind=self.association)
+        model = start.rewired(self.blend, self.without, self.colours, self.association)
         return dataclasses.replace(
-            start,
+            model,
             llama=dataclasses.replace(start.llama, lora_dropout=self.lora_dropout, remat=self.remat),
             backbone=_with_remat(start.backbone, self.remat),
             mask2former=dataclasses.replace(start.mask2former, remat=self.remat),
-            blend=None if self.blend == "none" else blend,
-            association=association,
-            colours=self.colours or start.colours,
         )
 
     def _fresh(self, start: GellaConfig, model: GellaConfig) -> tuple[str, ...]:

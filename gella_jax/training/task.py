@@ -35,7 +35,7 @@ class GellaTask(LanguageTask):
         weights: weights of the losses.
         dtype: precision of the computation.
         trainable, export_keys, best_metric: see `Task`.
-        new_rows_only: of the vocabulary, only the rows of [SEG] learn.
+        new_rows_only: only the rows of [SEG] learn of the vocabulary.
         validation: gives the examples of the validation; None: there is none.
         fresh: parts that are drawn anew, whatever the start has.
         token_rows: see `LanguageTask`.

@@ -43,16 +43,19 @@ def measure(outputs: dict, batch: dict) -> tuple[Sums, dict[str, jax.Array]]:
         Sum and count of ``AR`` (of each noun that means something, the IoU of the masks that are above .5, or of the
         best one where none is, with those that it means), ``absent`` (absent nouns of which no mask is above .5),
         ``mask_IoU`` (of every mask with what is decoded of its query) and ``tokens`` (of the answer, right). And of
-        each row ``chosen`` bool ``[B, M, E]``, the masks that each noun means to the model.
+        each row ``chosen`` bool ``[B, M, E]``, the masks that each noun means to the model; of masks alone ``found``
+        int32 ``[B, h, w]``, the number of the mask that is found at a place, from 1, or 0.
     """
     entities, visible, index = outputs["entities"].last, batch["visible"], batch["index"]
     numbers = jnp.arange(1, visible.shape[1] + 1)
     masks = index[:, None] == numbers[:, None, None]
     targets = matching.entity_targets(index, visible)
     queries = matching.match(SegmentationWeights(), entities, targets)
-    sums = {"mask_IoU": _mask_iou(entities.mask_logits, masks, queries, visible)}
+    decoded = jnp.take_along_axis(entities.mask_logits, jnp.maximum(queries, 0)[..., None, None], axis=1)
+    decoded = jnp.where((queries >= 0)[..., None, None], decoded, -jnp.inf)
+    sums = {"mask_IoU": _mask_iou(decoded > 0, masks, visible)}
     if "association" not in outputs:
-        return sums, {}
+        return sums, {"found": jnp.where((decoded > 0).any(1), decoded.argmax(1) + 1, 0)}
     area = masks.sum((2, 3), dtype=jnp.float32)
     logits = jnp.take_along_axis(outputs["association"], jnp.maximum(queries, 0)[:, None], axis=2)
     logits = jnp.where((queries >= 0)[:, None], logits, -jnp.inf)
@@ -76,20 +79,17 @@ def _over(values: jax.Array, counted: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.where(counted, values, 0.0).sum(), counted.sum()
 
 
-def _mask_iou(
-    logits: jax.Array, masks: jax.Array, queries: jax.Array, visible: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """IoU of decoded masks, float32 ``[B, Q, h, w]``, at their resolution, with bool ``[B, E, S, S]``."""
-    h, w = logits.shape[2:]
+def _mask_iou(found: jax.Array, masks: jax.Array, visible: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """IoU of decoded masks, bool ``[B, E, h, w]``, at their resolution, with bool ``[B, E, S, S]``."""
+    h, w = found.shape[2:]
     rows, columns = (((np.arange(n) + 0.5) * S / n).astype(int) for n, S in zip((h, w), masks.shape[2:], strict=True))
     truth = masks[:, :, rows[:, None], columns]
-    found = jnp.take_along_axis(logits, jnp.maximum(queries, 0)[..., None, None], axis=1) > 0
     intersection, union = ((one).sum((2, 3)) for one in (found & truth, found | truth))
-    return _over(jnp.where(queries >= 0, intersection / jnp.maximum(union, 1), 0.0), visible)
+    return _over(intersection / jnp.maximum(union, 1), visible)
 
 
 def draw(config: GellaConfig, tokenizer: Tokenizer, example: dict, shown: dict) -> np.ndarray:
-    """What each noun means beside what the model means by it.
+    """What each noun means beside what the model means by it; of masks alone, the colormap beside what is found.
 
     Args:
         config: sizes.
@@ -98,8 +98,10 @@ def draw(config: GellaConfig, tokenizer: Tokenizer, example: dict, shown: dict) 
         shown: arrays that `measure` gave for it.
 
     Returns:
-        uint8 ``[H, W, 3]``, of the size that CLIP takes.
+        uint8 ``[H, W, 3]``; a picture is of the size that CLIP takes.
     """
+    if "found" in shown:
+        return _draw_found(example["colormaps"], example["index"], shown["found"])
     h, w = example["clip_resized"]
     image = example["clip_images"][:h, :w]
     S = config.side
@@ -116,3 +118,12 @@ def draw(config: GellaConfig, tokenizer: Tokenizer, example: dict, shown: dict) 
 
     titled = (("true", drawn(example["meant"])), ("predicted", drawn(shown["chosen"])))
     return side_by_side([draw_overlay(image, targets, [title]) for title, targets in titled])
+
+
+def _draw_found(colormap: np.ndarray, index: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """A colormap uint8 ``[S, S, 3]`` of int ``[S, S]`` beside int ``[h, w]`` in the same colours."""
+    numbers, first = np.unique(index, return_index=True)
+    colours = np.zeros((max(index.max(), found.max()) + 1, 3), np.uint8)
+    colours[numbers] = colormap.reshape(-1, 3)[first]
+    rows, columns = (np.arange(S) * n // S for S, n in zip(index.shape, found.shape, strict=True))
+    return side_by_side([colormap, colours[found[rows[:, None], columns]]])

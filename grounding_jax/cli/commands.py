@@ -55,33 +55,43 @@ class Format(NamedTuple):
     possible: tuple[str, ...]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class OnMesh:
-    """A command whose model may take several devices; the fields of a `MeshShape`, whose module needs JAX.
+@dataclasses.dataclass(frozen=True)
+class MeshOptions:
+    """The fields of a `MeshShape`, whose module needs JAX.
 
     Attributes:
-        mesh_data: copies of the model on the devices of a host, each asked about a part of the pictures; -1 as many as
-            there can be, for a single picture one.
-        mesh_fsdp: devices that share one copy of the weights, each keeping a part of every layer; these are gathered
-            before a layer runs, which takes less memory and more time. Each is asked about a part of the pictures.
-        mesh_tensor: devices that share the work of every layer, as tensor parallelism does; each keeps its part of the
+        data: copies of the model on the devices of a host, each asked about a part of the pictures; -1 as many as there
+            can be, for a single picture one.
+        fsdp: devices that share one copy of the weights, each keeping a part of every layer; these are gathered before
+            a layer runs, which takes less memory and more time. Each is asked about a part of the pictures.
+        tensor: devices that share the work of every layer, as tensor parallelism does; each keeps its part of the
             weights, and all are asked about the same pictures.
     """
 
-    mesh_data: Annotated[int, tyro.conf.arg(name="mesh.data", metavar="N")] = -1
-    mesh_fsdp: Annotated[int, tyro.conf.arg(name="mesh.fsdp", metavar="N")] = 1
-    mesh_tensor: Annotated[int, tyro.conf.arg(name="mesh.tensor", metavar="N")] = 1
+    data: Annotated[int, tyro.conf.arg(metavar="N")] = -1
+    fsdp: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+    tensor: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OnMesh:
+    """A command whose model may take several devices.
+
+    Attributes:
+        mesh: layout of the devices.
+    """
+
+    mesh: MeshOptions = MeshOptions()
 
     def mesh_shape(self) -> MeshShape:
         """How the devices are laid out."""
         from grounding_jax.sharding.mesh import MeshShape
 
-        return MeshShape(self.mesh_data, self.mesh_fsdp, self.mesh_tensor)
+        return MeshShape(self.mesh.data, self.mesh.fsdp, self.mesh.tensor)
 
     def mesh_for(self, num_pictures: int) -> MeshShape | None:
         """The same for some pictures; None, a device alone, where copies could only repeat what it does."""
-        is_usual = (self.mesh_data, self.mesh_fsdp, self.mesh_tensor) == (-1, 1, 1)
-        return None if is_usual and num_pictures == 1 else self.mesh_shape()
+        return None if self.mesh == MeshOptions() and num_pictures == 1 else self.mesh_shape()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 from etils import epath
 
-from grounding_jax.files import paths, pictures, records
+from grounding_jax.files import paths, records
 from grounding_jax.terminal import counting, note, one_line, say
 
 Question = TypeVar("Question")  # about a picture
@@ -51,6 +51,8 @@ def folder_requests(source: epath.Path, question: Question, out: epath.Path) -> 
     Raises:
         ValueError: there is no picture.
     """
+    from grounding_jax.files import pictures  # imports NumPy
+
     found, others = pictures.list_pictures(source)
     if not found:
         raise ValueError(f"there is no picture in the folder {source}, that is, no {' '.join(pictures.SUFFIXES)}")
@@ -111,8 +113,8 @@ def answer_all(
     Args:
         requests: at least one.
         read: opens what a question is about.
-        answer: the model. It is always asked about as many pictures, some of them twice where too few are left:
-            another number would be another program.
+        answer: the model. It is always asked about as many pictures, some of them twice where too few are left, for
+            another number would be another program; and about each by itself where one spoils the answer.
         finish: writes and prints an answer.
         what: name of the work.
         program: name of the command.
@@ -151,7 +153,7 @@ def _answer(
     finish: Callable[[Request[Question], Item, Answer], None],
     size: int,
 ) -> Iterator[str]:
-    """Answers about a batch, or about each by itself where one can't be answered; what could not be done."""
+    """Answers about a batch, or about each by itself where one spoils the answer; what could not be done."""
     from grounding_jax.language.batching import pad_batch
 
     if not batch:
@@ -163,7 +165,7 @@ def _answer(
             yield _failed(batch[0][0], error)
         else:
             for alone in batch:
-                yield from _answer([alone], answer, finish, size)
+                yield from _answer([alone], answer, finish, 1)
         return
     for (request, item), one in zip(batch, answers, strict=False):
         try:

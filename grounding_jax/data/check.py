@@ -6,6 +6,7 @@ from etils import epath
 
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.packed.source import PackedSource, Progress
+from grounding_jax.data.sources.instructions import InstructionRecord
 from grounding_jax.data.sources.llava_instruct import VqaRecord
 from grounding_jax.data.sources.refer import Record
 from grounding_jax.data.sources.registry import AnyRecord, Source
@@ -75,7 +76,7 @@ def _count(source: Source, progress: Progress) -> Checked:
 
 
 def _num_expressions(record: AnyRecord) -> int:
-    if isinstance(record, VqaRecord):
+    if isinstance(record, VqaRecord) or isinstance(record, InstructionRecord) and not record.raw_expressions:
         return 1
     return len(record.wordings if isinstance(record, ClassRecord) else record.raw_expressions)
 

@@ -1,9 +1,11 @@
 """Anybody's masks of the entities in a picture: whatever segmented it, in any of the usual files (spec gella d)."""
 
+from __future__ import annotations
+
 import functools
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Required, TypedDict
 
 import numpy as np
@@ -20,9 +22,11 @@ _KNOWN = (
 )
 _PNG = b"\x89PNG\r\n\x1a\n"
 _NUMBERED = re.compile(r"(?<!\d)\d{12}$")  # how COCO's names end, whichever year's they are
-# No segmentation has as many segments, but a photograph taken for one has more colours.
-_MOST_SEGMENTS = 4096
+# No segmentation has as many segments, but a photograph taken for one has more colours, or a palette of some of them
+# that change from pixel to pixel.
+_MOST_SEGMENTS, _FEW_SEGMENTS = 4096, 64
 _MOST_PIXELS = 1 << 33  # of all masks of a picture together, each a byte
+TRUE_MASKS = "truth"  # how commands, configs and reports call the masks of a dataset itself
 
 Size = tuple[int, int]
 
@@ -52,7 +56,7 @@ class _Entry(TypedDict, total=False):
     score: float | None
     predicted_iou: float | None
     segmentation: list[list[float | bool] | RunLengths] | RunLengths
-    segments_info: "list[_Entry]"
+    segments_info: list[_Entry]
     file_name: str
 
 
@@ -87,6 +91,100 @@ class Entities(NamedTuple):
     scores: np.ndarray | None = None
     category_ids: tuple[int, ...] | None = None
     crowds: int = 0
+
+
+MaskReader = Callable[[Size, int | str | None, str], Entities]  # of (size, image_id, name)
+
+
+class MaskJson:
+    """A json of the masks of one picture or of many, each of which is found at once; see `open_mask_json`.
+
+    Attributes:
+        file: the file.
+        content: annotations, pictures and categories of the file.
+    """
+
+    def __init__(self, file: epath.Path, content: _Content):
+        self.file, self.content = file, content
+
+    def read(self, size: Size | None = None, image_id: int | str | None = None, name: str | None = None) -> Entities:
+        """The masks of one picture; arguments and errors as of `read_masks`, but there may be none."""
+        file, content = self.file, self.content
+        image, entries = self._of_picture(image_id, name)
+        if "height" in image and "width" in image:
+            own = int(image["height"]), int(image["width"])
+            _check_size(f"'{file}'", own, size)
+            size = own
+        names = _category_names(content)
+        if _is_panoptic(content) and entries:
+            png_name = epath.Path(entries[0].get("file_name", f"{file.stem}.png")).name
+            places = [folder / png_name for folder in label_folders(file)]
+            png = next((place for place in places if place.exists()), None)
+            if png is None:
+                raise FileNotFoundError(f"the PNG that belongs to '{file}' is missing: {' or '.join(map(str, places))}")
+            return _read_segments(png, size, entries[0]["segments_info"], names, file)
+        own_entries = [entry for entry in entries if not entry.get("iscrowd")]
+        found: list[np.ndarray] = []
+        for place, entry in enumerate(own_entries):
+            found.append(_decode(entry["segmentation"], size, f"mask {place} in '{file}'"))
+            size = found[0].shape
+            _check_memory(len(own_entries), size, f"'{file}'")
+        masks = np.array(found, bool) if found else np.zeros((0, *(size or (0, 0))), bool)
+        entities = label_entities(masks, own_entries, names, f"'{file}'")
+        return entities._replace(crowds=len(entries) - len(own_entries))
+
+    @functools.cached_property
+    def _listed(self) -> dict[str, _Picture]:
+        """The pictures that it lists, by their numbers, which may be texts. SAM's json does not tell its number."""
+        images = self.content.get("images") or ([self.content["image"]] if "image" in self.content else [])
+        return {str(image.get("id", image.get("image_id"))): image for image in images}
+
+    @functools.cached_property
+    def _entries(self) -> dict[str, list[_Entry]]:
+        """The annotations of each picture."""
+        alone = next(iter(self._listed)) if len(self._listed) == 1 else ""
+        entries: dict[str, list[_Entry]] = {}
+        for annotation in self.content["annotations"]:
+            entries.setdefault(str(annotation.get("image_id", alone)), []).append(annotation)
+        return entries
+
+    @functools.cached_property
+    def _pictures(self) -> dict[str, _Picture]:
+        """All pictures that it knows anything of."""
+        return {**dict.fromkeys(self._entries, _Picture()), **self._listed}
+
+    @functools.cached_property
+    def _called(self) -> dict[str, list[str]]:
+        """The numbers of pictures by what they are called: the stem of a file's name, and the number in it."""
+        called: dict[str, list[str]] = {}
+        for number, image in self._pictures.items():
+            stem = epath.Path(image["file_name"]).stem if "file_name" in image else None
+            for key in {f"number {number}"} if stem is None else {stem, *_NUMBERED.findall(stem)}:
+                called.setdefault(key, []).append(number)
+        return called
+
+    def _of_picture(self, image_id: int | str | None, name: str | None) -> tuple[_Picture, list[_Entry]]:
+        """What it says of one picture, and its annotations."""
+        listed, pictures = self._listed, self._pictures
+        if set(pictures) <= {""}:
+            return {}, self.content["annotations"]
+        wanted = list(pictures)
+        if image_id is not None and not (listed and name is not None):
+            wanted = [str(image_id)] if str(image_id) in pictures else []
+        elif name is not None and (listed or len(pictures) > 1):
+            # The name of the file, or else the number in it, as in COCO_val2014_000000000139.jpg.
+            stem = epath.Path(name).stem
+            keys = stem, *_NUMBERED.findall(stem), f"number {stem.rpartition('_')[2].lstrip('0')}"
+            wanted = list(dict.fromkeys(number for key in keys for number in self._called.get(key, ())))
+        if not wanted:
+            # Results list only what was found: in a picture that they don't have, that is nothing.
+            error = ValueError if listed or image_id is None else NoMasksError
+            raise error(f"'{self.file}' has no picture '{name if image_id is None or listed and name else image_id}'")
+        if len(wanted) > 1:
+            raise ValueError(
+                f"'{self.file}' is about {len(wanted)} pictures: say by image_id or name which one is meant"
+            )
+        return pictures[wanted[0]], self._entries.get(wanted[0], [])
 
 
 def read_masks(
@@ -125,13 +223,66 @@ def read_masks(
         if head == _PNG or path.suffix.lower() == ".png":
             entities = _read_png(path, size)
         elif path.suffix.lower() == ".json" or head.lstrip()[:1] in (b"[", b"{"):
-            entities = _read_json(path, size, image_id, name)
+            entities = open_mask_json(path).read(size, image_id, name)
         else:
             raise _unknown(path)
     if not entities.ids:
-        crowds = f" but {entities.crowds} of crowds (iscrowd 1)" if entities.crowds else ""
-        raise NoMasksError(f"there is not one mask in '{path}'{crowds}")
+        raise _no_masks(path, entities.crowds)
     return entities
+
+
+def open_mask_json(file: epath.PathLike) -> MaskJson:
+    """Reads a json of masks, which may be about all pictures of a dataset.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is of no known kind, or damaged.
+    """
+    parsed = _parse(regular.read_bytes(epath.Path(file)), str(file))
+    if parsed is None:
+        raise _unknown(epath.Path(file))
+    return parsed
+
+
+def mask_reader(masks: epath.PathLike) -> MaskReader:
+    """What reads somebody's masks of any picture of a dataset; its arguments and errors are those of `read_masks`.
+
+    Args:
+        masks: see `mask_file`; a json about all pictures is read once, and may have none of a picture.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder.
+        ValueError: a json is of no known kind, or damaged.
+    """
+    path = epath.Path(masks)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"there are no masks '{path}': name a json about all pictures, or a folder with STEM.png, STEM.json or a "
+            "folder STEM for the picture STEM.jpg"
+        )
+    if path.suffix.lower() == ".json" and not path.is_dir():
+        return open_mask_json(path).read
+    return lambda size, image_id, name: read_masks(mask_file(path, name), size, image_id, name)
+
+
+def mask_file(masks: epath.PathLike, picture: str) -> epath.Path:
+    """Where the masks of a picture are: a json about all pictures, or in a folder what is called like the picture.
+
+    Args:
+        masks: the json, or the folder with STEM.png, STEM.json or the folder STEM for each picture, see `read_masks`.
+        picture: the name of the picture's file.
+
+    Raises:
+        FileNotFoundError: there is nothing.
+    """
+    masks, stem = epath.Path(masks), epath.Path(picture).stem
+    if masks.suffix.lower() == ".json" and not masks.is_dir():
+        return masks
+    places = [masks / f"{stem}.png", masks / f"{stem}.json", masks / stem]
+    for place in places:
+        if place.exists():
+            return place
+    raise FileNotFoundError(f"there are no masks for '{picture}': no {' or '.join(map(str, places))}")
 
 
 def label_entities(found: np.ndarray, entries: Sequence[Mapping], names: Mapping[int, str], where: str) -> Entities:
@@ -171,6 +322,10 @@ def _as_texts(numbers: Sequence[int]) -> tuple[str, ...]:
     return tuple(map(str, numbers))
 
 
+def _no_masks(path: epath.Path, crowds: int) -> NoMasksError:
+    return NoMasksError(f"there is not one mask in '{path}'" + f" but {crowds} of crowds (iscrowd 1)" * bool(crowds))
+
+
 def _unknown(path: epath.Path) -> ValueError:
     return ValueError(f"cannot read masks from '{path}'; what can be read: {_KNOWN}")
 
@@ -204,9 +359,10 @@ def _natural(file: epath.Path) -> list[tuple[int, str]]:
 
 def _read_png(png: epath.Path, size: Size | None) -> Entities:
     for file in segment_files(png):
-        content = _parse(regular.read_bytes(file), str(file)) if file.exists() else None
-        if content is None or not _is_panoptic(content):
+        parsed = _parse(regular.read_bytes(file), str(file)) if file.exists() else None
+        if parsed is None or not _is_panoptic(parsed.content):
             continue  # there is none, or it is about something else
+        content = parsed.content
         own = [a for a in content["annotations"] if posixpath.basename(a.get("file_name", png.name)) == png.name]
         if len(own) != 1:
             raise ValueError(f"{file} should have '{png.name}' once, but has it {len(own)} times")
@@ -214,11 +370,16 @@ def _read_png(png: epath.Path, size: Size | None) -> Entities:
     ids = open_id_map(png)
     _check_size(f"'{png}'", ids.shape, size)
     numbers = np.unique(ids[ids != VOID])
-    if len(numbers) > _MOST_SEGMENTS:
-        raise ValueError(f"'{png}' is a picture, not masks: it has {len(numbers)} colours")
+    if len(numbers) > _MOST_SEGMENTS or len(numbers) > _FEW_SEGMENTS and _changes(ids) > 1 / 3:
+        raise ValueError(f"'{png}' is a picture, not masks: its {len(numbers)} colours change from pixel to pixel")
     _check_memory(len(numbers), ids.shape, f"'{png}'")
     found = tuple(numbers.tolist())
     return Entities(ids == numbers[:, None, None], found, _as_texts(found))
+
+
+def _changes(ids: np.ndarray) -> float:
+    """The share of pixels of int [H, W] that differ from the next one in their row: .4 to .9 in photographs."""
+    return float(np.mean(ids[:, 1:] != ids[:, :-1])) if ids.shape[1] > 1 else 0.0
 
 
 def _read_segments(
@@ -237,33 +398,6 @@ def _read_segments(
     return entities._replace(crowds=len(segments) - len(own))
 
 
-def _read_json(file: epath.Path, size: Size | None, image_id: int | str | None, name: str | None) -> Entities:
-    content = _parse(regular.read_bytes(file), str(file))
-    if content is None:
-        raise _unknown(file)
-    image, entries = _of_picture(content, image_id, name, file)
-    if "height" in image and "width" in image:
-        own = int(image["height"]), int(image["width"])
-        _check_size(f"'{file}'", own, size)
-        size = own
-    names = _category_names(content)
-    if _is_panoptic(content) and entries:
-        png_name = epath.Path(entries[0].get("file_name", f"{file.stem}.png")).name
-        places = [folder / png_name for folder in label_folders(file)]
-        png = next((place for place in places if place.exists()), None)
-        if png is None:
-            raise FileNotFoundError(f"the PNG that belongs to '{file}' is missing: {' or '.join(map(str, places))}")
-        return _read_segments(png, size, entries[0]["segments_info"], names, file)
-    own_entries = [entry for entry in entries if not entry.get("iscrowd")]
-    found: list[np.ndarray] = []
-    for place, entry in enumerate(own_entries):
-        found.append(_decode(entry["segmentation"], size, f"mask {place} in '{file}'"))
-        size = found[0].shape
-        _check_memory(len(own_entries), size, f"'{file}'")
-    entities = label_entities(np.array(found, bool), own_entries, names, f"'{file}'")
-    return entities._replace(crowds=len(entries) - len(own_entries))
-
-
 def _check_memory(count: int, size: Size, where: str) -> None:
     """Raises ValueError where so many masks of a picture would not fit into memory."""
     if count * size[0] * size[1] > _MOST_PIXELS:
@@ -271,7 +405,7 @@ def _check_memory(count: int, size: Size, where: str) -> None:
 
 
 @functools.lru_cache(maxsize=1)
-def _parse(data: bytes, name: str) -> _Content | None:
+def _parse(data: bytes, name: str) -> MaskJson | None:
     """A json of masks, not to be changed; None if it is about something else.
 
     It may be about thousands of pictures and is asked about one after the other.
@@ -281,7 +415,7 @@ def _parse(data: bytes, name: str) -> _Content | None:
     content = _as_coco(records.decode(data, Any, name))
     if not _is_panoptic(content) and not _all_have(content.get("annotations"), "segmentation"):
         return None
-    return records.convert(content, _Content, name)
+    return MaskJson(epath.Path(name), records.convert(content, _Content, name))
 
 
 def _as_coco(content: Any) -> dict[str, Any]:
@@ -301,44 +435,6 @@ def _is_panoptic(content: Mapping[str, Any]) -> bool:
 
 def _category_names(content: _Content) -> dict[int, str]:
     return {category["id"]: category["name"] for category in content.get("categories") or []}
-
-
-def _of_picture(
-    content: _Content, image_id: int | str | None, name: str | None, file: epath.Path
-) -> tuple[_Picture, list[_Entry]]:
-    """What a json says of one picture, and its annotations; the numbers of pictures may be texts.
-
-    SAM's json is about one picture, whose number it does not tell.
-    """
-    images = content.get("images") or ([content["image"]] if "image" in content else [])
-    listed = {str(image.get("id", image.get("image_id"))): image for image in images}
-    alone = next(iter(listed)) if len(listed) == 1 else ""
-    numbers = [str(annotation.get("image_id", alone)) for annotation in content["annotations"]]
-    pictures = {**dict.fromkeys(numbers, {}), **listed}
-    if set(pictures) <= {""}:
-        return {}, content["annotations"]
-    wanted = list(pictures)
-    if image_id is not None and not (listed and name is not None):
-        wanted = [number for number in pictures if number == str(image_id)]
-    elif name is not None and (listed or len(pictures) > 1):
-        wanted = [number for number, image in pictures.items() if _is_called(name, number, image)]
-    if not wanted:
-        # Results list only what was found: in a picture that they don't have, that is nothing.
-        error = ValueError if listed or image_id is None else NoMasksError
-        raise error(f"'{file}' has no picture '{name if image_id is None or listed and name else image_id}'")
-    if len(wanted) > 1:
-        raise ValueError(f"'{file}' is about {len(wanted)} pictures: say by image_id or name which one is meant")
-    pairs = zip(content["annotations"], numbers, strict=True)
-    return pictures[wanted[0]], [annotation for annotation, number in pairs if number == wanted[0]]
-
-
-def _is_called(name: str, number: str, image: _Picture) -> bool:
-    """Whether a picture of a json has this file name, or else the number in it, as in COCO_val2014_000000000139.jpg."""
-    stem = epath.Path(name).stem
-    if "file_name" in image:
-        other = epath.Path(image["file_name"]).stem
-        return other == stem or bool(_NUMBERED.findall(stem)) and _NUMBERED.findall(other) == _NUMBERED.findall(stem)
-    return stem.rpartition("_")[2].lstrip("0") == number
 
 
 def _decode(segmentation: Any, size: Size | None, what: str) -> np.ndarray:

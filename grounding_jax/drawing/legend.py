@@ -30,6 +30,8 @@ COLOURS = (
 )
 BACKGROUND = "#16181d"
 TEXT, QUIET = "#f3f4f6", "#9aa0ac"
+RADIUS = 0.72  # of a number's disc, in heights of a letter
+FINE = 4  # pixels of a shape for one of the picture, which smooths its edges
 _MAX_COLUMNS, _SINGLE_COLUMN_UP_TO, _CROWDED = 3, 3, 12
 
 
@@ -68,7 +70,7 @@ def draw_legend(width: int, targets: Sequence[Shown], caption: Sequence[str], un
     """
     letters, margin, gap = Lettering(unit), round(1.1 * unit), 1.5 * unit
     inner, edge = width - 2 * margin, 0.7 * margin
-    lines = [(line, k == len(caption) - 1) for k, text in enumerate(caption) for line in letters.wrap(text, inner, 6)]
+    lines = [(line, k == len(caption) - 1) for k, text in enumerate(caption) for line in letters.wrap(text, inner)]
     entries, columns = _lay_out(targets, inner, letters)
     per_column = math.ceil(len(entries) / columns)
     heights = [max(entry.height(unit) for entry in entries[row::per_column]) for row in range(per_column)]
@@ -85,20 +87,28 @@ def draw_legend(width: int, targets: Sequence[Shown], caption: Sequence[str], un
     return strip
 
 
-def draw_badge(picture: Image.Image, centre: tuple[float, float], index: int, unit: int, hollow: bool = False) -> None:
-    """A disc with the number of a target, in its colour or, if ``hollow``, only a grey ring."""
-    radius, fine = 0.72 * unit, 4
-    side = 2 * math.ceil(radius + 0.2 * unit)
-    disc = Image.new("RGBA", (fine * side, fine * side))
+def draw_badge(picture: Image.Image, centre: tuple[float, float], text: str, paint: str | None, unit: float) -> None:
+    """A disc with a number.
+
+    Args:
+        picture: picture that it is drawn on.
+        centre: (x, y) in pixels.
+        text: digits of the number.
+        paint: colour of the disc; None is only a grey ring.
+        unit: height of the letters around it; its radius is `RADIUS` of that.
+    """
+    radius = RADIUS * unit
+    side = 2 * math.ceil(1.2 * radius)
+    disc = Image.new("RGBA", (FINE * side, FINE * side))
     pen = ImageDraw.Draw(disc)
-    inner, outer = (BACKGROUND, QUIET) if hollow else (colour(index), BACKGROUND)
-    for reach, paint in ((1.0, outer), (0.88, inner)) if hollow else ((1.14, outer), (1.0, inner)):
-        box = [fine * (side / 2 - reach * radius)] * 2 + [fine * (side / 2 + reach * radius)] * 2
-        pen.ellipse(box, fill=paint)
+    inner, outer = (BACKGROUND, QUIET) if paint is None else (paint, BACKGROUND)
+    for reach, shade in ((1.0, outer), (0.88, inner)) if paint is None else ((1.14, outer), (1.0, inner)):
+        box = [FINE * (side / 2 - reach * radius)] * 2 + [FINE * (side / 2 + reach * radius)] * 2
+        pen.ellipse(box, fill=shade)
     disc = disc.resize((side, side), Image.Resampling.LANCZOS)  # Pillow's own circles have rough edges
     left, top = round(centre[0] - side / 2), round(centre[1] - side / 2)
     picture.paste(disc, (left, top), disc)
-    letters, text = Lettering(round(0.85 * unit)), str(index + 1)
+    letters = Lettering(max(1, round((0.85 if len(text) < 3 else 0.62) * unit)))
     middle = (left + side / 2 - letters.width(text) / 2, top + side / 2 + 0.05 * unit)
     letters.draw(ImageDraw.Draw(picture), middle, text, outer)
 
@@ -127,7 +137,7 @@ def _lay_out(targets: Sequence[Shown], width: float, letters: Lettering) -> tupl
         columns = max(fitting, default=2 if len(targets) > _CROWDED else 1)
     room = (width - (columns - 1) * 1.5 * letters.size) / columns
     entries = [
-        _Entry(k, tuple(letters.wrap(t.expression, room - beside[k], 2)), verdicts[k], t.rejected)
+        _Entry(k, tuple(letters.wrap(t.expression, room - beside[k])), verdicts[k], t.rejected)
         for k, t in enumerate(targets)
     ]
     return entries, columns
@@ -138,7 +148,8 @@ def _draw_entry(
 ) -> None:
     unit = letters.size
     x, y = corner[0], corner[1] + unit
-    draw_badge(strip, (x + 0.72 * unit, y), entry.index, unit, hollow=entry.absent)
+    paint = None if entry.absent else colour(entry.index)
+    draw_badge(strip, (x + RADIUS * unit, y), str(entry.index + 1), paint, unit)
     pen = ImageDraw.Draw(strip)
     for k, line in enumerate(entry.lines):
         letters.draw(pen, (x + 2.1 * unit, y + 1.3 * unit * k), line, QUIET if entry.absent else TEXT)

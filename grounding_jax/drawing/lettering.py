@@ -27,7 +27,6 @@ _SYSTEM_FONTS = (
 )
 _BUNDLED = ""  # stands for Pillow's own font, which has ASCII and little more
 _NO_CHARACTER = "\U0010ffff"  # every font draws its sign for "not in this font"
-_ELLIPSIS = "..."
 
 
 class Lettering:
@@ -49,18 +48,12 @@ class Lettering:
             draw.text((x, y + self._half_x), run, fill=colour, font=font, anchor="ls")
             x += font.getlength(run)
 
-    def wrap(self, text: str, width: float, max_lines: int) -> list[str]:
-        """Breaks a text into lines of at most ``width`` pixels, between words where it can.
-
-        What does not fit in ``max_lines`` is left out, and dots say so.
-        """
+    def wrap(self, text: str, width: float) -> list[str]:
+        """Breaks a text into lines of at most ``width`` pixels, between words where it can."""
         lines, rest = [], " ".join(text.split())
         while rest:
             if self.width(rest) <= width:
                 return [*lines, rest]
-            if len(lines) == max_lines - 1:
-                end = self.fitting(rest, width - self.width(_ELLIPSIS))
-                return [*lines, rest[:end].rstrip() + _ELLIPSIS]
             end = self.fitting(rest, width)
             space = rest.rfind(" ", 0, end + 1)
             end = space if space > 0 else end

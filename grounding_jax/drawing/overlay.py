@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import io
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from etils import epath
 from PIL import Image, ImageColor, ImageFilter
 
-from grounding_jax.drawing.legend import BACKGROUND, Shown, colour, draw_badge, draw_legend
+from grounding_jax.drawing.badges import Mark, draw_numbers
+from grounding_jax.drawing.legend import BACKGROUND, Shown, colour, draw_legend
 from grounding_jax.drawing.paragraph import Piece, draw_paragraphs
 from grounding_jax.files.writing import write_bytes
 
@@ -41,11 +42,11 @@ def draw_overlay(image: np.ndarray, targets: Sequence[Shown], caption: Sequence[
 
 
 def draw_captioned(painted: Image.Image, paragraphs: Sequence[Sequence[Piece]]) -> np.ndarray:
-    """A picture with a text beneath, in which the targets are named.
+    """A picture with a text beneath, in which what is drawn is named.
 
     Args:
-        painted: the picture that `draw_targets` returns.
-        paragraphs: see `draw_paragraphs`; their indices are those of the targets.
+        painted: the picture that `draw_marks` returns.
+        paragraphs: see `draw_paragraphs`; their indices are those of the colours.
 
     Returns:
         uint8 ``[h, w, 3]``.
@@ -55,12 +56,27 @@ def draw_captioned(painted: Image.Image, paragraphs: Sequence[Sequence[Piece]]) 
 
 def draw_targets(image: np.ndarray, targets: Sequence[Shown]) -> Image.Image:
     """`draw_overlay` without the legend."""
+    drawn = ((k, target.mask) for k, target in enumerate(targets) if not target.rejected and target.mask.any())
+    return draw_marks(image, [Mark(mask, k + 1, k) for k, mask in drawn])
+
+
+def draw_marks(image: np.ndarray, marks: Sequence[Mark]) -> Image.Image:
+    """Draws masks in their colours on a picture, each with its number.
+
+    A mask may be there several times with one number: it then has the colours of all in stripes.
+
+    Args:
+        image: uint8 ``[H, W, 3]``.
+        marks: masks bool ``[H, W]``.
+
+    Returns:
+        RGB, as large as is pleasant to look at.
+    """
     size = _view_size(*image.shape[:2])
     view = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
-    drawn = {k: target.mask for k, target in enumerate(targets) if not target.rejected and target.mask.any()}
-    layers = [_layer(mask, size, colour(k)) for k, mask in drawn.items()]
+    layers = [_layer(mark.mask, size, colour(mark.index)) for mark in marks]
     painted = Image.fromarray(_paint(np.asarray(view), layers, _unit(size[0])))
-    _draw_badges(painted, drawn, _unit(size[0]))
+    draw_numbers(painted, marks, _unit(size[0]))
     return painted
 
 
@@ -197,37 +213,3 @@ def _blend(view: np.ndarray, layers: Sequence[_Layer], opacities: Sequence[np.nd
         view[layer.at] += shown * (layer.colour - view[layer.at])
         turn[layer.at] -= opacity > 0.02
     return view
-
-
-def _draw_badges(picture: Image.Image, masks: Mapping[int, np.ndarray], unit: int) -> None:
-    """Puts each target's number where its mask is widest, clear of other numbers; a tiny one's beside it."""
-    taken: list[tuple[float, float]] = []
-    for index, mask in masks.items():
-        place = _badge_place(mask, picture.size, taken, unit)
-        x, y = (min(max(v, unit), max(side - unit, 0)) for v, side in zip(place, picture.size, strict=True))
-        taken.append((x, y))
-        draw_badge(picture, (x, y), index, unit)
-
-
-def _badge_place(
-    mask: np.ndarray, size: tuple[int, int], taken: Sequence[tuple[float, float]], unit: int
-) -> tuple[float, float]:
-    """The spot (x, y) of a view of ``size`` (width, height) that suits a mask's number."""
-    scale = min(1.0, 96 / max(size))
-    small = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
-    share = np.asarray(Image.fromarray(mask.astype(np.float32)).resize(small, Image.Resampling.BOX))
-    inside = share >= min(0.5, share.max())
-    rows, columns = np.indices(inside.shape)
-    (top, left), (bottom, right) = np.argwhere(inside).min(0) / scale, (np.argwhere(inside).max(0) + 1) / scale
-    if max(bottom - top, right - left) < 2.5 * unit:
-        return (left + right) / 2, top - unit if top > 2 * unit else bottom + unit
-    free = inside.copy()
-    for x, y in taken:
-        free &= np.hypot(columns + 0.5 - x * scale, rows + 0.5 - y * scale) > 1.7 * unit * scale
-    last = core = np.pad(free if free.any() else inside, 1)
-    while core.any():  # peels until nothing is left: the last layer is the deepest
-        last = core
-        core = np.asarray(Image.fromarray(core.astype(np.uint8)).filter(ImageFilter.MinFilter(3))).astype(bool)
-    spots = np.argwhere(last) - 1
-    row, column = spots[np.abs(spots - spots.mean(0)).sum(1).argmin()]
-    return (column + 0.5) / scale, (row + 0.5) / scale

@@ -1,4 +1,4 @@
-"""Paragraphs in which some words stand in the colour of a target, behind its number."""
+"""Paragraphs in which some words stand in the colour of a target."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
-from grounding_jax.drawing.legend import BACKGROUND, QUIET, TEXT, colour, draw_badge
+from grounding_jax.drawing.legend import BACKGROUND, QUIET, TEXT, colour
 from grounding_jax.drawing.lettering import Lettering
 
-# In heights of a letter: how high a line is, how wide a number with the gap behind it, and where its middle is.
-_LINE, _BADGE, _CENTRE = 1.9, 1.9, 0.86
+NO_BREAK = "\u00a0"  # a space at which no line ends
+_SPACE = rf"(?:(?!{NO_BREAK})\s)"
+_LINE, _GAP = 1.7, 0.6  # height of a line, and of what is between two paragraphs, in heights of a letter
 
 
 class Piece(NamedTuple):
@@ -21,8 +22,8 @@ class Piece(NamedTuple):
 
     Attributes:
         text: any, of any length.
-        index: index of the target that it names, from 0; None if it names none.
-        quiet: grey, and the number in a ring: for what is not drawn, or only said beside the text.
+        index: index of the colour of what it names, from 0; None if it names nothing.
+        quiet: grey: for what is not drawn, or only said beside the text.
     """
 
     text: str
@@ -49,30 +50,25 @@ def draw_paragraphs(width: int, paragraphs: Sequence[Sequence[Piece]], unit: int
     inner, edge = width - 2 * margin, 0.7 * margin
     placed = [_place(paragraph, inner, letters) for paragraph in paragraphs]
     lines = [max((run.line + 1 for run in runs), default=0) for runs in placed]
-    strip = Image.new("RGB", (width, round(2 * edge + _LINE * unit * sum(lines))), BACKGROUND)
-    pen = ImageDraw.Draw(strip)
-    for k, (paragraph, runs) in enumerate(zip(paragraphs, placed, strict=True)):
+    gaps = _GAP * unit * max(sum(map(bool, lines)) - 1, 0)
+    strip = Image.new("RGB", (width, round(2 * edge + _LINE * unit * sum(lines) + gaps)), BACKGROUND)
+    pen, top = ImageDraw.Draw(strip), edge
+    for paragraph, runs, count in zip(paragraphs, placed, lines, strict=True):
         mirrored = _is_right_to_left("".join(piece.text for piece in paragraph))
         for run in runs:
-            x, y = run.x, edge + _LINE * unit * (sum(lines[:k]) + run.line + 0.5)
-            if run.numbered:
-                centre = x + _CENTRE * unit
-                centre = inner - centre if mirrored else centre
-                draw_badge(strip, (margin + centre, y), run.piece.index, unit, hollow=run.piece.quiet)
-                x += _BADGE * unit
-            x = inner - x - letters.width(run.text) if mirrored else x
-            letters.draw(pen, (margin + x, y), run.text, run.piece.colour)
+            x = inner - run.x - letters.width(run.text) if mirrored else run.x
+            letters.draw(pen, (margin + x, top + _LINE * unit * (run.line + 0.5)), run.text, run.piece.colour)
+        top += (_LINE * count + _GAP) * unit if count else 0
     return strip
 
 
 class _Run(NamedTuple):
-    """Letters of one piece on one line, the number before them if they begin a piece that has one."""
+    """Letters of one piece on one line."""
 
     x: float
     line: int
     text: str
     piece: Piece
-    numbered: bool
 
 
 def _place(paragraph: Sequence[Piece], width: float, letters: Lettering) -> list[_Run]:
@@ -80,37 +76,35 @@ def _place(paragraph: Sequence[Piece], width: float, letters: Lettering) -> list
     runs: list[_Run] = []
     x, line, space = 0.0, 0, letters.width(" ")
     for word in _words(paragraph):
-        widths = [letters.width(text) + _BADGE * letters.size * numbered for text, _, numbered in word]
+        whole = sum(letters.width(text) for text, _ in word)
         x += space if x else 0
-        if x and x + sum(widths) > width >= sum(widths):
+        if x and x + whole > width >= whole:
             x, line = 0.0, line + 1
-        for text, piece, numbered in word:
+        for text, piece in word:
             while text:
-                badge = _BADGE * letters.size * numbered
-                end = letters.fitting(text, width - x - badge)
-                taken = badge + letters.width(text[:end])
+                end = letters.fitting(text, width - x)
+                taken = letters.width(text[:end])
                 if x and x + taken > width:  # not one letter more
                     x, line = 0.0, line + 1
                     continue
-                runs.append(_Run(x, line, text[:end], piece, numbered))
-                x, text, numbered = x + taken, text[end:], False
+                runs.append(_Run(x, line, text[:end], piece))
+                x, text = x + taken, text[end:]
     return runs
 
 
-def _words(paragraph: Sequence[Piece]) -> list[list[tuple[str, Piece, bool]]]:
-    """What stands between spaces: its text, piece by piece, and whether a number goes before it."""
-    words: list[list[tuple[str, Piece, bool]]] = []
+def _words(paragraph: Sequence[Piece]) -> list[list[tuple[str, Piece]]]:
+    """What stands between spaces at which a line may end: its text, piece by piece."""
+    words: list[list[tuple[str, Piece]]] = []
     glued = False  # to the word before
     for piece in paragraph:
-        numbered = piece.index is not None
-        for part in re.findall(r"\s+|\S+", piece.text):
-            if part.isspace():
+        for part in re.findall(rf"{_SPACE}+|(?:(?!{_SPACE}).)+", piece.text, re.DOTALL):
+            if re.match(_SPACE, part):
                 glued = False
                 continue
             if not glued:
                 words.append([])
-            words[-1].append((part, piece, numbered))
-            glued, numbered = True, False
+            words[-1].append((part.replace(NO_BREAK, " "), piece))
+            glued = True
     return words
 
 

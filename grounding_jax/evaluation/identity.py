@@ -32,12 +32,12 @@ class Records(Protocol):
 
 
 def identity_of(
-    engine: Engine, system: ModuleType, source: Records, given: Callable[[Any], Any] | None = None
-) -> dict[str, str]:
+    engine: Engine | None, system: ModuleType, source: Records, given: Callable[[Any], Any] | None = None
+) -> dict[str, str | None]:
     """Digests of what answers depend on.
 
     Args:
-        engine: the model in memory.
+        engine: the model in memory; None if none is asked.
         system: the package that it is of.
         source: the dataset.
         given: anything that the model gets about a record besides its picture.
@@ -47,7 +47,7 @@ def identity_of(
     """
     code = digests.of_code(grounding_jax, system)
     return {
-        "model": engine_digest(engine),
+        "model": None if engine is None else engine_digest(engine),
         "records": records_digest(source, given),
         "code": f"{code}, jax {jax.__version__} on {jax.default_backend()}",
     }
@@ -58,7 +58,12 @@ def engine_digest(engine: Engine) -> str:
     tokens = engine.tokenizer
     special = [tokens.bos, tokens.eos, tokens.unk, tokens.seg, tokens.rej, tokens.im_start, tokens.im_end]
     texts = [engine.config.to_json(), str(np.dtype(engine.dtype)), tokens.backend.to_str()]
-    return digests.of_all([digests.of_value([texts, special]), digests.of_value(jax.device_get(_sums(engine.params)))])
+    return digests.of_all([digests.of_value([texts, special]), weights_digest(engine.params)])
+
+
+def weights_digest(params: Any) -> str:
+    """Of every number of the arrays in a tree; the same on every mesh."""
+    return digests.of_value(jax.device_get(_sums(params)))
 
 
 def records_digest(source: Records, given: Callable[[Any], Any] | None = None) -> str:
@@ -72,7 +77,7 @@ def records_digest(source: Records, given: Callable[[Any], Any] | None = None) -
 
 
 @jax.jit
-def _sums(params: dict) -> dict:
+def _sums(params: Any) -> Any:
     """Two sums uint32 ``[2]`` of every leaf, both of which any changed number changes.
 
     Zeros don't count, so that a vocabulary which was padded to divide over a mesh has the sums of the one that was not.

@@ -26,7 +26,7 @@ class Published(NamedTuple):
 
 def published(model: str, dataset: str, names: str, *percents: float, asked: str = "") -> Published:
     """A row from percents, as they were printed; ``names`` are those of the metrics, with spaces between them."""
-    metrics = {name: round(percent / 100, 6) for name, percent in zip(names.split(), percents, strict=True)}
+    metrics = {name: round(value / 100, 6) for name, value in zip(names.split(), percents, strict=True)}
     return Published(model, dataset, metrics, asked)
 
 
@@ -42,7 +42,7 @@ def comparison_table(title: str, ours: str, report: Report, rows: Sequence[Publi
     header = ["%", ours, *(row.model for row in rows)]
     lines = [header, ["---", *["---:"] * (1 + len(rows))]]
     for name, value in main_metrics(report).items():
-        lines.append([name, *map(_percent, (value, *(row.metrics.get(name) for row in rows)))])
+        lines.append([name, *map(percent, (value, *(row.metrics.get(name) for row in rows)))])
     return "\n".join([f"## {title}", "", *(f"| {' | '.join(line)} |" for line in lines)]) + "\n"
 
 
@@ -55,5 +55,6 @@ def main_metrics(report: Report) -> dict[str, float | None]:
     }
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
+    """A cell of a table; empty where there is no number."""
     return "" if value is None else f"{100 * value:.2f}"

@@ -45,13 +45,13 @@ class Task:
     """How a kind of dataset is evaluated.
 
     Attributes:
-        prepare: ``(model, setting, record) -> Prepared``.
+        prepare: ``(model, setting, records) -> [Prepared, ...]``, one for each.
         predict: ``(model, setting, items) -> lines``: what is kept of each picture, as JSON knows it.
         report: ``(setting, lines) -> report`` about all pictures.
         protocols: those of `PROTOCOLS` that there are.
     """
 
-    prepare: Callable[[Any, Any, Any], Prepared]
+    prepare: Callable[[Any, Any, Sequence[Any]], list[Prepared]]
     predict: Callable[[Any, Any, Sequence[Any]], list[dict]]
     report: Callable[[Any, Sequence[dict]], Report]
     protocols: tuple[str, ...] = PROTOCOLS
@@ -63,7 +63,7 @@ class Evaluation:
 
     Attributes:
         system: the package of the model.
-        model: in memory; its ``engine`` is an `Engine`.
+        model: in memory; its ``engine`` is an `Engine`. None if the task asks no model.
         task: task of the dataset.
         setting: the way the task asks.
         source: the dataset.
@@ -127,14 +127,21 @@ def run(
     if batch_size < 1:
         raise ValueError(f"the batch has {batch_size} pictures, should be at least 1")
     model, task, setting, head = evaluation.model, evaluation.task, evaluation.setting, evaluation.head
+    source, engine = evaluation.source, None if model is None else model.engine
     first = next(filter(None, outputs), None)
     identity = {**head, **evaluation.also}
     if first is not None:
-        identity |= identity_of(model.engine, evaluation.system, evaluation.source, evaluation.given)
+        identity |= identity_of(engine, evaluation.system, source, evaluation.given)
     process = process or (jax.process_index(), jax.process_count())
-    results = PartialResults(first, identity, len(evaluation.source), process)
-    size = round_up(min(batch_size, len(results.todo)), model.engine.batcher.multiple)
-    prepared = ((index, task.prepare(model, setting, evaluation.source[index])) for index in results.todo)
+    results = PartialResults(first, identity, len(source), process)
+    todo = results.todo
+    size = round_up(min(batch_size, len(todo)), 1 if engine is None else engine.batcher.multiple)
+    batches = (todo[start : start + size] for start in range(0, len(todo), size))
+    prepared = (
+        pair
+        for indices in batches
+        for pair in zip(indices, task.prepare(model, setting, [source[k] for k in indices]), strict=True)
+    )
     answered = _answer(prepared, size, lambda items: task.predict(model, setting, items))
     results.work(f"{head['dataset']}, {head['protocol']}", answered)
     lines = results.gather()
@@ -147,6 +154,12 @@ def as_json(report: Report, lines: Sequence[dict]) -> str:
     """The report as an `Output`."""
     del lines
     return to_json(report, indent=2) + "\n"
+
+
+def listed_predictions(report: Report, lines: Sequence[dict]) -> str:
+    """Every prediction of a whole split as an `Output`, one line of JSON each."""
+    del report
+    return "".join(to_json(one) + "\n" for line in lines for one in line["predictions"])
 
 
 def _answer(

@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from grounding_jax.language.batching import Batcher
 from grounding_jax.language.conversation import Template
 from grounding_jax.language.tokenizer import Tokenizer
-from grounding_jax.sharding.mesh import BATCH, num_rows
+from grounding_jax.sharding.mesh import num_rows, split_batch
 
 _T = TypeVar("_T")
 
@@ -43,13 +43,12 @@ class Engine:
     @functools.cached_property
     def batcher(self) -> Batcher:
         """Makes rows of conversations."""
-        rows = 1 if self.mesh is None else num_rows(self.mesh)
-        config = self.config
+        config, rows = self.config, num_rows(self.mesh)
         return Batcher(self.tokenizer, self.template, config.clip.num_patches, config.model_max_length, rows)
 
     def split(self, batch: _T) -> _T:
         """The arrays of a batch, split over the mesh."""
-        return batch if self.mesh is None else jax.device_put(batch, NamedSharding(self.mesh, BATCH))
+        return split_batch(self.mesh, batch)
 
 
 def fetch(answers: jax.Array) -> np.ndarray:

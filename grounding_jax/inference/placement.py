@@ -24,13 +24,15 @@ class Placed(NamedTuple):
 
 
 def place(params: dict, rules: Sequence[Rule], dtype=None, mesh: MeshShape | None = None) -> Placed:
-    """Puts a model on devices, one leaf at a time; over a mesh it must have a language model, "llama".
+    """Puts a model on devices, one leaf at a time.
 
     Args:
-        params: nested dicts of arrays; the vocabulary grows until it divides over the mesh.
+        params: nested dicts of arrays; the vocabulary of "llama", where there is one, grows until it divides over the
+            mesh.
         rules: its sharding table.
         dtype: dtype of the result, or its name; by default float32 on CPU and bfloat16 elsewhere.
-        mesh: layout of this process's devices; None takes one.
+        mesh: layout of this process's devices; None takes one. A mesh of one device is none: it would be another
+            program that does the same.
 
     Raises:
         ValueError: the mesh does not fit the devices or the model.
@@ -38,11 +40,12 @@ def place(params: dict, rules: Sequence[Rule], dtype=None, mesh: MeshShape | Non
     if dtype is None:
         dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
     dtype = np.dtype(dtype)
-    if mesh is None:
+    devices = None if mesh is None else make_mesh(mesh, jax.local_devices())
+    if devices is None or devices.size == 1:
         return Placed(jax.tree.map(lambda leaf: _put(leaf, dtype), params), dtype, None)
-    devices = make_mesh(mesh, jax.local_devices())
-    vocabulary, parts = params["llama"]["embed"]["embedding"].shape[0], devices.shape["tensor"]
-    params = {**params, "llama": llama.resize_vocabulary(params["llama"], -(-vocabulary // parts) * parts)}
+    if "llama" in params:
+        vocabulary, parts = params["llama"]["embed"]["embedding"].shape[0], devices.shape["tensor"]
+        params = {**params, "llama": llama.resize_vocabulary(params["llama"], -(-vocabulary // parts) * parts)}
     layout = shardings(devices, rules, params)
     params = jax.tree.map(lambda leaf, where: _put(leaf, dtype, where), params, layout)
     return Placed(params, dtype, devices)

@@ -68,31 +68,27 @@ def compare_panoptic(
     found = _listed(predicted, known, f"picture {picture}: the prediction")
     true = _listed(target, known, f"picture {picture}: the truth")
     overlaps = _overlaps(target.ids, predicted.ids)
-    areas = Counter()
-    for (_, found_id), pixels in overlaps.items():
-        areas[found_id] += pixels
-
-    totals, matches = PanopticTotals(), {}
-    for (true_id, found_id), pixels in overlaps.items():
-        if _VOID in (true_id, found_id) or _is_crowd(true[true_id]):
-            continue
-        category = true[true_id]["category_id"]
-        union = areas[found_id] + true[true_id]["area"] - pixels - overlaps[_VOID, found_id]
-        if found[found_id]["category_id"] == category and pixels / union > 0.5:
-            matches[true_id] = found_id
-            totals.iou[category] += pixels / union
-            totals.matched[category] += 1
+    areas, matches, totals = _areas(overlaps), _matches(overlaps, found, true), PanopticTotals()
+    for true_id, (_, iou) in matches.items():
+        totals.iou[true[true_id]["category_id"]] += iou
+        totals.matched[true[true_id]["category_id"]] += 1
     for true_id, segment in true.items():
         if true_id not in matches and not _is_crowd(segment):
             totals.missed[segment["category_id"]] += 1
     # Of several crowds of one category the evaluator knows the last.
     crowds = {segment["category_id"]: true_id for true_id, segment in true.items() if _is_crowd(segment)}
-    for found_id in found.keys() - matches.values():
+    for found_id in found.keys() - {found_id for found_id, _ in matches.values()}:
         category = found[found_id]["category_id"]
         excused = overlaps[_VOID, found_id] + overlaps[crowds.get(category), found_id]
         if excused / areas[found_id] <= 0.5:
             totals.surplus[category] += 1
     return totals
+
+
+def match_segments(predicted: PanopticSegments, target: PanopticSegments) -> dict[int, tuple[int, float]]:
+    """For each true segment that `compare_panoptic` counts as matched, the predicted one and their IoU."""
+    found, true = ({segment["id"]: segment for segment in one.segments} for one in (predicted, target))
+    return _matches(_overlaps(target.ids, predicted.ids), found, true)
 
 
 def panoptic_metrics(totals: PanopticTotals, categories: Sequence[Mapping[str, Any]]) -> dict[str, int | float | None]:
@@ -154,6 +150,28 @@ def _overlaps(target: np.ndarray, predicted: np.ndarray) -> Counter[tuple[int, i
     base = int(predicted.max()) + 1
     pairs, counts = np.unique(target * base + predicted, return_counts=True)
     return Counter({divmod(pair, base): count for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True)})
+
+
+def _areas(overlaps: Counter[tuple[int, int]]) -> Counter[int]:
+    """Pixels of the predicted segments."""
+    areas = Counter()
+    for (_, found_id), pixels in overlaps.items():
+        areas[found_id] += pixels
+    return areas
+
+
+def _matches(
+    overlaps: Counter[tuple[int, int]], found: Mapping[int, Mapping[str, Any]], true: Mapping[int, Mapping[str, Any]]
+) -> dict[int, tuple[int, float]]:
+    """By the id of a true segment, the predicted one of its category with an IoU of more than 0.5, and that."""
+    areas, matches = _areas(overlaps), {}
+    for (true_id, found_id), pixels in overlaps.items():
+        if _VOID in (true_id, found_id) or _is_crowd(true[true_id]):
+            continue
+        union = areas[found_id] + true[true_id]["area"] - pixels - overlaps[_VOID, found_id]
+        if found[found_id]["category_id"] == true[true_id]["category_id"] and pixels / union > 0.5:
+            matches[true_id] = found_id, pixels / union
+    return matches
 
 
 def _is_crowd(segment: Mapping[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -17,6 +18,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = PartitionSpec(("data", "fsdp"))
+
+_T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +77,14 @@ def make_mesh(shape: MeshShape, devices: Sequence[jax.Device] | None = None) -> 
     return Mesh(array, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def num_rows(mesh: Mesh) -> int:
-    """Over how many devices the rows of a batch are split."""
-    return mesh.shape["data"] * mesh.shape["fsdp"]
+def num_rows(mesh: Mesh | None) -> int:
+    """Over how many devices the rows of a batch are split; None is one device."""
+    return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def split_batch(mesh: Mesh | None, batch: _T) -> _T:
+    """The arrays of a batch, whose rows divide by `num_rows`, split over a mesh; as they are on one device."""
+    return batch if mesh is None else jax.device_put(batch, NamedSharding(mesh, BATCH))
 
 
 def check_batch(mesh: Mesh, batch_size: int, parts: int = 1) -> None:

@@ -50,7 +50,7 @@ def find_folder(name: epath.PathLike, shipped: epath.Path | None = None) -> epat
         shipped: the folder that holds the shipped models; None where there are none.
 
     Raises:
-        FileNotFoundError: a run has not finished.
+        FileNotFoundError: a run has not finished, or no model of this name is shipped.
     """
     path = epath.Path(name)
     if (path / RESULT / CONFIG_FILE).exists():
@@ -59,8 +59,10 @@ def find_folder(name: epath.PathLike, shipped: epath.Path | None = None) -> epat
         raise FileNotFoundError(f"{path}: this run has not finished; name one of its steps, as in {path}@STEP")
     if shipped is None or path.exists() or str(name) != path.name:
         return path
-    model = shipped / path.name
-    return model if (model / CONFIG_FILE).exists() else path
+    names = sorted(folder.name for folder in shipped.iterdir() if (folder / CONFIG_FILE).exists())
+    if path.name not in names:
+        raise FileNotFoundError(f"{name}: no such model folder; shipped with the package: {', '.join(names) or 'none'}")
+    return shipped / path.name
 
 
 def claim(run: epath.Path, identity: Mapping) -> None:

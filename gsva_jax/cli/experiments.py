@@ -29,9 +29,10 @@ class Evaluate(OnMesh):
       gsva evaluate --checkpoint CKPT --data DATA --dataset "ade20k|validation" --protocol official --markdown table.md
 
     Attributes:
-        data: the folder that holds refer_seg/, reason_seg/, ade20k/ or lists of your own; or a packed folder.
-        dataset: name, division and split, such as "grefcoco|unc|val"; name and split of "ReasonSeg|val" and
-            "ade20k|validation"; or "jsonl|FILE", a list of your own below ROOT (docs/data.md).
+        data: the folder that holds refer_seg/, reason_seg/, ade20k/, coco/ or lists of your own; or a packed folder.
+        dataset: name, division and split, such as "grefcoco|unc|val"; name and split of "ReasonSeg|val",
+            "ade20k|validation" and "png|val2017", the phrases of captions, each asked for alone, as `gella evaluate`
+            measures them; or "jsonl|FILE", a list of your own below ROOT (docs/data.md).
         protocol: way to ask the model; never compare numbers of different ones.
         checkpoint: a model folder, or the name of a shipped model.
         json: file for the numbers, all fractions.

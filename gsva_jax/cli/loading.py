@@ -18,12 +18,10 @@ def load_model(
     """`gsva_jax.load`, shown while it lasts; says which of the texts it will be asked about it can't know."""
     with loading(checkpoint):
         from grounding_jax.inference.known_names import unknown_line
-        from grounding_jax.training.run_folder import find_folder
-        from gsva_jax.config import ASSETS
-        from gsva_jax.loading import load
+        from gsva_jax.loading import find_checkpoint, load
 
         gsva = load(checkpoint, dtype, mesh)
-        unknown = unknown_line(find_folder(checkpoint, ASSETS), checkpoint, asked)
+        unknown = unknown_line(find_checkpoint(checkpoint), checkpoint, asked)
     if unknown:
         note(unknown)
     return gsva

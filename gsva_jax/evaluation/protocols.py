@@ -13,15 +13,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import numpy as np
 from etils import epath
 
+from grounding_jax.data.sources.narratives import NarrativeRecord
 from grounding_jax.data.sources.reasonseg import ReasonRecord
-from grounding_jax.data.sources.refer import Record
+from grounding_jax.data.sources.refer import Record, evaluation_text
 from grounding_jax.data.sources.semantic import ClassRecord
+from grounding_jax.files.regular import File
 from grounding_jax.inference.engine import Engine
 from grounding_jax.language.batching import SLOTS, TARGETS, next_power, round_up
 from grounding_jax.language.rows import Conversation, Row
@@ -29,6 +31,7 @@ from grounding_jax.language.tokenizer import IMAGE_TEXT, Tokenizer
 from gsva_jax import prompts
 from gsva_jax.engine import (
     Prompt,
+    as_masks,
     decode_masks,
     encode_image,
     full_size,
@@ -95,7 +98,63 @@ class PresentClasses:
         return np.zeros(len(self.expressions), bool)
 
 
-Asked = Record | ReasonRecord | PresentClasses
+@dataclasses.dataclass(frozen=True)
+class GroundedPhrases:
+    """A picture that is asked for every phrase of a caption that means something in it, one at a time.
+
+    Attributes are called as in `refer.Record`.
+    """
+
+    record: NarrativeRecord
+    ignore: ClassVar[None] = None
+
+    @property
+    def image(self) -> File:
+        """The picture file."""
+        return self.record.image
+
+    @property
+    def image_id(self) -> int:
+        """The dataset's number of the picture."""
+        return self.record.image_id
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the segments."""
+        return self.record.size
+
+    @functools.cached_property
+    def places(self) -> tuple[int, ...]:
+        """The places of these phrases among all."""
+        return tuple(j for j, grounded in enumerate(self.record.grounded) if grounded)
+
+    @property
+    def left_out(self) -> int:
+        """Number of the other phrases."""
+        return len(self.record.grounded) - len(self.places)
+
+    @property
+    def expressions(self) -> list[str]:
+        """The phrases."""
+        return [evaluation_text(self.record.raw_expressions[j]) for j in self.places]
+
+    @property
+    def families(self) -> list[tuple[int, bool]]:
+        """What the metric keeps apart: for each phrase how many segments it means, and whether they are things."""
+        return [(len(self.record.segment_ids[j]), self.record.things[j]) for j in self.places]
+
+    @functools.cached_property
+    def masks(self) -> np.ndarray:
+        """bool [n, H, W]: the union of each phrase's segments, decoded at the first use."""
+        return self.record.masks_of(self.places)
+
+    @property
+    def rejected(self) -> np.ndarray:
+        """bool [n]: never; only what is there is asked for."""
+        return np.zeros(len(self.places), bool)
+
+
+Asked = Record | ReasonRecord | PresentClasses | GroundedPhrases
 
 
 class Request(NamedTuple):
@@ -249,7 +308,7 @@ def _guided(
     for b, request in enumerate(requests):
         n = request.num_targets
         rejected = row["target_rejected"][b, :n]
-        masks = (full_size(engine, low[b, :n], request.record.size) > 0) & ~rejected[:, None, None]
+        masks = as_masks(engine, full_size(engine, low[b, :n], request.record.size)) & ~rejected[:, None, None]
         predictions.append(Prediction(masks, rejected, np.zeros(n, bool), scores[b, :n]))
     return predictions
 
@@ -270,7 +329,7 @@ def _generated(
             written[b].append(answer)
     return [
         Prediction(
-            masks=np.concatenate([answer.masks for answer in several]) > 0,
+            masks=as_masks(engine, np.concatenate([answer.masks for answer in several])),
             rejected=np.concatenate([answer.rejected for answer in several]),
             missing=np.concatenate([answer.missing for answer in several]),
             scores=np.concatenate([answer.scores for answer in several]),
@@ -293,7 +352,7 @@ def _rounds(tokenizer: Tokenizer, protocol: str, record: Asked, question: str) -
     if isinstance(record, PresentClasses):
         # Where everything is ignored, the picture is shown and nothing asked.
         return [prompts.official_class(text) for text in record.expressions] or [(IMAGE_TEXT, "")]
-    single = tokenizer.rej is None or isinstance(record, ReasonRecord)
+    single = tokenizer.rej is None or isinstance(record, ReasonRecord | GroundedPhrases)
     is_sentence = isinstance(record, ReasonRecord) and record.is_sentence
     if protocol == "official":
         if single:

@@ -1,16 +1,17 @@
 """Published numbers, and a table that has them beside ours.
 
-Only numbers that stand in sections (i) and (j) of docs/spec/gsva.md: where those have none, the table is blank (m).
+Only numbers that stand in sections (i) and (j) of docs/spec/gsva.md, and that of LISA on narratives in (j) of
+docs/spec/gella.md: where those have none, the table is blank (m).
 """
 
 from __future__ import annotations
 
 from grounding_jax.evaluation.published import Report, comparison_table, published
 
-PROTOCOL = "official"  # of every published number
+PROTOCOL = "official"  # of every published number but that of LISA in the paper of GELLA, which does not say
 
 _VAL, _TEST_A, _TEST_B = (f"grefcoco|unc|{split}" for split in ("val", "testA", "testB"))
-_REFZOM, _REASON, _ADE = "refzom|final|test", "ReasonSeg|val", "ade20k|validation"
+_REFZOM, _REASON, _ADE, _PNG = "refzom|final|test", "ReasonSeg|val", "ade20k|validation", "png|val2017"
 _FOUR, _THREE, _PAIR, _ZOM = "gIoU cIoU N_acc T_acc", "gIoU cIoU N_acc", "gIoU cIoU", "oIoU mIoU Acc"
 
 PUBLISHED = (
@@ -38,6 +39,7 @@ PUBLISHED = (
     published("GSVA ft", _REFZOM, _ZOM, 68.29, 68.13, 94.59),
     published("LISA", _ADE, "mIoU", 60.11),
     published("GSVA", _ADE, "mIoU", 60.56),
+    published("LISA, one run a phrase", _PNG, "AR", 43.6),
 )
 
 
@@ -56,5 +58,5 @@ def markdown_table(report: Report) -> str:
     form = f', asked "{report["question"]}"' if "question" in report else ""
     title = f"{report['dataset']}: {report['num_images']} pictures, {report['num_targets']} targets{form}"
     ours = f"ours ({report['protocol']}{', blind' if report['blind'] else ''})"
-    rows = [row._replace(model=f"{row.model} ({PROTOCOL})") for row in rows]
+    rows = [row._replace(model=f"{row.model}{'' if row.dataset == _PNG else f' ({PROTOCOL})'}") for row in rows]
     return comparison_table(title, ours, report, rows)

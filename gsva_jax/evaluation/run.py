@@ -9,14 +9,12 @@ it stopped.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 
 from etils import epath
 
 import gsva_jax
 from grounding_jax.data.datasets import open_dataset
-from grounding_jax.evaluation.run import Evaluation, as_json, find_task, run
-from grounding_jax.files.records import to_json
+from grounding_jax.evaluation.run import Evaluation, as_json, find_task, listed_predictions, run
 from gsva_jax.evaluation.gallery import gallery_page
 from gsva_jax.evaluation.published import markdown_table
 from gsva_jax.evaluation.tasks import TASKS, Setting, asks_for_list, record_of
@@ -43,7 +41,7 @@ def evaluate(
 
     Args:
         gsva: the model.
-        root: the folder that holds refer_seg/, reason_seg/ or ade20k/.
+        root: the folder that holds refer_seg/, reason_seg/, ade20k/ or coco/.
         dataset, protocol: see `check_dataset`.
         out_json: file for the result, too. Until it is there, FILE.partial.jsonl beside the first file asked for has
             what is done, and another call with the same arguments goes on from there.
@@ -79,7 +77,7 @@ def evaluate(
     )
     outputs = {
         out_json: as_json,
-        predictions: lambda report, lines: _listed(lines),
+        predictions: listed_predictions,
         markdown: lambda report, lines: markdown_table(report),
         gallery: functools.partial(gallery_page, record_of=lambda index: record_of(source[index])),
     }
@@ -116,8 +114,3 @@ def _question(gsva: Gsva, dataset: str, protocol: str, question: str) -> dict[st
             f"a model without [REJ] is asked for one target at a time, not for a list in form '{question}'"
         )
     return {} if gsva.engine.tokenizer.rej is None else {"question": question}
-
-
-def _listed(lines: Sequence[dict]) -> str:
-    """Every prediction of a whole split, one line of JSON each."""
-    return "".join(to_json(target) + "\n" for line in lines for target in line["predictions"])

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from grounding_jax.data.sources.narratives import NARRATIVE_DATASETS, NarrativeRecord
 from grounding_jax.data.sources.own_data import OWN_DATA
 from grounding_jax.data.sources.reasonseg import REASONSEG_DATASETS
 from grounding_jax.data.sources.refer import REFER_DATASETS
@@ -17,17 +18,19 @@ from grounding_jax.evaluation.run import Prepared, Report, Task
 from grounding_jax.files.masks import mask_record
 from grounding_jax.files.pictures import open_annotated
 from grounding_jax.metrics.gres import GresTotals, grefcoco_metrics, refzom_metrics
+from grounding_jax.metrics.narrative import NarrativeTotals, Phrase, narrative_metrics
 from grounding_jax.metrics.outcomes import Outcome, compare_masks
 from grounding_jax.metrics.res import ResTotals, res_metrics
 from grounding_jax.metrics.semantic import ClassTotals, semantic_metrics
 from gsva_jax.evaluation import protocols
-from gsva_jax.evaluation.protocols import Asked, Prediction, PresentClasses, Request
+from gsva_jax.evaluation.protocols import Asked, GroundedPhrases, Prediction, PresentClasses, Request
 from gsva_jax.predict import Gsva
 
 _FAMILY_METRICS = ("gIoU", "cIoU", "N_acc", "T_acc", "Pr@0.5")
 _GREY = 128
 
-Families = Sequence[str | None]  # the kind of each expression, where the dataset tells it
+# The kind of each expression, where the dataset tells it; of a phrase, its number of segments, and if they are things.
+Families = Sequence[Any]
 
 
 class Setting(NamedTuple):
@@ -53,13 +56,21 @@ def asks_for_list(dataset: str, protocol: str) -> bool:
 
 def record_of(record: Any) -> Asked:
     """A record of a dataset as it is asked about."""
+    if isinstance(record, NarrativeRecord):
+        return GroundedPhrases(record)
     return PresentClasses(record) if isinstance(record, ClassRecord) else record
 
 
-def prepare(gsva: Gsva, setting: Setting, record: Any) -> Prepared:
-    """Puts the questions about a picture into words."""
-    request = protocols.prepare(gsva.engine, setting.protocol, record_of(record), setting.question)
-    return Prepared(request, request.shape)
+def prepare(gsva: Gsva, setting: Setting, records: Sequence[Any]) -> list[Prepared]:
+    """Puts the questions about pictures into words."""
+    prepared = []
+    for record in map(record_of, records):
+        if isinstance(record, GroundedPhrases) and not record.places:
+            prepared.append(Prepared(record, line=_unasked(record, setting.is_listed)))
+            continue
+        request = protocols.prepare(gsva.engine, setting.protocol, record, setting.question)
+        prepared.append(Prepared(request, request.shape))
+    return prepared
 
 
 def predict(gsva: Gsva, setting: Setting, requests: Sequence[Request], with_absent: bool, ignored: bool) -> list[dict]:
@@ -90,13 +101,16 @@ def report(
 
     Returns:
         ``num_targets``, the metrics, ``num_too_long``, and of written answers ``num_missing`` and ``num_surplus``.
-        Where ignored pixels were taken for the target, ``lisa_*`` are the metrics without them.
+        Where ignored pixels were taken for the target, ``lisa_*`` are the metrics without them. ``num_left_out`` are
+        phrases of captions that mean nothing in the picture, which are not asked for.
     """
     outcomes, lisa_outcomes = (
         [Outcome(**values) for line in lines for values in line[name]] for name in ("outcomes", "lisa_outcomes")
     )
     lisa = res_metrics(ResTotals.of(lisa_outcomes)) if lisa_outcomes else {}
     counts = {"num_too_long": sum(line["too_long"] for line in lines)}
+    if any("left_out" in line for line in lines):
+        counts["num_left_out"] = sum(line["left_out"] for line in lines)
     if setting.protocol == "generated":
         counts["num_missing"] = sum(outcome.missing for outcome in outcomes)
         counts["num_surplus"] = sum(line["surplus"] for line in lines)
@@ -130,7 +144,16 @@ def _line(request: Request, answer: Prediction, ignored: bool, is_listed: bool) 
         "surplus": answer.surplus,
         "too_long": request.too_long,
     }
+    if isinstance(record, GroundedPhrases):
+        line["left_out"] = record.left_out
     return {**line, "predictions": _predictions(record, answer, outcomes)} if is_listed else line
+
+
+def _unasked(record: GroundedPhrases, is_listed: bool) -> dict:
+    """The line of a caption none of whose phrases means anything."""
+    nothing = np.zeros(0, bool)
+    answer = Prediction(np.zeros((0, *record.size), bool), nothing, nothing, np.zeros(0))
+    return _line(Request(record, [], 0, False, (0, 0)), answer, False, is_listed)
 
 
 def _predictions(record: Asked, answer: Prediction, outcomes: Sequence[Outcome]) -> list[dict]:
@@ -182,6 +205,17 @@ def _class_metrics(setting: Setting, outcomes: Sequence[Outcome], families: Fami
     return semantic_metrics(ClassTotals.of(outcomes, families))
 
 
+def _narrative_metrics(setting: Setting, outcomes: Sequence[Outcome], families: Families) -> Report:
+    """Of a dataset of captions, whose phrases are all there."""
+    pairs = zip(outcomes, families, strict=True)
+    phrases = (Phrase(outcome.intersection, outcome.union, *family) for outcome, family in pairs)
+    metrics = narrative_metrics(NarrativeTotals.of(phrases))
+    del metrics["num_left_out"]  # these were not asked for
+    if setting.protocol != "official":
+        metrics["T_acc"] = grefcoco_metrics(GresTotals.of(outcomes))["T_acc"]
+    return metrics
+
+
 def _task(metrics: Callable, with_absent: bool = False, ignored: bool = False, **options) -> Task:
     """A task whose questions are those of the protocols."""
     return Task(
@@ -197,12 +231,14 @@ _GREFCOCO = _task(functools.partial(_absent_metrics, metrics=grefcoco_metrics), 
 _REFZOM = _task(functools.partial(_absent_metrics, metrics=refzom_metrics), with_absent=True)
 _PRESENT = _task(_present_metrics)
 _REASON = _task(_present_metrics, ignored=True)
+_NARRATIVES = _task(_narrative_metrics)
 _CLASSES = _task(_class_metrics, protocols=("official",))  # all that is asked for is there
 _BY_KIND = {"grefcoco": _GREFCOCO, "refzom": _REFZOM}
 
 TASKS: dict[str, Task] = {
     **{name: _BY_KIND.get(name.partition("|")[0], _PRESENT) for name in REFER_DATASETS},
     **dict.fromkeys((*REASONSEG_DATASETS, "ReasonSeg|"), _REASON),
+    **dict.fromkeys(NARRATIVE_DATASETS, _NARRATIVES),
     "ade20k|validation": _CLASSES,
     OWN_DATA: _GREFCOCO,
 }

@@ -20,7 +20,7 @@ from grounding_jax.data.scenes.cutouts import KINDS
 from grounding_jax.data.scenes.expressions import MAX_EXPRESSIONS, Expression
 from grounding_jax.language.rows import IGNORED
 from grounding_jax.language.tokenizer import Tokenizer
-from grounding_jax.models import llama
+from grounding_jax.models import llama, sam
 from grounding_jax.sharding.rules import Rule
 from grounding_jax.training.task import Recipe, Task
 from grounding_jax.weights import folder
@@ -86,6 +86,13 @@ class Answering(Task, Recipe):
     def init(self, key: jax.Array) -> dict:
         """A random model; the helpers come from the run of `MaskPretraining`."""
         return model.init(self.model, key)
+
+    def import_params(self, params: dict) -> dict:
+        """The start, whose SAM may have seen smaller pictures."""
+        if "sam" not in params or "image_encoder" not in params["sam"]:
+            return params
+        encoder = sam.resize_positions(self.model.sam, params["sam"]["image_encoder"])
+        return {**params, "sam": {**params["sam"], "image_encoder": encoder}}
 
     def sharding(self) -> tuple[Rule, ...]:
         """The table of the model."""

@@ -23,6 +23,6 @@ def tiny_tokenizer() -> Tokenizer:
     return tokenizer.train([template.conversation([turn]) for turn in rounds] + answers)
 
 
-def tiny_config() -> GsvaConfig:
+def tiny_config(sam_size: int = 144) -> GsvaConfig:
     """The sizes that go with `tiny_tokenizer`."""
-    return GsvaConfig.tiny(tiny_tokenizer().vocab_size)
+    return GsvaConfig.tiny(tiny_tokenizer().vocab_size, sam_size)

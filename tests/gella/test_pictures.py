@@ -18,8 +18,8 @@ from grounding_jax.data.sources.panoptic_classes import Category
 from grounding_jax.drawing import paragraph
 from grounding_jax.drawing.legend import BACKGROUND, TEXT, colour
 from grounding_jax.drawing.lettering import Lettering
-from grounding_jax.drawing.overlay import draw_spotlight, draw_targets
-from grounding_jax.drawing.paragraph import Piece, draw_paragraphs
+from grounding_jax.drawing.overlay import draw_marks, draw_spotlight
+from grounding_jax.drawing.paragraph import NO_BREAK, Piece, draw_paragraphs
 from grounding_jax.files.masks import decode_mask
 
 SIZE = (40, 60)
@@ -72,7 +72,6 @@ def test_a_paragraph_is_broken_between_words_and_says_everything():
     pieces = [Piece("In front: "), Piece(text, 3), Piece(", that is all.")]
     runs = paragraph._place(pieces, 300, letters)
     assert "".join(run.text for run in runs) == "".join("".join(piece.text for piece in pieces).split())
-    assert [run.text for run in runs if run.numbered] == ["the"]
     assert all(run.x + letters.width(run.text) <= 300 for run in runs)
     starts = [run.text for run in runs if run.x == 0]
     assert starts[0] == "In" and sum(set(start) == {"x"} for start in starts) >= 5
@@ -80,6 +79,16 @@ def test_a_paragraph_is_broken_between_words_and_says_everything():
     more, comma = runs[-5:-3]  # one word, though of two pieces
     assert (more.text, comma.text) == ("more", ",")
     assert (comma.line, comma.x) == (more.line, pytest.approx(more.x + letters.width("more")))
+
+
+def test_no_line_ends_at_a_space_without_a_break():
+    letters = Lettering(20)
+    text = "one two three four five".replace("two three", f"two{NO_BREAK}three")
+    for width in range(60, 300, 10):
+        runs = paragraph._place([Piece(text)], width, letters)
+        assert "".join(run.text for run in runs).replace(" ", "") == "onetwothreefourfive"
+        if width > letters.width("two three"):
+            assert "two three" in [run.text for run in runs]
 
 
 def test_words_of_a_paragraph_have_the_colours_of_their_targets():
@@ -106,28 +115,58 @@ def test_quiet_and_empty_paragraphs():
     assert np.abs(quiet - rgb(colour(2))).sum(-1).min() > 60  # nothing in the colour of the target
     texts = [], [[]], [[Piece("a")]], [[Piece("a")]] * 3
     heights = [draw_paragraphs(300, paragraphs, 20).height for paragraphs in texts]
-    assert heights[0] == heights[1] < heights[2] and heights[3] - heights[2] == 2 * (heights[2] - heights[1])
+    assert heights[0] == heights[1] < heights[2] and heights[3] - heights[2] > 2 * (heights[2] - heights[1])
 
 
 # --- captions
 
 
 def test_the_pieces_of_a_caption_are_the_caption():
-    first, second = results.caption_pieces(grounding())
-    assert "".join(piece.text for piece in first) == CAPTION
-    assert [(p.text, p.index, p.quiet) for p in first if p.index is not None] == [
+    pieces = results.caption_pieces(grounding())
+    assert "".join(piece.text for piece in pieces) == CAPTION
+    assert [(p.text, p.index, p.quiet) for p in pieces if p.index is not None] == [
         ("A dog", 0, False),
         ("two cats", 1, False),
         ("the couch", 2, True),  # it means nothing
     ]
-    assert "".join(piece.text for piece in second) == "not in the caption:  a <i>bird</i>" and second[-1].index == 3
-    assert len(results.caption_pieces(grounding(nouns={"A dog": (0,)}))) == 1
 
 
 def test_nouns_may_come_in_any_order():
-    (pieces,) = results.caption_pieces(grounding(nouns={"the couch": (1,), "A dog": (0,), "the dog": (0,)}))
+    pieces = results.caption_pieces(grounding(nouns={"the couch": (1,), "A dog": (0,), "the dog": (0,)}))
     assert [piece.index for piece in pieces if piece.index is not None] == [1, 0, 2]
     assert "".join(piece.text for piece in pieces) == CAPTION
+
+
+def said(answer: Grounding) -> str:
+    return "".join(piece.text for piece in results.noun_list(answer)).replace(NO_BREAK, " ")
+
+
+def test_the_list_has_every_noun_with_the_numbers_of_its_masks():
+    answer = grounding(size=(40, 60))
+    assert said(answer) == "A dog: 1 · two cats: 2, 3 · the couch: no mask · a <i>bird</i>: 4 (not in the caption)"
+    listed = [(piece.index, piece.quiet) for piece in results.noun_list(answer) if piece.index is not None]
+    assert listed == [(0, False), (1, False), (2, True), (3, False)]
+    assert results.mask_numbers(answer) == {0: 1, 2: 2, 1: 3, 3: 4}
+    assert said(grounding(nouns={})) == ""
+    twice = grounding(nouns={"A dog": (1, 0), "the dog": (0,), "two cats": (1, 3)})
+    assert said(twice) == "A dog: 1, 2 · the dog: 2 · two cats: 1, 3"
+    assert [(mark.number, mark.index) for mark in results.noun_marks(twice)] == [(1, 0), (2, 0), (2, 1), (1, 2), (3, 2)]
+    empty = answer.entities._replace(masks=answer.entities.masks & ~answer.entities.masks[2])
+    nothing = dataclasses.replace(answer.nouns[1], masks=(2,), mask=empty.masks[2])
+    answer = dataclasses.replace(answer, entities=empty, nouns=(nothing, answer.nouns[3]))
+    assert said(answer) == "two cats: empty mask · a <i>bird</i>: 1 (not in the caption)"
+    assert results.grounding_record("", answer)["masks"][3]["number"] == 1
+
+
+def test_the_list_is_complete_however_many_there_are(image):
+    nouns = {f"noun number {k}": tuple(range(4)) for k in range(200)}
+    answer = grounding("a caption", nouns)
+    text = said(answer)
+    assert text.count("noun number") == 200 and text.count(": 1, 2, 3, 4") == 200
+    letters = Lettering(20)
+    runs = paragraph._place(results.noun_list(answer), 600, letters)
+    assert "".join(run.text for run in runs).replace(" ", "") == text.replace(" ", "")
+    assert all(run.x + letters.width(run.text) <= 600 for run in runs)
 
 
 # --- files
@@ -137,11 +176,12 @@ def test_a_grounding_as_json(image, tmp_path):
     answer = grounding(left_out=(1, 2))
     results.save_grounding(tmp_path, "dogs/a.png", image, answer)
     content = json.loads((tmp_path / "grounding.json").read_text())
-    assert list(content) == ["image", "caption", "answer", "masks", "nouns", "left_out"]
+    assert list(content) == ["image", "caption", "described", "answer", "masks", "nouns", "left_out"]
     assert (content["image"], content["caption"], content["answer"]) == ("dogs/a.png", CAPTION, "an answer")
     assert content["left_out"] == {"hidden": 1, "surplus": 2}
     masks = content["masks"]
     assert [(mask["id"], mask["name"]) for mask in masks] == [(10, "dog"), (11, "cat"), (12, "cat"), (13, "13")]
+    assert [mask["number"] for mask in masks] == [1, 3, 2, 4]
     for k, mask in enumerate(masks):
         np.testing.assert_array_equal(decode_mask(mask["segmentation"], SIZE), answer.entities.masks[k])
         assert mask["area"] == 600 and mask["score"] == pytest.approx(answer.entities.scores[k], abs=1e-6)
@@ -162,7 +202,7 @@ def test_a_grounding_as_a_picture(image, tmp_path):
     results.save_grounding(tmp_path, "a.png", image, answer)
     with Image.open(tmp_path / "grounding.png") as file:
         drawn = np.asarray(file)
-    painted = np.asarray(draw_targets(image, results.noun_targets(answer)))
+    painted = np.asarray(draw_marks(image, results.noun_marks(answer)))
     offset = (drawn.shape[1] - painted.shape[1]) // 2
     np.testing.assert_array_equal(drawn[: painted.shape[0], offset : offset + painted.shape[1]], painted)
     strip = drawn[painted.shape[0] :].astype(float)
@@ -185,13 +225,18 @@ def test_a_page_stands_alone_and_shows_text_as_text(image, tmp_path):
     text = re.sub(r"data:image/(jpeg|png);base64,[\w+/=]+", "", page)
     assert not re.search(r"https?:|//|<link|@import|url\(|<b>|<i>bird|<a>", text)
     assert "&lt;b&gt;" in text and "&amp; the dog sleeps." in text and "<title>&lt;a&gt;.png</title>" in text
-    shown = re.findall(r'<mark data-noun="(\d)" style="--own: (#\w+)".*?><i>(\d)</i>(.*?)</mark>', text)
-    assert shown == [
-        ("0", colour(0), "1", "A dog"),
-        ("1", colour(1), "2", "two cats"),
-        ("3", colour(3), "4", "a &lt;i&gt;bird&lt;/i&gt;"),
+    shown = re.findall(r'<mark data-noun="(\d)" style="--own: (#\w+)".*?>(.*?)</mark>', text)
+    assert shown == [("0", colour(0), "A dog"), ("1", colour(1), "two cats")]
+    assert '<mark class="quiet">the couch</mark>' in text
+    rows = re.findall(
+        r"<tr .*?><td><strong>(.*?)</strong>(.*?)</td><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td></tr>", text
+    )
+    assert rows == [
+        ("A dog", "", "<span><i>1</i>dog</span> ", "0.90", "25.0%"),
+        ("two cats", "", "<span><i>2</i><i>3</i>cat</span> ", "0.90", "50.0%"),
+        ("the couch", "", "no mask", "0.00", ""),
+        ("a &lt;i&gt;bird&lt;/i&gt;", " <small>not in the caption</small>", "<span><i>4</i></span> ", "0.90", "25.0%"),
     ]
-    assert '<mark class="quiet"><i>3</i>the couch</mark>' in text
     assert re.findall('data-light="(.)"', text) == ["0", "1", "3"]
     assert text.count("<tr") == 1 + 4 and "masks left out: 1, nothing is seen of them" in text
     pictures = [base64.b64decode(data) for data in re.findall(r"base64,([\w+/=]+)", page)]
@@ -210,18 +255,19 @@ def test_a_spotlight_darkens_what_is_not_meant():
 def test_a_reference_as_files(image, tmp_path):
     found = entities()
     reference = Reference("the cat", "an answer", ("the cat",), 2, 0.75, found.masks[2])
-    results.save_reference(tmp_path, image, reference, found)
+    results.save_reference(tmp_path, "a.jpg", image, reference, found)
     (record,) = json.loads((tmp_path / "masks.json").read_text())
-    assert [record[key] for key in ("expression", "mask_id", "place", "score")] == ["the cat", 12, 2, 0.75]
+    keys = "image", "expression", "mask_id", "place", "score"
+    assert [record[key] for key in keys] == ["a.jpg", "the cat", 12, 2, 0.75]
     np.testing.assert_array_equal(decode_mask(record["segmentation"], SIZE), found.masks[2])
     assert (tmp_path / "overlay.png").exists()
     (line,) = results.describe_reference(reference, found)
-    assert line.plain.split() == ["1", "the", "cat", "0.75", "12", "cat", "25.0%", "of", "the", "picture"]
+    assert line.plain == '  the cat   0.75    25.0% of the picture   mask 3 of 4 "cat"'
     nothing = Reference(
         "a bird", "", ("a bird",), None, 0.0, np.zeros(SIZE, bool), {"hidden": (0, 1, 2, 3), "surplus": ()}
     )
     assert results.describe_reference(nothing, found)[1].plain == "masks left out: 4, nothing is seen of them"
-    results.save_reference(tmp_path, image, nothing, found)
+    results.save_reference(tmp_path, "a.jpg", image, nothing, found)
     (record,) = json.loads((tmp_path / "masks.json").read_text())
     assert (record["mask_id"], record["place"], record["area"]) == (None, None, 0)
 
@@ -242,7 +288,7 @@ def test_a_panoptic_map_is_read_back(image, tmp_path):
     assert content["images"] == [{"id": 1, "file_name": "a.jpg", "height": 40, "width": 60}]
     assert [category["isthing"] for category in content["categories"]] == [1, 0, 1]
     lines = [line.plain for line in results.describe_panoptic(panoptic)]
-    assert lines[1].split()[:4] == ["2", "wall-brick", "0.50", "stuff"]
+    assert lines[1] == "    #2 wall-brick   0.50    25.0% of the picture   stuff"
     assert lines[3:] == [
         "25.0% of the picture is in no segment",
         "masks left out: 2, no category is probable enough",
@@ -257,8 +303,12 @@ def test_a_panoptic_map_is_read_back(image, tmp_path):
 
 def test_lines_of_a_grounding():
     lines = [line.plain for line in results.describe_grounding(grounding(left_out=(1, 2)))]
-    assert lines[0].split() == ["1", "A", "dog", "0.90", "10", "dog", "25.0%", "of", "the", "picture"]
-    assert "12 cat, 11 cat" in lines[1] and "no mask" in lines[2] and " 13 " in lines[3]
+    assert lines[:4] == [
+        '  A dog           0.90    25.0% of the picture   #1 "dog"',
+        '  two cats        0.90    50.0% of the picture   #2 #3 "cat"',
+        "  the couch       0.00                           no mask",
+        "  a <i>bird</i>   0.90    25.0% of the picture   #4",
+    ]
     assert lines[4] == "1 of 4 nouns not in the caption: a <i>bird</i>"
     assert lines[5:] == [
         "masks left out: 1, nothing is seen of them",
@@ -272,18 +322,14 @@ def test_what_is_absent_is_said(image, tmp_path):
     absent = dataclasses.replace(answer.nouns[2], scores=np.array([0, 0.3, 0.2, 0], np.float32), absent=True)
     answer = dataclasses.replace(answer, nouns=(*answer.nouns[:2], absent, *answer.nouns[3:]))
     line = results.describe_grounding(answer)[2].plain
-    assert line.split()[:7] == ["3", "the", "couch", "0.30", "not", "in", "the"]
+    assert line.split()[:6] == ["the", "couch", "0.30", "not", "in", "the"]
+    assert "the couch: not in the picture" in said(answer)
     results.save_grounding(tmp_path, "a.png", image, answer)
     nouns = json.loads((tmp_path / "grounding.json").read_text())["nouns"]
     assert [noun["absent"] for noun in nouns] == [False, False, True, False]
     assert (nouns[2]["mask_ids"], nouns[2]["score"]) == ([], 0.3)
     page = (tmp_path / "grounding.html").read_text()
-    assert "<td>the couch</td><td>0.30</td><td>not in the picture</td>" in page
-
-
-def test_many_masks_are_cut_short():
-    found = Entities(np.zeros((6, 1, 1), bool), tuple(range(6)), tuple("abcdef"))
-    assert results.mask_names(found, range(6)) == "0 a, 1 b, 2 c, 3 d, 2 more"
+    assert "<td><strong>the couch</strong></td><td>not in the picture</td><td>0.30</td><td></td>" in page
 
 
 def test_lines_of_nouns(tmp_path):

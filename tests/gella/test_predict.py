@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import gella_jax
 from gella_jax import engine, model, prompts
+from gella_jax.colormap import repeatable_rng
 from gella_jax.data import arrays as inputs
 from gella_jax.data.arrays import draw
 from gella_jax.predict import Gella, Request, as_entities, meant
@@ -16,7 +18,8 @@ from grounding_jax.inference import generation
 from grounding_jax.inference.generation import Generation
 from grounding_jax.models import llava
 from grounding_jax.segmenters.proposals import Proposals
-from tests.small_gella import CAPTION, small_gella, small_picture
+from grounding_jax.weights import folder
+from tests.small_gella import CAPTION, small_config, small_gella, small_params, small_picture, small_tokenizer
 
 NOUNS = ["A dog", "two cats", "the couch"]
 
@@ -43,6 +46,23 @@ def test_nothing_is_answered_with_weights_that_are_not_finite(gella, part):
     if part == "llama":
         with pytest.raises(ValueError, match="answers of this model are not finite"):
             damaged.describe(image)
+
+
+def test_a_mask_branch_alone_decodes_masks_and_has_no_words(tmp_path):
+    """It is saved and loaded without a language model, a CLIP and ResoBlend."""
+    config, params = small_config(blend=None), small_params()
+    params = {name: params[name] for name in ("backbone", "mask2former")}
+    assert jax.tree.structure(params) == jax.tree.structure(
+        jax.eval_shape(lambda key: model.init(config, key), jax.random.key(0))
+    )
+    folder.save(tmp_path, folder.from_params(params), config.to_json(), small_tokenizer().save)
+    alone = gella_jax.load(tmp_path)
+    image, masks = small_picture()
+    entities, left_out = alone.entities_many([Request(image, "", masks)])[0]
+    assert entities.masks.shape[1:] == image.shape[:2] and not left_out["hidden"]
+    for ask in (alone.describe, lambda image: alone.ground(image, CAPTION, masks)):
+        with pytest.raises(ValueError, match="trained on colormaps alone"):
+            ask(image)
 
 
 def writes(gella, *texts):
@@ -80,7 +100,7 @@ def test_given_nouns_are_found_in_the_caption(given):
 def test_given_nouns_equal_one_plain_forward_pass(gella, given):
     """Spec gella (l): gathering the states and queries of `model.forward` gives the same scores."""
     image, masks = small_picture()
-    drawn = draw(gella.engine.config, as_entities(masks), "")
+    drawn = draw(gella.engine.config, as_entities(masks), repeatable_rng("", seed=0))
     row = gella.engine.batcher.rows([[[(prompts.nouns_question(CAPTION), prompts.nouns_answer(NOUNS))]]], [[CAPTION]])
     batch = {**row, **{name: array[None] for name, array in inputs.picture_arrays(gella.engine.config, image).items()}}
     outputs = jax.jit(model.forward, static_argnums=0)(
@@ -140,9 +160,9 @@ def test_masks_that_are_not_given_are_found(gella, given):
         gella.ground(image, CAPTION, nouns=NOUNS)
     seen = []
 
-    def segmenter(picture):
-        seen.append(picture)
-        return Proposals(as_entities(masks), {})
+    def segmenter(pictures):
+        seen.extend(pictures)
+        return [Proposals(as_entities(masks), {}) for _ in pictures]
 
     finds = Gella(gella.engine, segmenter)
     found = finds.ground(image, CAPTION, nouns=NOUNS)
@@ -153,6 +173,10 @@ def test_masks_that_are_not_given_are_found(gella, given):
     assert len(seen) == 3
     finds.ground(image, CAPTION, masks[:2], NOUNS)
     assert len(seen) == 3, "those that are given count"
+    mixed = [Request(image, CAPTION, one, NOUNS) for one in (None, masks, None)]
+    for one in finds.ground_many(mixed):
+        np.testing.assert_allclose([a.scores for a in one.nouns], [b.scores for b in given.nouns], rtol=1e-4, atol=1e-5)
+    assert len(seen) == 5
 
 
 def test_permuting_the_masks_permutes_the_answer(gella, given, monkeypatch):

@@ -12,7 +12,7 @@ from grounding_jax.files.masks import decode_mask
 from grounding_jax.models.mask_resize import mask_matrices, resize_masks
 from grounding_jax.models.normalize import SAM_MEAN, SAM_STD
 from grounding_jax.segmenters import sam as sam_masks
-from grounding_jax.segmenters.mask2former import non_overlapping
+from grounding_jax.segmenters.mask2former import non_overlapping, overlapping
 from grounding_jax.segmenters.sam import PointGrid, grid_points, segment_everything, suppress
 from tests.grounding.test_sam import Pair, make_pair
 
@@ -26,21 +26,22 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-np.asarray(x, np.float64)))
 
 
-def draw_queries(seed: int) -> tuple[np.ndarray, np.ndarray]:
+def draw_queries(seed: int, classes: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Logits of queries: blobs anywhere, some of which lie below others."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:LOW, :LOW]
     cy, cx, radius = rng.uniform(0, LOW, (2, Q, 1, 1)), rng.uniform(0, LOW, (Q, 1, 1)), rng.uniform(0.3, 4, (Q, 1, 1))
     logits = radius - np.hypot(y - cy[0], x - cx) + rng.normal(0, 0.3, (Q, LOW, LOW))
-    return rng.normal(0, 2, (Q, 2)).astype(np.float32), logits.astype(np.float32)
+    return rng.normal(0, 2, (Q, classes + 1)).astype(np.float32), logits.astype(np.float32)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_every_pixel_goes_to_the_most_probable_query_that_has_it(seed):
-    classes, masks = draw_queries(seed)
+@pytest.mark.parametrize(("seed", "num_classes"), [(0, 1), (1, 1), (2, 1), (3, 5), (4, 5)])
+def test_every_pixel_goes_to_the_most_probable_query_that_has_it(seed, num_classes):
+    """Of several classes, that of the best counts, whichever it is."""
+    classes, masks = draw_queries(seed, num_classes)
     entities, left_out, stability = non_overlapping(classes, masks, MATRICES, most=9)
     found, ids, scores = entities.masks, entities.ids, entities.scores
-    probability = np.exp(classes[:, 0]) / np.exp(classes).sum(1)
+    probability = np.exp(classes[:, :-1]).max(1) / np.exp(classes).sum(1)
     logits = resize_masks(masks, *MATRICES)
     painted = np.argsort(probability)[-9:]
     claims = np.where((logits > 0) & np.isin(np.arange(Q), painted)[:, None, None], probability[:, None, None], -1)
@@ -55,6 +56,29 @@ def test_every_pixel_goes_to_the_most_probable_query_that_has_it(seed):
     assert (np.diff(scores) <= 0).all()
     assert left_out == {"improbable": 3, "unseen": 9 - len(ids)}
     assert stability is None
+
+
+@pytest.mark.parametrize(("seed", "num_classes"), [(0, 1), (1, 5), (2, 5)])
+def test_masks_of_instances_stay_as_they_are(seed, num_classes):
+    """The most probable queries, each once, and none of them is hidden by another."""
+    classes, masks = draw_queries(seed, num_classes)
+    masks[3] = -1  # empty
+    classes[3, 0] = 20
+    (found, ids, _, scores, *_), left_out, _ = overlapping(classes, masks, MATRICES, most=9)
+    probability = np.exp(classes[:, :-1].astype(float)).max(1) / np.exp(classes.astype(float)).sum(1)
+    logits = resize_masks(masks, *MATRICES)
+    wanted = {
+        query: (probability[query] * sigmoid(logits[query])[logits[query] > 0].mean(), logits[query] > 0)
+        for query in np.argsort(-probability)[:9].tolist()
+        if (logits[query] > 0).any()
+    }
+    assert list(ids) == sorted(wanted, key=lambda query: -wanted[query][0]) and (found.sum(0) > 1).any()
+    for query, mask, score in zip(ids, found, scores, strict=True):
+        np.testing.assert_array_equal(mask, wanted[query][1])
+        np.testing.assert_allclose(score, wanted[query][0], rtol=1e-5)
+    assert left_out == {"improbable": 3, "unseen": 9 - len(wanted)} and left_out["unseen"] > 0
+    none, left_out, _ = overlapping(classes[3:4], masks[3:4], MATRICES)
+    assert none.masks.shape == (0, *SIZE) and left_out == {"improbable": 0, "unseen": 1}
 
 
 def test_covered_and_empty_queries_are_counted_and_equals_go_to_the_first():
@@ -80,9 +104,9 @@ def test_extreme_logits_overflow_nowhere_and_still_have_an_order():
     np.testing.assert_allclose(entities.scores, [1.0])
 
 
-@pytest.mark.parametrize(("classes", "masks"), [((3, 3), (3, 2, 2)), ((3,), (3, 2, 2)), ((3, 2), (4, 2, 2))])
+@pytest.mark.parametrize(("classes", "masks"), [((3, 1), (3, 2, 2)), ((3,), (3, 2, 2)), ((3, 2), (4, 2, 2))])
 def test_wrong_shapes_of_logits_are_named(classes, masks):
-    with pytest.raises(ValueError, match=r"\[Q, 2\] for classes and \[Q, h, w\] for masks, got " + r"\["):
+    with pytest.raises(ValueError, match=r"\[Q, C \+ 1\] for classes and \[Q, h, w\] for masks, got " + r"\["):
         non_overlapping(np.zeros(classes), np.zeros(masks), MATRICES)
 
 
@@ -178,7 +202,7 @@ def test_automatic_masks_agree_with_transformers(pair, image, answers):
             wanted.append(i)
     masks = np.array([decode_mask(rles[order[i]], size) for i in wanted])
 
-    entities, left_out, stability = segment_everything(pair.config, pair.params, image, grid)
+    [(entities, left_out, stability)] = segment_everything(pair.config, pair.params, [image], grid)
     np.testing.assert_array_equal(entities.masks, masks)
     np.testing.assert_allclose(entities.scores, scores.numpy()[order[wanted]], atol=2e-4)
     assert entities.ids == tuple(range(len(wanted)))
@@ -196,9 +220,9 @@ def test_answers_are_float32_whatever_the_computation(pair):
     embedding = jax.eval_shape(lambda p: sam_masks._encode_image(config, p, picture, inside, jnp.bfloat16), params)
     assert embedding.dtype == jnp.bfloat16
     logits, iou = jax.eval_shape(
-        lambda *x: sam_masks._decode_masks(config, *x), params, embedding, np.zeros((5, 2), np.float32)
+        lambda *x: sam_masks._decode_masks(config, *x), params, embedding, np.zeros((1, 5, 2), np.float32)
     )
-    assert (logits.shape, iou.shape) == ((15, config.low_res, config.low_res), (15,))
+    assert (logits.shape, iou.shape) == ((1, 15, config.low_res, config.low_res), (1, 15))
     assert logits.dtype == iou.dtype == np.float32
 
 

@@ -9,7 +9,7 @@ import pytest
 from etils import epath
 from PIL import Image
 
-from grounding_jax.data.entity_masks import NoMasksError, read_masks
+from grounding_jax.data.entity_masks import NoMasksError, open_mask_json, read_masks
 from grounding_jax.files.id_maps import encode_id_map, open_id_map
 from grounding_jax.files.regular import PackedFile
 from tests.small_datasets import box_mask, compressed, corners, encodings, run_lengths
@@ -292,8 +292,33 @@ def test_errors_are_one_clear_line(tmp_path):
 
 def test_a_photograph_is_not_taken_for_masks(tmp_path):
     photograph = np.random.default_rng(0).integers(0, 256, (80, 80, 3), dtype=np.uint8)
-    with pytest.raises(ValueError, match="is a picture, not masks: it has 6[0-9]{3} colours"):
+    with pytest.raises(ValueError, match="is a picture, not masks: its 6[0-9]{3} colours change from pixel to pixel"):
         read_masks(save(tmp_path / "a.png", photograph))
+    smooth = np.random.default_rng(0).integers(-9, 10, (40, 50)).cumsum(1) + 128
+    for mode in ("L", "P"):  # grey, or with a palette
+        with pytest.raises(ValueError, match="is a picture, not masks: its [0-9]{2,3} colours change from pixel"):
+            read_masks(save(tmp_path / "b.png", smooth.clip(0, 255).astype(np.uint8), mode))
+    superpixels = np.kron(np.arange(1, 241, dtype=np.uint8).reshape(12, 20), np.ones((4, 4), np.uint8))
+    assert len(read_masks(save(tmp_path / "c.png", superpixels)).ids) == 240
+
+
+def test_a_json_of_many_pictures_is_read_once(tmp_path):
+    """By number and by name, as `read_masks` does every time."""
+    names = {7: "a/COCO_train2014_000000000007.jpg", 8: "b.jpg", 9: "c.jpg"}
+    images = [{"id": number, "file_name": name, "height": 12, "width": 20} for number, name in names.items()]
+    found = [{"image_id": number, "id": 1, "segmentation": rle(MASKS[number - 7])} for number in (7, 8)]
+    opened = open_mask_json(write(tmp_path / "all.json", {"images": images, "annotations": found[::-1]}))
+    (tmp_path / "all.json").unlink()
+    for number, name in ((7, "000000000007.png"), (7, "COCO_val2014_000000000007.jpg"), (8, "elsewhere/b.png")):
+        np.testing.assert_array_equal(opened.read(SIZE, name=name).masks, MASKS[[number - 7]])
+        np.testing.assert_array_equal(opened.read(SIZE, image_id=number).masks, MASKS[[number - 7]])
+    assert opened.read(SIZE, image_id=9).masks.shape == (0, *SIZE)
+    with pytest.raises(ValueError, match=r"all\.json' has no picture 'd\.jpg'"):
+        opened.read(SIZE, name="d.jpg")
+    results = open_mask_json(write(tmp_path / "results.json", found))
+    assert results.read(SIZE, image_id="8").ids == results.read(SIZE, name="COCO_0008.png").ids == (1,)
+    with pytest.raises(NoMasksError, match="has no picture '9'"):
+        results.read(SIZE, image_id=9, name="9.jpg")
 
 
 def test_polygons_need_a_size(tmp_path):

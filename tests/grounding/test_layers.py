@@ -19,7 +19,7 @@ SYSTEM = (
     {"cli"},
     {"loading"},
     {"training", "evaluation", "tiny"},
-    {"predict", "results", "page"},
+    {"predict", "results", "page", "answers"},
     {"engine"},
 )
 # What names stand in front of all others; they are imported when they are used.

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from grounding_jax.drawing import lettering
-from grounding_jax.drawing.legend import COLOURS, colour, draw_legend, verdict
+from grounding_jax.drawing import badges, lettering
+from grounding_jax.drawing.badges import Mark
+from grounding_jax.drawing.legend import COLOURS, RADIUS, colour, draw_legend, verdict
 from grounding_jax.drawing.lettering import Lettering, undrawable
-from grounding_jax.drawing.overlay import MAX_SIDE, MIN_SIDE, MIN_WIDTH, draw_overlay
+from grounding_jax.drawing.overlay import MAX_SIDE, MIN_SIDE, MIN_WIDTH, draw_marks, draw_overlay
 from grounding_jax.files.masks import decode_mask
 from grounding_jax.terminal import prepare_folder
 from gsva_jax.results import describe, mask_records, save_results
@@ -112,16 +113,82 @@ def test_fifty_targets_and_tiny_ones(grey):
     assert all(re.fullmatch("#[0-9a-f]{6}", text) for text in colours)
 
 
-def test_lines_fit_and_what_does_not_is_marked():
+def test_lines_fit_and_nothing_is_left_out():
     letters = Lettering(20)
     text = "the dog on the left of the " + "very " * 40 + "old chair"
-    lines = letters.wrap(text, 300, 2)
-    assert len(lines) == 2 and lines[0].startswith("the dog") and lines[1].endswith("...")
-    assert all(letters.width(line) <= 300 for line in lines)
-    whole = letters.wrap(text, 300, 99)
-    assert " ".join(whole) == text
-    assert letters.wrap("", 300, 2) == []
-    assert "".join(letters.wrap("x" * 200, 300, 99)) == "x" * 200
+    lines = letters.wrap(text, 300)
+    assert len(lines) > 5 and all(letters.width(line) <= 300 for line in lines) and " ".join(lines) == text
+    assert letters.wrap("", 300) == []
+    assert "".join(letters.wrap("x" * 200, 300)) == "x" * 200
+    short, long = (draw_legend(400, [Shown(text, np.ones((2, 2), bool))], (), 20).height for text in ("dog", text))
+    assert long > short + 20 * len(lines)
+
+
+# --- numbers
+
+
+def spots(masks: list[np.ndarray], size: tuple[int, int], unit: int = 20) -> list[badges._Spot]:
+    """Where numbers are put on a picture of (width, height), in the order of the masks."""
+    found = []
+    for mask in masks:
+        found.append(badges._find_spot(mask, size, found, RADIUS * unit))
+    return found
+
+
+def test_a_number_stands_at_the_most_interior_point():
+    rows, columns = np.indices((200, 300))
+    disc = (rows - 120) ** 2 + (columns - 200) ** 2 < 50**2
+    corridor = square((200, 300), rows=slice(100, 110), columns=slice(0, 200))
+    for mask in (disc, disc | corridor):  # the corridor moves the middle of the mask, and no more
+        (spot,) = spots([mask], (600, 400))
+        assert np.hypot(spot.x - 400, spot.y - 240) < 6 and spot.radius == RADIUS * 20
+        assert spot.point == (spot.x, spot.y)
+
+
+def test_a_ring_has_its_number_in_the_ring():
+    rows, columns = np.indices((200, 200))
+    far = np.hypot(rows - 100, columns - 100)
+    ring = (far > 50) & (far < 90)
+    (spot,) = spots([ring], (200, 200), 10)
+    assert abs(np.hypot(spot.x - 100, spot.y - 100) - 70) < 4
+
+
+def test_distances_are_those_of_a_slow_loop():
+    rng = np.random.default_rng(0)
+    inside = rng.random((13, 9)) < 0.8
+    outside = [
+        (r, c) for r in range(-1, 14) for c in range(-1, 10) if not (0 <= r < 13 and 0 <= c < 9 and inside[r, c])
+    ]
+    expected = [[min(np.hypot(r - a, c - b) for a, b in outside) for c in range(9)] for r in range(13)]
+    np.testing.assert_allclose(badges._distance(inside), expected, atol=1e-6)
+
+
+def test_numbers_keep_clear_of_each_other_and_stay_on_the_picture():
+    whole = square((100, 100), rows=slice(0, 100), columns=slice(0, 100))
+    found = spots([whole] * 8, (400, 400))
+    pairs = [(a, b) for k, a in enumerate(found) for b in found[:k]]
+    assert all(np.hypot(a.x - b.x, a.y - b.y) >= a.radius + b.radius - 1 for a, b in pairs)
+    assert all(spot.radius <= spot.x <= 400 - spot.radius for spot in found)
+
+
+@pytest.mark.parametrize("row, column", [(50, 50), (0, 0), (99, 99), (0, 60), (99, 3)])
+def test_a_mask_too_small_for_its_number_has_it_beside(row, column):
+    dot = square((100, 100), rows=slice(row, row + 1), columns=slice(column, column + 1))
+    (spot,) = spots([dot], (400, 400))
+    assert np.hypot(spot.point[0] - 4 * column - 2, spot.point[1] - 4 * row - 2) < 3
+    assert np.hypot(spot.x - spot.point[0], spot.y - spot.point[1]) > spot.radius, "it covers nothing of it"
+    assert spot.radius <= spot.x <= 400 - spot.radius and spot.radius <= spot.y <= 400 - spot.radius
+
+
+def test_a_number_is_written_on_its_mask(grey):
+    mask = square((200, 300), rows=slice(50, 150), columns=slice(100, 200))
+    plain, numbered = (np.asarray(draw_marks(grey, marks)) for marks in ([Mark(mask, 1, 0)], [Mark(mask, 8, 0)]))
+    rows, columns = np.nonzero((plain != numbered).any(-1))
+    scale = MIN_SIDE / 300
+    assert abs(rows.mean() / scale - 100) < 3 and abs(columns.mean() / scale - 150) < 3
+    twice = np.asarray(draw_marks(grey, [Mark(mask, 1, 0), Mark(mask, 1, 1)]))
+    middle = twice[int(100 * scale) - 8, int(150 * scale) - 8 : int(150 * scale) + 8].astype(float)
+    assert np.abs(middle - rgb(colour(0))).sum(1).min() < 3, "one number, in the first colour"
 
 
 def test_characters_without_a_font_are_spelled_or_boxed(monkeypatch):

@@ -1,5 +1,6 @@
 """Built-in sources of masks: from published files to proposals, a Mask2Former against transformers'."""
 
+import copy
 import functools
 import json
 import pickle
@@ -20,7 +21,7 @@ from grounding_jax.models.mask_resize import resize_masks
 from grounding_jax.models.normalize import SAM_MEAN, SAM_STD
 from grounding_jax.models.sam import SamConfig
 from grounding_jax.segmenters import mask2former as mask2former_masks
-from grounding_jax.segmenters.mask2former import non_overlapping
+from grounding_jax.segmenters.mask2former import non_overlapping, overlapping
 from grounding_jax.segmenters.sam import PointGrid, segment_everything
 from grounding_jax.weights import folder
 from grounding_jax.weights.checkpoint import expected_shapes
@@ -112,7 +113,7 @@ def test_mask2former_agrees_with_transformers(theirs, propose, small_inputs, mon
     image = draw_image(size)
     wanted_classes, wanted_masks = reference_logits(theirs, image)
     wanted = non_overlapping(wanted_classes, wanted_masks, (np.eye(size[0]), np.eye(size[1])))
-    found = propose(image)
+    [found] = propose([image])
     assert found.entities.masks.shape[1:] == size
     assert found.entities.ids == wanted.entities.ids and len(found.entities.ids) > 1
     assert found.left_out == wanted.left_out
@@ -120,7 +121,7 @@ def test_mask2former_agrees_with_transformers(theirs, propose, small_inputs, mon
     np.testing.assert_allclose(found.entities.scores, wanted.entities.scores, atol=1e-3)
 
     monkeypatch.setattr(mask2former_masks, "non_overlapping", lambda *logits: logits)
-    classes, masks, matrices = propose(image)
+    [(classes, masks, matrices)] = propose([image])
     np.testing.assert_allclose(classes, wanted_classes, atol=1e-4, rtol=1e-4)
     np.testing.assert_allclose(resize_masks(masks, *matrices), wanted_masks, atol=5e-4)
 
@@ -171,7 +172,7 @@ def test_the_backbone_computes_in_the_given_type_and_the_decoders_in_float32(che
     pyramid, given = mask2former_masks.swin.pyramid, []
     monkeypatch.setattr(mask2former_masks.swin, "pyramid", lambda c, p, x: given.append(x.dtype) or pyramid(c, p, x))
     inputs = jax.ShapeDtypeStruct((1, 32, 32, 3), np.uint8), jax.ShapeDtypeStruct((1, 2), np.int32)
-    run = functools.partial(mask2former_masks._predict, *loaded.args[:2], **loaded.keywords)
+    run = functools.partial(mask2former_masks._predict, *loaded.args[:2], dtype=loaded.keywords["dtype"])
     logits = jax.eval_shape(lambda *arrays: run(*arrays), loaded.args[2], *inputs)
     assert given == [jnp.bfloat16]
     assert [(x.shape, x.dtype) for x in logits] == [((1, 12, 2), np.float32), ((1, 12, 8, 8), np.float32)]
@@ -191,7 +192,7 @@ def test_a_sam_of_any_size_proposes_masks(tmp_path):
     loaded = segmenters.load_segmenter(tmp_path / "s.pth")
     assert (loaded.func, loaded.args[0]) == (segment_everything, config)
     jax.tree.map(np.testing.assert_array_equal, loaded.args[1], folder.to_params(written))
-    found = loaded(draw_image((21, 30)), grid=PointGrid(side=2, batch=4, min_iou=-np.inf, min_stability=0))
+    [found] = loaded([draw_image((21, 30))], grid=PointGrid(side=2, batch=4, min_iou=-np.inf, min_stability=0))
     assert found.entities.masks.shape[1:] == (21, 30) and len(found.entities.ids) > 0
 
 
@@ -211,8 +212,8 @@ LEVELS = "sem_seg_head.predictor.level_embed.weight"
     ("changes", "message"),
     [
         (
-            {f"{HEAD}.weight": torch.zeros(134, 32), f"{HEAD}.bias": torch.zeros(134)},
-            r"x\.pth: this Mask2Former tells 133 classes apart; masks of entities need one that knows a single class, ",
+            {f"{HEAD}.weight": torch.zeros(151, 32), f"{HEAD}.bias": torch.zeros(151)},
+            r"x\.pth: this Mask2Former tells 150 classes apart; masks are taken of models with one class, ",
         ),
         (
             {FUSION: torch.zeros(3)},
@@ -225,6 +226,27 @@ LEVELS = "sem_seg_head.predictor.level_embed.weight"
 def test_a_mask2former_that_is_not_for_entities_is_refused(checkpoints, tmp_path, changes, message):
     with pytest.raises(CheckpointError, match=message):
         segmenters.load_segmenter(changed(checkpoints, tmp_path, changes))
+
+
+def test_a_head_of_cocos_classes_is_read_without_them(theirs, checkpoints, small_inputs, tmp_path):
+    """Instances overlap: what transformers' model says, read by the same rule. A panoptic model's masks do not."""
+    head, rng = copy.deepcopy(theirs), np.random.default_rng(0)
+    weights = {
+        f"{HEAD}.{name}": torch.from_numpy(rng.normal(0, 0.3, (81, *rest)).astype(np.float32))
+        for name, rest in (("weight", (32,)), ("bias", ()))
+    }
+    head.class_predictor = torch.nn.Linear(32, 81)
+    head.class_predictor.load_state_dict({name.rpartition(".")[2]: tensor for name, tensor in weights.items()})
+    image = draw_image((37, 61))
+    classes, masks = reference_logits(head, image)
+    wanted = overlapping(classes, masks, (np.eye(37), np.eye(61)))
+    [found] = segmenters.load_segmenter(changed(checkpoints, tmp_path, weights))([image])
+    assert found.entities.ids == wanted.entities.ids and found.left_out == wanted.left_out
+    assert np.mean(found.entities.masks != wanted.entities.masks) < 1e-3
+    np.testing.assert_allclose(found.entities.scores, wanted.entities.scores, atol=1e-3)
+    assert (found.entities.masks.sum(0) > 1).any()
+    panoptic = {f"{HEAD}.weight": torch.zeros(134, 32), f"{HEAD}.bias": torch.zeros(134)}
+    assert segmenters.load_segmenter(changed(checkpoints, tmp_path, panoptic)).args[1].classes == 133
 
 
 def test_other_checkpoints_are_named(golden, tmp_path):

@@ -1,4 +1,4 @@
-"""Every config resolves, names runs that exist, and makes examples that its task can take."""
+"""GSVA's recipes, and what a run of a config does; what all configs have in common is in tests/grounding."""
 
 import dataclasses
 import os
@@ -6,89 +6,16 @@ import re
 import shlex
 import subprocess
 
-import jax
 import numpy as np
 import pytest
 
-from grounding_jax.data.sources.registry import KNOWN_DATASETS
 from grounding_jax.training.experiment import changed, counted, debugged, find_config, run
 from grounding_jax.training.run_folder import RESULT
-from grounding_jax.training.state import partition, path_matcher
 from gsva_jax.config import ASSETS
 from gsva_jax.data.mixture import REASONING, SEMANTIC, Family
 from gsva_jax.loading import find_checkpoint
 from gsva_jax.training.experiment import GSVA, load_config
-from gsva_jax.training.recipe import GsvaRecipe
 from tests.small_training import write_config
-
-CONFIGS = [path.stem for path in GSVA.config_files()]
-
-
-def test_there_are_configs():
-    assert {"gsva_tiny", "gsva_tiny_eyes", "gsva_tiny_masks", "gsva_tiny_words"} <= set(CONFIGS)
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_a_config_resolves(name):
-    experiment = load_config(name)
-    assert experiment.name == name
-    assert set(experiment.starts_from) <= set(CONFIGS)
-    assert experiment.options.batch_size % 2 == 0
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_one_step_has_a_finite_loss_and_gradient(name):
-    """Two examples through the task as configured, by shape: nothing is compiled. A recipe takes what --debug does."""
-    task = debugged(load_config(name)).recipe.task(find_checkpoint("tiny"))
-    examples = task.examples(seed=0)
-    batch = {key: np.stack([examples[i][key] for i in range(2)]) for key in examples[0]}
-    params = jax.eval_shape(task.init, jax.random.key(0))
-    if getattr(task, "imitation", 0):
-        masks = load_config("gsva_tiny_masks").recipe
-        params = {**params, "helpers": jax.eval_shape(masks.init, jax.random.key(0))["helpers"]}
-    assert {path for path in task.export_keys} <= set(params) | {"helpers"}
-    batch["example"] = np.arange(2, dtype=np.int32)
-    update = jax.random.key(0)
-    loss, scalars = jax.eval_shape(lambda *given: task.loss(given[0], task.prepare(given[1]), update), params, batch)
-    assert loss.shape == () and all(value.shape == () for value in scalars.values())
-    trained, frozen = partition(params, path_matcher(task.trainable))
-    assert jax.tree.leaves(trained) and all(name in params for name in (*trained, *frozen))
-
-
-RECIPES = [name for name in CONFIGS if isinstance(load_config(name).recipe, GsvaRecipe)]
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_names_known_datasets_and_its_command(name):
-    recipe = load_config(name).recipe
-    own = {"jsonl|train.jsonl", "jsonl|val.jsonl"} if name == "gsva_own_data" else set()
-    named = {dataset for family in recipe.families for dataset in family.datasets} | {recipe.validation} - {""}
-    assert named <= set(KNOWN_DATASETS) | own
-    text = find_config(GSVA, name).read_text()
-    assert f"gsva train {name} --" in text and "table A3" in text
-    assert "gsva import --format " in text or name == "gsva_tiny_packed"
-
-
-@pytest.mark.parametrize("name", [name for name in RECIPES if name not in ("gsva_7b", "gsva_tiny_packed")])
-def test_a_recipe_differs_from_the_base_in_what_its_name_says(name):
-    base, experiment = load_config("gsva_7b"), load_config(name)
-    finetuned = {"families", "epochs", "canvas", "learning_rate"}
-    wanted = {
-        "gsva_13b": {"mesh"},
-        "gsva_13b_llama2": {"mesh"},
-        "gsva_7b_grefcoco": finetuned,
-        "gsva_7b_refzom": finetuned | {"validation"},
-        "gsva_7b_res": finetuned - {"epochs"} | {"validation"},
-        "gsva_own_data": finetuned - {"canvas"} | {"validation", "batch_size", "accumulate", "warmup_steps"},
-        "lisa_7b": {"families", "validation", "max_targets", "tokens"},
-        "gsva_7b_eight_tokens": {"tokens"},
-        "gsva_7b_targets": set(),
-        "gsva_7b_sam_l": set(),
-        "gsva_7b_sam_b": set(),
-    }
-    pairs = ((base.recipe, experiment.recipe), (base.options, experiment.options))
-    fields = [(old, new, field.name) for old, new in pairs for field in dataclasses.fields(old)]
-    assert {field for old, new, field in fields if getattr(old, field) != getattr(new, field)} == wanted[name]
 
 
 def test_the_papers_recipe():

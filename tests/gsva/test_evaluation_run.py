@@ -1,5 +1,6 @@
 """The driver of evaluations with a system of a few lines: what is asked together, what is kept, and what is written."""
 
+import dataclasses
 import json
 import types
 
@@ -25,9 +26,9 @@ class Squares:
         )
 
 
-def prepare(model, setting, record):
+def prepare(model, setting, records):
     """Odd and even numbers have two shapes; 7 can't be asked about."""
-    return Prepared(record, (record % 2,), {"square": None} if record == 7 else None)
+    return [Prepared(number, (number % 2,), {"square": None} if number == 7 else None) for number in records]
 
 
 def predict(model, setting, items):
@@ -57,6 +58,28 @@ def test_pictures_of_a_shape_are_asked_together_and_batches_are_full(tmp_path):
     }  # fmt: skip
     assert json.loads(file.read_text()) == found and listed.read_text() == "9 16 None 64 25 36 81"
     assert {*tmp_path.iterdir()} == {file, listed}
+
+
+def test_a_task_that_asks_no_model_prepares_in_batches_and_goes_on(tmp_path):
+    seen, broken = [], True
+
+    def prepare_all(model, setting, records):
+        assert model is None
+        seen.append(records)
+        return prepare(model, setting, records)
+
+    def stop(model, setting, items):
+        if broken:
+            raise KeyboardInterrupt
+        return [{"square": item**2} for item in items]
+
+    alone = dataclasses.replace(evaluation(None), task=Task(prepare_all, stop, report, ("guided",)))
+    with pytest.raises(KeyboardInterrupt):
+        run(alone, {tmp_path / "report.json": as_json}, batch_size=3)
+    broken = False
+    assert run(alone, {tmp_path / "report.json": as_json}, batch_size=3)["sum"] == 231
+    # The first time, 7 was done before a batch was full; and a batch that is full is asked at once.
+    assert seen == [[3, 4, 7], [8, 5, 6], [3, 4, 8], [5, 6, 9]]
 
 
 def test_a_last_batch_is_padded_with_its_first_row_to_what_divides():

@@ -19,17 +19,34 @@ from grounding_jax.models.mask2former import Mask2FormerConfig
 from grounding_jax.sharding.rules import shardings
 from grounding_jax.sharding.tables import MASK2FORMER
 from tests.programs import processes
-from tests.programs.gella_mesh import SPLIT
-from tests.programs.test_sharding import EIGHT
+from tests.programs.gella_mesh import SIZES, SPLIT
+from tests.programs.test_sharding import EIGHT, QUICK
 
 MESH = jax.sharding.AbstractMesh((1, 4, 2), ("data", "fsdp", "tensor"))
 
 
-def test_answers_are_those_of_one_device(tmp_path):
-    command = [sys.executable, "-m", "tests.programs.gella_mesh", str(tmp_path / "out.npz")]
-    done = processes.run(command, {"XLA_FLAGS": EIGHT})
+@pytest.fixture(scope="module")
+def arrays(tmp_path_factory) -> dict[str, np.ndarray]:
+    """What the program of this test file writes."""
+    out = tmp_path_factory.mktemp("mesh") / "out.npz"
+    done = processes.run([sys.executable, "-m", "tests.programs.gella_mesh", str(out)], {"XLA_FLAGS": EIGHT + QUICK})
     assert done.returncode == 0, done.stderr[-3000:]
-    arrays = np.load(tmp_path / "out.npz")
+    with np.load(out) as stored:
+        return dict(stored)
+
+
+@pytest.mark.parametrize("kind", ["mask2former", "sam"])
+def test_masks_do_not_depend_on_the_pictures_beside_them_nor_on_devices(arrays, kind):
+    for k, size in enumerate(SIZES):
+        alone, together = (
+            {what: arrays[f"{name}/{kind}/{k}/{what}"] for what in ("masks", "scores")} for name in ("one", "mesh")
+        )
+        assert alone["masks"].shape[1:] == size and len(alone["masks"]) == len(together["masks"]) > 1
+        np.testing.assert_allclose(together["scores"], alone["scores"], atol=1e-4)
+        assert (together["masks"] != alone["masks"]).mean() < 1e-3
+
+
+def test_answers_are_those_of_one_device(arrays):
     assert arrays["one/scores"].shape == (3, 3, 4)
     np.testing.assert_allclose(arrays["mesh/scores"], arrays["one/scores"], rtol=0, atol=1e-4)
     # Where a logit is 0 but for rounding, its pixel may fall on either side.

@@ -3,6 +3,7 @@
 import importlib
 import importlib.metadata
 import platform
+import re
 import subprocess
 import sys
 import tomllib
@@ -36,3 +37,11 @@ def test_the_citation_has_the_version():
 def test_types_are_shipped(package):
     data = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["package-data"]
     assert "py.typed" in data[package] and (ROOT / package / "py.typed").exists()
+
+
+def test_the_wheel_has_every_folder_of_configs():
+    """setup.py names them; the bare name of a config works after installation."""
+    folders = sorted(path.name for path in (ROOT / "configs").iterdir() if path.is_dir())
+    named = re.findall(r'"(\w+)_jax\.configs": "configs/(\w+)"', (ROOT / "setup.py").read_text(encoding="utf-8"))
+    assert folders == ["gella", "gsva"] == sorted(name for name, _ in named)
+    assert all(package == folder for package, folder in named)

@@ -24,6 +24,7 @@ from grounding_jax.data.packed.source import (
     pack_record,
     read_checksums,
 )
+from grounding_jax.data.sources.instructions import INSTRUCTIONS
 from grounding_jax.data.sources.registry import ENTITY_DATASETS, KNOWN_DATASETS, Source, listed
 from grounding_jax.files.digests import of_file
 from grounding_jax.files.writing import write_json
@@ -56,7 +57,7 @@ def prepare(
     Args:
         root: the folder of all datasets, see `datasets.open_dataset`.
         out: the packed folder, local; once written, it may be copied to gs:// and read there.
-        names: names of `registry.KNOWN_DATASETS` and `ENTITY_DATASETS`.
+        names: names of `registry.KNOWN_DATASETS` and `ENTITY_DATASETS`, and of files of instructions.
         workers: number of datasets packed at the same time.
         progress: is told of each dataset's records.
 
@@ -67,7 +68,7 @@ def prepare(
         ValueError: a name is unknown, `root` is packed itself, or `out` is `root` or not local.
     """
     for name in names:
-        if name not in (*KNOWN_DATASETS, *ENTITY_DATASETS):
+        if name not in (*KNOWN_DATASETS, *ENTITY_DATASETS) and not name.startswith(INSTRUCTIONS):
             raise ValueError(f"unknown dataset '{name}'; there are {listed((*KNOWN_DATASETS, *ENTITY_DATASETS))}")
     if str(out).startswith("gs://"):
         raise ValueError(f"shards can't be written to {out}: choose a local folder and copy it there, to be read there")

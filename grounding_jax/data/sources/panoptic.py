@@ -206,6 +206,18 @@ def check_coco(categories: Sequence[Category], file: epath.Path) -> None:
             raise ValueError(f"{file} has {category}, but COCO has {ours[category.id]}")
 
 
+def read_categories(file: epath.PathLike) -> tuple[Category, ...]:
+    """The categories of COCO's json, or of a list of them; ValueError if the file is neither, or a number is twice."""
+    try:
+        content = records.read(file, coco.Categories | list[coco.Category])
+    except ValueError as error:
+        example = '{"id": 1, "name": "sky", "isthing": 0}'
+        raise ValueError(f"{error}; it should be a list of categories like {example}, as COCO has them") from error
+    listed = content if isinstance(content, list) else content.categories
+    found = records.unique(listed, "category", epath.Path(file)).values()
+    return tuple(Category(c.id, c.name, bool(c.isthing)) for c in found)
+
+
 def _describe(segment: Mapping[str, Any], category: Category) -> dict[str, Any]:
     return {**segment, "name": category.name, "isthing": category.isthing}
 

@@ -18,6 +18,7 @@ from grounding_jax.data.sources.entityseg import (
     EntityRecord,
     EntitySegSource,
 )
+from grounding_jax.data.sources.instructions import INSTRUCTIONS, InstructionRecord, InstructionSource
 from grounding_jax.data.sources.llava_instruct import LLAVA_DATASETS, LlavaInstructSource, VqaRecord
 from grounding_jax.data.sources.narratives import NARRATIVE_DATASETS, NarrativeRecord, NarrativeSource
 from grounding_jax.data.sources.own_data import OWN_DATA, OwnSource
@@ -97,6 +98,7 @@ REGISTRY = (
     Dataset(NARRATIVE_DATASETS, NarrativeSource, NarrativeRecord, of_entities=True),
     Dataset(ENTITYSEG_DATASETS, EntitySegSource, EntityRecord, of_entities=True),
     Dataset(COCO_ENTITY_DATASETS, CocoEntitySource, CocoEntityRecord, of_entities=True),
+    Dataset((), InstructionSource, InstructionRecord, prefix=INSTRUCTIONS, of_entities=True),
     Dataset((), OwnSource, Record, prefix=OWN_DATA),
 )
 
@@ -112,7 +114,8 @@ def find_dataset(name: str) -> Dataset:
         if name in dataset.names or (dataset.prefix and name.startswith(dataset.prefix)):
             return dataset
     known = listed((*KNOWN_DATASETS, *ENTITY_DATASETS))
-    raise ValueError(f"unknown dataset '{name}'; the known ones are {known}, and {OWN_DATA}FILE for one's own")
+    own = f"{INSTRUCTIONS}FILE|TASK and {OWN_DATA}FILE for one's own"
+    raise ValueError(f"unknown dataset '{name}'; the known ones are {known}, and {own}")
 
 
 def listed(names: Iterable[str]) -> str:

@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 
 from grounding_jax.models.sam.config import SamConfig
-from grounding_jax.models.sam.image_encoder import ImageEncoder
+from grounding_jax.models.sam.image_encoder import ImageEncoder, resize_positions
 from grounding_jax.models.sam.mask_decoder import MaskDecoder
 from grounding_jax.models.sam.prompt_encoder import PromptEncoder
 
-__all__ = ["SamConfig", "encode_image", "init", "predict_masks"]
+__all__ = ["SamConfig", "encode_image", "init", "predict_masks", "resize_positions"]
 
 
 def init(config: SamConfig, key: jax.Array) -> dict:

@@ -163,3 +163,22 @@ class ImageEncoder(nn.Module):
             x = Block(c, 0 if i in c.global_blocks else c.window, name=f"blocks_{i}")(x)
             aux[f"block{i}"] = x
         return Neck(c, name="neck")(x), aux
+
+
+def resize_positions(config: SamConfig, params: dict) -> dict:
+    """An encoder's parameters for pictures of another size: position tables are interpolated (Kirillov et al., A).
+
+    Args:
+        config: sizes, with the new grid.
+        params: parameters of an encoder with any grid; windows stay as they are.
+    """
+    grid, table = config.grid, params["pos_embed"]
+    resized = {**params, "pos_embed": jax.image.resize(table, (grid, grid, table.shape[2]), "cubic")}
+    for i in config.global_blocks:
+        block = params[f"blocks_{i}"]
+        tables = {
+            name: jax.image.resize(block["attn"][name], (2 * grid - 1, block["attn"][name].shape[1]), "linear")
+            for name in ("rel_pos_h", "rel_pos_w")
+        }
+        resized[f"blocks_{i}"] = {**block, "attn": {**block["attn"], **tables}}
+    return resized
