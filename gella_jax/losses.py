@@ -11,8 +11,8 @@ steps.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,10 +28,14 @@ from gella_jax.matching import (
     draw_points,
     entity_targets,
     sample_own_points,
+    some_masks,
+    take,
     uncertain_points,
 )
 from grounding_jax.models.mask2former import Prediction
 from grounding_jax.training.losses import cross_entropy, group_weights, token_counts
+
+MASKS_TOGETHER = 10  # compared at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,27 +152,71 @@ def class_sum(
 
 
 def mask_sums(
-    logits: jax.Array, masks: jax.Array, query_of_target: jax.Array, points: Points
+    logits: jax.Array, targets: Targets, query_of_target: jax.Array, points: Points
 ) -> tuple[jax.Array, jax.Array]:
     """BCE and dice of masks and their queries at the points where these are uncertain, summed over masks.
 
     Args:
         logits: ``[B, Q, h, w]``.
-        masks: bool ``[B, M, H, W]``.
+        targets: M masks.
         query_of_target: int32 ``[B, M]``; masks without one, -1, have no say.
         points: see `Points`.
 
     Returns:
         ``(bce [B], dice [B])``, float32: the mean over points, and 1 - dice with 1 added to both sides of the fraction.
     """
-    logits = jnp.take_along_axis(logits, jnp.maximum(query_of_target, 0)[..., None, None], axis=1)
-    places = uncertain_points(logits, points)
+    logits, counted = take(logits, jnp.maximum(query_of_target, 0)), query_of_target >= 0
+
+    def choose(which: jax.Array, logits: jax.Array) -> jax.Array:
+        own = (jnp.moveaxis(x[:, which], 1, 0) for x in (points.candidates, points.others))
+        return uncertain_points(logits, Points(None, *own))
+
+    def compare(which: jax.Array, logits: jax.Array, places: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return mask_terms(logits, jnp.moveaxis(some_masks(targets, which), 1, 0), places)
+
+    places = over_groups(choose, counted, jax.lax.stop_gradient(logits))
+    bce, dice = over_groups(compare, counted, logits, places)
+    return jnp.where(counted, bce, 0.0).sum(1), jnp.where(counted, dice, 0.0).sum(1)
+
+
+def mask_terms(logits: jax.Array, masks: jax.Array, places: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """BCE and dice ``[M, B]`` of logits ``[M, B, h, w]`` and masks ``[M, B, H, W]`` at points ``[M, B, P, 2]``."""
     logits, truth = sample_own_points(logits, places), sample_own_points(masks, places)
-    bce = optax.sigmoid_binary_cross_entropy(logits, truth).mean(2)
     p = jax.nn.sigmoid(logits)
-    dice = 1 - (2 * (p * truth).sum(2) + 1) / (p.sum(2) + truth.sum(2) + 1)
-    bce, dice = (jnp.where(query_of_target >= 0, term, 0.0).sum(1) for term in (bce, dice))
-    return bce, dice
+    dice = 1 - (2 * (p * truth).sum(-1) + 1) / (p.sum(-1) + truth.sum(-1) + 1)
+    return optax.sigmoid_binary_cross_entropy(logits, truth).mean(-1), dice
+
+
+def over_groups(function: Callable, counted: jax.Array, *arrays: jax.Array) -> Any:
+    """Applies a function to some masks at a time; groups in which none counts cost nothing.
+
+    There is room for as many masks as queries, but most pictures have far fewer.
+
+    Args:
+        function: takes the places of some masks, int32 ``[N]``, and their ``arrays [N, B, ...]``; gives a tree of such.
+        counted: bool ``[B, M]``.
+        arrays: ``[B, M, ...]``.
+
+    Returns:
+        The tree, of arrays ``[B, M, ...]``; 0 where nothing was computed.
+    """
+    M = counted.shape[1]
+    N = max(number for number in range(1, MASKS_TOGETHER + 1) if M % number == 0)
+
+    @jax.checkpoint
+    def one_group(group: tuple[jax.Array, ...]) -> Any:
+        counted, *arguments = group
+        shapes = jax.eval_shape(function, *arguments)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return jax.lax.cond(counted.any(), lambda: function(*arguments), lambda: zeros)
+
+    def grouped(x: jax.Array) -> jax.Array:
+        x = jnp.moveaxis(x, 1, 0)
+        return x.reshape(M // N, N, *x.shape[1:])
+
+    groups = grouped(counted), jnp.arange(M).reshape(-1, N), *map(grouped, arrays)
+    found = jax.lax.map(one_group, groups)
+    return jax.tree.map(lambda x: jnp.moveaxis(x.reshape(M, *x.shape[2:]), 0, 1), found)
 
 
 def segmentation_sums(
@@ -192,7 +240,7 @@ def segmentation_sums(
     terms = [
         (
             class_sum(weights, prediction.class_logits, targets.classes, queries),
-            *mask_sums(prediction.mask_logits, targets.masks, queries, places),
+            *mask_sums(prediction.mask_logits, targets, queries, places),
         )
         for (prediction, places), queries in zip(layers, matches, strict=True)
     ]

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from grounding_jax.models.mask2former import Prediction
-from grounding_jax.models.mask2former.deformable import centres, sample
+from grounding_jax.models.mask2former.deformable import centres
 
 OVERSAMPLING = 3  # candidates for each point of the mask losses
 _UNCERTAIN = 0.75  # of the points are the candidates whose logits are closest to 0
@@ -46,7 +46,8 @@ class Targets(NamedTuple):
     """The masks of a batch of pictures, padded to M.
 
     Attributes:
-        masks: bool ``[B, M, H, W]``, in the frame of the mask logits, at any resolution.
+        masks: in the frame of the mask logits, at any resolution: bool ``[B, M, H, W]``; or, where none overlap, the
+            number of the mask at each place, from 1 on, int ``[B, H, W]``, which is far less to store and to read.
         classes: int32 ``[B, M]``.
         valid: bool ``[B, M]``; false for padding.
     """
@@ -74,22 +75,61 @@ def entity_targets(index: jax.Array, visible: jax.Array) -> Targets:
     """The visible masks of colormaps, all of class 0 (spec gella b, L_seg).
 
     Args:
-        index: int32 ``[B, S, S]``, see `colormap.EntityMap`.
+        index: int ``[B, S, S]``, see `colormap.EntityMap`.
         visible: bool ``[B, M]``; false for hidden masks and padding.
     """
-    numbers = jnp.arange(1, visible.shape[1] + 1)
-    return Targets(index[:, None] == numbers[:, None, None], jnp.zeros(visible.shape, jnp.int32), visible)
+    return Targets(index, jnp.zeros(visible.shape, jnp.int32), visible)
+
+
+def some_masks(targets: Targets, which: jax.Array) -> jax.Array:
+    """The masks at some places of all: ``which int32 [N] -> bool [B, N, H, W]``."""
+    if targets.masks.ndim == 4:
+        return targets.masks[:, which]
+    return targets.masks[:, None] == which[:, None, None] + 1
 
 
 def draw_points(weights: SegmentationWeights, keys: jax.Array, masks: int) -> Points:
-    """Uniform points for one layer: ``keys [B]``, one for each picture, and M masks."""
-    P = weights.points
-    shapes = (P, 2), (masks, OVERSAMPLING * P, 2), (masks, P - int(_UNCERTAIN * P), 2)
+    """Uniform points for one layer: ``keys [B]``, one for each picture, and M masks.
 
-    def one_picture(key):
-        return Points(*map(jax.random.uniform, jax.random.split(key, len(shapes)), shapes))
+    The masks of a picture have the same points, moved by a step of each mask's own, around the edges. To draw millions
+    of numbers would cost as much as to compare masks at them.
+    """
+    P = weights.points
+    others = P - int(_UNCERTAIN * P)
+
+    def moved(key: jax.Array, count: int) -> jax.Array:
+        drawn, steps = jax.random.split(key)
+        points = jax.random.uniform(drawn, (count, 2)) + jax.random.uniform(steps, (masks, 1, 2))
+        return points - (points >= 1)
+
+    def one_picture(key: jax.Array) -> Points:
+        matching, *own = jax.random.split(key, 3)
+        own = map(moved, own, (OVERSAMPLING * P, others))
+        return Points(jax.random.uniform(matching, (P, 2)), *own)
 
     return jax.vmap(one_picture)(keys)
+
+
+def corners(points: jax.Array, height: int, width: int) -> list[tuple[jax.Array, jax.Array]]:
+    """The four pixels around points ``[..., P, 2]``: of each its place in a map, row by row, and its share.
+
+    Both are ``[..., P]``. A share falls linearly from the middle of a pixel to those beside it; outside of the map it
+    is 0.
+    """
+    x, y = points[..., 0] * width - 0.5, points[..., 1] * height - 0.5
+    left, top = jnp.floor(x).astype(jnp.int32), jnp.floor(y).astype(jnp.int32)
+    found = []
+    for row in (top, top + 1):
+        for column in (left, left + 1):
+            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+            index = jnp.clip(row, 0, height - 1) * width + jnp.clip(column, 0, width - 1)
+            found.append((index, jnp.where(inside, (1 - jnp.abs(x - column)) * (1 - jnp.abs(y - row)), 0)))
+    return found
+
+
+def take(table: jax.Array, index: jax.Array) -> jax.Array:
+    """Rows of each picture's table: ``[B, S, ...], [B, P] -> [B, P, ...]``."""
+    return jax.vmap(lambda table, index: table.at[index].get(mode="promise_in_bounds"))(table, index)
 
 
 def sample_points(maps: jax.Array, points: jax.Array) -> jax.Array:
@@ -103,31 +143,83 @@ def sample_points(maps: jax.Array, points: jax.Array) -> jax.Array:
         float32 ``[B, M, P]``.
     """
     B, M, H, W = maps.shape
-    values = jnp.moveaxis(maps.reshape(B, M, H * W).astype(jnp.float32), 1, 2)[:, :, None]
-    locations = (points * jnp.array([W, H]) - 0.5)[:, :, None, None, None]
-    return sample(values, locations, jnp.ones(locations.shape[:-1]), ((H, W),))[:, :, 0].swapaxes(1, 2)
+    table = jnp.moveaxis(maps.reshape(B, M, H * W), 1, 2)
+    steps = jax.tree.map(lambda *x: jnp.stack(x), *corners(points, H, W))
+
+    def add(total: jax.Array, step: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        index, share = step
+        return total + share[..., None] * take(table, index), None
+
+    # What a loop ends with is stored. A sum of four would be inlined: on a CPU, each of its readers would sample anew.
+    return jax.lax.scan(add, jnp.zeros((B, points.shape[1], M)), steps)[0].swapaxes(1, 2)
+
+
+def sample_masks(targets: Targets, points: jax.Array) -> jax.Array:
+    """All masks at the same points, as `sample_points`: ``points [B, P, 2] -> float32 [B, M, P]``."""
+    if targets.masks.ndim == 4:
+        return sample_points(targets.masks, points)
+    B, H, W = targets.masks.shape
+    numbers, index = jnp.arange(1, targets.valid.shape[1] + 1)[:, None], targets.masks.reshape(B, H * W)
+    return sum(share[:, None] * (take(index, place)[:, None] == numbers) for place, share in corners(points, H, W))
 
 
 def sample_own_points(maps: jax.Array, points: jax.Array) -> jax.Array:
-    """Every map at points of its own: ``maps [B, M, H, W], points [B, M, P, 2] -> float32 [B, M, P]``."""
-    return jax.vmap(sample_points, 1, 1)(maps[:, :, None], points)[:, :, 0]
+    """Every map at points of its own: ``maps [M, B, H, W], points [M, B, P, 2] -> float32 [M, B, P]``."""
+
+    def one_map(map_and_points: tuple[jax.Array, jax.Array]) -> jax.Array:
+        values, points = map_and_points
+        B, H, W = values.shape
+        values = values.reshape(B, H * W)
+        return sum(share * take(values, index) for index, share in corners(points, H, W))
+
+    # One after the other, so that what is sampled is stored, and the map stays in the cache.
+    return jax.lax.map(one_map, (maps, points))
+
+
+def smallest(values: jax.Array, count: int) -> jax.Array:
+    """Places of the smallest of numbers that are not negative, in no order; of equal ones the first.
+
+    A sort of thousands would cost more than all the rest of the loss. The bits of such numbers are ordered as they are.
+
+    Args:
+        values: float32 ``[..., N]``.
+        count: how many.
+
+    Returns:
+        int32 ``[..., count]``.
+    """
+    bits = jax.lax.bitcast_convert_type(values, jnp.int32)
+
+    def add_bit(i: jax.Array, last: jax.Array) -> jax.Array:
+        """Towards the largest number that fewer than ``count`` are below."""
+        higher = last + (1 << (30 - i))
+        return jnp.where((bits < higher[..., None]).sum(-1) < count, higher, last)
+
+    last = jax.lax.fori_loop(0, 31, add_bit, jnp.zeros(bits.shape[:-1], jnp.int32))[..., None]
+    below, equal = bits < last, bits == last
+    behind = below.sum(-1, keepdims=True) + jnp.cumsum(equal, -1)
+    ranks = jnp.where(below, jnp.cumsum(below, -1), jnp.where(equal, behind, count + 1)) - 1
+
+    def one_row(ranks: jax.Array) -> jax.Array:
+        return jnp.zeros(count, jnp.int32).at[ranks].set(jnp.arange(len(ranks)), mode="drop")
+
+    return jnp.vectorize(one_row, signature="(n)->(k)")(ranks)
 
 
 def uncertain_points(logits: jax.Array, points: Points) -> jax.Array:
     """The P points of the mask losses: the candidates with logits closest to 0, and the others (section 3.3).
 
     Args:
-        logits: mask logits, ``[B, M, h, w]``; no gradient passes.
-        points: see `Points`.
+        logits: mask logits, ``[M, B, h, w]``; no gradient passes.
+        points: see `Points`, but ``[M, B, 3 P, 2]`` and ``[M, B, P / 4, 2]``.
 
     Returns:
-        ``[B, M, P, 2]``.
+        ``[M, B, P, 2]``.
     """
-    count = points.candidates.shape[2] // OVERSAMPLING - points.others.shape[2]
+    count = points.candidates.shape[-2] // OVERSAMPLING - points.others.shape[-2]
     certainty = jnp.abs(sample_own_points(jax.lax.stop_gradient(logits), points.candidates))
-    chosen = jax.lax.top_k(-certainty, count)[1]
-    chosen = jnp.take_along_axis(points.candidates, chosen[..., None], axis=2)
-    return jnp.concatenate([chosen, points.others], axis=2)
+    chosen = jnp.take_along_axis(points.candidates, smallest(certainty, count)[..., None], axis=-2)
+    return jnp.concatenate([chosen, points.others], axis=-2)
 
 
 def costs(weights: SegmentationWeights, prediction: Prediction, targets: Targets, points: jax.Array) -> jax.Array:
@@ -143,7 +235,7 @@ def costs(weights: SegmentationWeights, prediction: Prediction, targets: Targets
         float32 ``[B, Q, M]``.
     """
     prediction = jax.lax.stop_gradient(prediction)
-    logits, truth = sample_points(prediction.mask_logits, points), sample_points(targets.masks, points)
+    logits, truth = sample_points(prediction.mask_logits, points), sample_masks(targets, points)
 
     def products(x):
         # All of float32, whose last digits may decide between two queries, where matrix units have less by default.
