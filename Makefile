@@ -34,8 +34,9 @@ export JAX_PLATFORMS ?= cpu
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.demo-ready  ## Set up, then segment two pictures with the tiny GSVA in the package.
+demo: $(VENV)/.demo-ready  ## Set up, then segment pictures with the tiny GSVA and the tiny GELLA in the package.
 	@$(BIN)/python -m gsva_jax.cli.demo
+	@$(BIN)/python -m gella_jax.cli.demo
 
 check: $(VENV)/.test-ready $(STYLE)  ## Style, types and the quick tests: under 3 minutes.
 	@$(PYTEST) -m quick

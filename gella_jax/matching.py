@@ -183,7 +183,7 @@ def smallest(values: jax.Array, count: int) -> jax.Array:
 
     Args:
         values: float32 ``[..., N]``.
-        count: how many.
+        count: number of places.
 
     Returns:
         int32 ``[..., count]``.
