@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable, Sequence
 
 import jax
@@ -25,7 +26,8 @@ def make_schedule(options: TrainOptions) -> optax.Schedule:
     if options.schedule == "cosine":
         return optax.warmup_cosine_decay_schedule(0.0, peak, warm, steps, final)
     if options.schedule == "steps":
-        falls = {round(share * steps): 0.1 for share in options.drops}
+        after = collections.Counter(round(share * steps) for share in options.drops)  # of few updates, two may be one
+        falls = {update: 0.1**times for update, times in after.items()}
         return lambda step: rise(step) * optax.piecewise_constant_schedule(1.0, falls)(step)
     linear = optax.join_schedules([rise, optax.linear_schedule(peak, final, steps - warm)], [warm])
     if options.schedule == "linear":

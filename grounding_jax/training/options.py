@@ -80,7 +80,7 @@ class TrainOptions:
         check_numbers(self, 1, LARGEST, "most_bad_steps")
         check_numbers(self, 0, LARGEST, "warmup_steps", "seed", "keep_best", "validation_examples", "pictures")
         check_numbers(self, 0, LARGEST, "profile", "threads", "learning_rate", "weight_decay")
-        check_numbers(self, 0, 1, "final_rate", "slow_rate", "most_bad_records")
+        check_numbers(self, 0, 1, "final_rate", "slow_rate", "most_bad_records", "drops")
         check_numbers(self, 0, 1 - 1e-9, "b1", "b2")  # of 1, a mean never comes
         check_numbers(self, 1e-9, LARGEST, "clip_norm")
 
@@ -90,8 +90,12 @@ class TrainOptions:
 
 
 def check_numbers(options: object, least: float, most: float, *names: str) -> None:
-    """Raises ValueError if a field of a dataclass is not a number from ``least`` to ``most``; names the first."""
+    """Raises ValueError if a field of a dataclass is not a number, or a tuple of such, from ``least`` to ``most``.
+
+    Names the first that is not.
+    """
     for name in names:
-        number = getattr(options, name)
-        if not least <= number <= most:  # nor is NaN
-            raise ValueError(f"{name} is {number}, should be a number from {least} to {most}")
+        value = getattr(options, name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if not least <= number <= most:  # nor is NaN
+                raise ValueError(f"{name} is {number}, should be a number from {least} to {most}")

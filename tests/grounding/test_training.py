@@ -148,13 +148,15 @@ def test_more_damaged_records_than_allowed_stop_the_run(tmp_path):
         ("learning_rate", float("inf"), "0 to 2147483647"),
         ("slow_rate", -0.5, "0 to 1"),
         ("most_bad_records", 1.01, "0 to 1"),
+        ("drops", 46, "0 to 1"),
         ("b2", 1.0, "0 to 0.999999999"),
         ("clip_norm", 0.0, "1e-09 to 2147483647"),
     ],
 )
 def test_options_that_train_nothing_are_named(field, value, limits):
+    given = (0.5, value) if field == "drops" else value
     with pytest.raises(ValueError, match=f"^{field} is {value}, should be a number from {limits}$"):
-        dataclasses.replace(OPTIONS, **{field: value})
+        dataclasses.replace(OPTIONS, **{field: given})
 
 
 def test_a_batch_that_does_not_divide_says_what_would(tmp_path):
@@ -173,6 +175,20 @@ def test_schedules(gsva_golden):
             assert float(linear(int(update) - 1)) == pytest.approx(rate, rel=1e-5, abs=1e-11)
 
 
+@pytest.mark.parametrize(
+    "steps, drops, rates",
+    [
+        (10, (0.5, 0.8), [0, 0.5, 1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01]),
+        (10, (0.8, 0.5), [0, 0.5, 1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01]),
+        (4, (46 / 50, 48 / 50, 0.25, 0.26), [0, 0.005, 0.01, 0.01, 0.0001]),  # two are after the same update
+        (3, (), [0, 0.5, 1]),
+    ],
+)
+def test_a_rate_that_falls_in_steps(steps, drops, rates):
+    rate = make_schedule(TrainOptions(steps, 1, 1.0, schedule="steps", drops=drops, warmup_steps=2))
+    np.testing.assert_allclose([float(rate(update)) for update in range(len(rates))], rates, rtol=1e-6)
+
+
 def test_the_loss_falls_and_the_frozen_part_stays(uninterrupted):
     params, log = uninterrupted
     assert log[-1]["loss"] < 0.7 * log[0]["loss"]
@@ -185,6 +201,18 @@ def test_a_slow_parameter_moves_at_its_rate():
     updates, _ = optimizer.update({"line": jnp.ones(()), "slow": jnp.ones(())}, optimizer.init(params), params)
     np.testing.assert_allclose(updates["slow"], 0.5 * updates["line"], rtol=1e-6)
     assert optax.tree.norm(updates) > 0
+
+
+def test_what_does_not_decay():
+    """Patterns match from the start of a path; decay is a share of the parameter, times the rate."""
+    options = dataclasses.replace(OPTIONS, warmup_steps=0, weight_decay=0.1, no_decay=(".*bias", "slow"))
+    params = {name: {leaf: jnp.full(2, 3.0) for leaf in ("kernel", "bias")} for name in ("line", "slow", "not_slow")}
+    optimizer = make_optimizer(options)
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    decayed = {name: -0.5 * 0.1 * 3 * (name != "slow") for name in params}
+    for name, value in decayed.items():
+        np.testing.assert_allclose(updates[name]["kernel"], value, rtol=1e-6)
+        assert not updates[name]["bias"].any()
 
 
 def test_a_pattern_that_is_none_is_named():
