@@ -83,6 +83,11 @@ def convert(cls: type, name: str, value: Any, where: str) -> Any:
 _hints = functools.cache(typing.get_type_hints)
 
 
+def part_of(cls: type, name: str) -> type:
+    """The dataclass that a field of a dataclass holds; the latter itself where it has no such field."""
+    return _dataclasses(_hints(cls)[name])[0] if name in _hints(cls) else cls
+
+
 def _dataclasses(declared: Any) -> tuple[type, ...]:
     """The dataclasses that a field may hold."""
     union = isinstance(declared, types.UnionType) or typing.get_origin(declared) is typing.Union

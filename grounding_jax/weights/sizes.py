@@ -6,7 +6,6 @@ import collections
 import contextlib
 import dataclasses
 import difflib
-import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -77,7 +76,6 @@ def read_sizes(path: epath.PathLike | None, keys: Keys, config: type) -> Sizes:
     if path is None:
         return Sizes()
     fields: dict[str, dict[str, Any]] = collections.defaultdict(dict)
-    parts = typing.get_type_hints(config)
     unused = []
     for key, value in read_json(path).items():
         if key not in keys:
@@ -86,7 +84,7 @@ def read_sizes(path: epath.PathLike | None, keys: Keys, config: type) -> Sizes:
             continue
         part, field = keys[key]
         with about(path):
-            fields[part][field] = configs.convert(parts.get(part, config), field, value, key)
+            fields[part][field] = configs.convert(configs.part_of(config, part), field, value, key)
     return Sizes(fields, tuple(unused))
 
 

@@ -74,7 +74,7 @@ class Segment(OnMesh):
         if self.batch_size < 1:
             raise ValueError(f"--batch-size {self.batch_size}: must be at least 1")
         source, out = epath.Path(self.source), epath.Path(self.out)
-        requests = self._requests(source, out)
+        requests = self.requests(source, out)
         alone = None if is_many(source) else _read(requests[0])
         _prepare(requests, out)
         texts = [text for request in requests for text in request.question]
@@ -90,7 +90,8 @@ class Segment(OnMesh):
         note(f"in {time.perf_counter() - begin:.1f} s")
         return 0
 
-    def _requests(self, source: epath.Path, out: epath.Path) -> list[Asked]:
+    def requests(self, source: epath.Path, out: epath.Path) -> list[Asked]:
+        """What is asked about each picture; ValueError where that is not said, or a line of a list is damaged."""
         if is_many(source) and not source.is_dir():
             if self.expressions:
                 raise ValueError(f"{source} has its own expressions: name none in the command")

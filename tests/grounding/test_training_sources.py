@@ -10,6 +10,7 @@ from PIL import Image
 
 from grounding_jax.data.datasets import open_dataset
 from grounding_jax.data.sources.class_names import ADE20K_CLASSES, COCO_STUFF_CLASSES
+from grounding_jax.data.sources.narratives import NARRATIVE_DATASETS
 from grounding_jax.data.sources.own_data import OWN_DATA
 from grounding_jax.data.sources.parts import PART_DATASETS, part_wordings
 from grounding_jax.data.sources.reasonseg import REASONSEG_DATASETS
@@ -161,7 +162,7 @@ def test_conversations_of_the_release(golden):
 
 
 def test_what_can_be_evaluated(tree, capsys):
-    names = {*REFER_DATASETS, *REASONSEG_DATASETS, "ade20k|validation", "ReasonSeg|", OWN_DATA}
+    names = {*REFER_DATASETS, *REASONSEG_DATASETS, "ade20k|validation", "ReasonSeg|", OWN_DATA, *NARRATIVE_DATASETS}
     assert set(TASKS) == names
     assert find_task(TASKS, "ReasonSeg|train_val", "guided") is TASKS["ReasonSeg|val"]
     with pytest.raises(ValueError, match=r"'ade20k\|training' can't be evaluated; .* grefcoco\|unc\|train/val"):

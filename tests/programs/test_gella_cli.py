@@ -17,7 +17,7 @@ from gella_jax.cli.loading import read_vocabulary
 from gella_jax.panoptic import PanopticAnswer, Segment
 from gella_jax.predict import Grounding, Noun, Nouns, Reference, as_entities
 from grounding_jax.data.entity_masks import Entities, read_masks
-from grounding_jax.data.sources.panoptic_classes import Category
+from grounding_jax.data.sources.panoptic_classes import COCO_PANOPTIC, Category
 from grounding_jax.files.masks import encode_mask
 from grounding_jax.segmenters.proposals import Proposals
 from grounding_jax.sharding.mesh import MeshShape
@@ -65,6 +65,7 @@ class Told:
 
     def __init__(self, segmenter=None, **answers):
         self.segmenter, self.answers, self.asked = segmenter, answers, {}
+        self.categories = COCO_PANOPTIC
 
     def __getattr__(self, task: str):
         def answer(*arguments, **options):

@@ -9,7 +9,7 @@ from case import PHOTO, TURTLE, refused, same
 from etils import epath
 
 from grounding_jax.data.datasets import open_dataset
-from gsva_jax.cli.requests import jsonl_requests
+from gsva_jax.cli.answering import Segment
 
 out = Path(sys.argv[1])
 out.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ def read_own(file):
 
 def read_ask(file):
     """What `gsva segment` would look for."""
-    return jsonl_requests(epath.Path(file), epath.Path(out))[0].expressions
+    return Segment(str(file), (), out=str(out)).requests(epath.Path(file), epath.Path(out))[0].question
 
 
 for kind, line, read in (("own", own, read_own), ("ask", ask, read_ask)):

@@ -6,10 +6,12 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 from case import refused, same
+from etils import epath
 from PIL import Image
 
-from gella_jax.cli.answering import Refer
+from gella_jax.cli.masks import read_named
 from grounding_jax.data.entity_masks import read_masks
 
 out = Path(sys.argv[1])
@@ -39,7 +41,7 @@ same("masks and crowds", (len(mixed.masks), mixed.crowds), (1, 2))
 Image.new("RGB", (W, H), (90, 120, 60)).save(out / "picture.png")
 picture, masks = str(out / "picture.png"), str(out / "mixed.json")
 with contextlib.redirect_stderr(io.StringIO()) as said:
-    Refer(picture, "the dog", checkpoint="none", out=str(out / "results"), masks=masks).open(picture, ())
-same("said", said.getvalue(), "masks left out: 2, crowds (iscrowd 1)\n")
+    read_named(masks, np.asarray(Image.open(picture)), epath.Path(picture))
+same("said", said.getvalue(), f"{picture}: masks left out: 2, crowds (iscrowd 1)\n")
 crowds = write("crowds.json", (brush(30), 1), (brush(50), 1))
 refused(lambda: read_masks(crowds, (H, W)), "there is not one mask in", "2 of crowds (iscrowd 1)")
