@@ -1,8 +1,10 @@
-"""A GELLA of random weights that fits into a test: one vocabulary, one model, and a picture with masks."""
+"""A GELLA of random weights that fits into a test: vocabulary, model, training, and a picture with masks."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -10,9 +12,14 @@ import numpy as np
 from gella_jax import model, prompts
 from gella_jax.association import AssociationConfig
 from gella_jax.config import GellaConfig
+from gella_jax.data.mixture import Family
 from gella_jax.engine import make_engine
+from gella_jax.losses import LossWeights
+from gella_jax.matching import SegmentationWeights
 from gella_jax.predict import Gella
 from gella_jax.resoblend import ResoBlendConfig
+from gella_jax.training.recipe import GellaRecipe
+from gella_jax.training.task import GellaTask
 from grounding_jax.language import tokenizer
 from grounding_jax.language.tokenizer import SEG_TEXT, Tokenizer
 from grounding_jax.models.clip import ClipConfig
@@ -65,6 +72,25 @@ def small_params() -> dict:
         return rng.normal(0, fan_in**-0.5, leaf.shape).astype(np.float32)
 
     return jax.device_put(jax.tree_util.tree_map_with_path(draw, shapes))
+
+
+def small_task(root: Path, **changes) -> GellaTask:
+    """Its training on the narratives of `small_panoptic`, some as descriptions without any masks."""
+    png = ("png|val2017",)
+    recipe = GellaRecipe(
+        data=str(root),
+        families=(Family(0.4, "describe", png), Family(0.6, "ground", png)),
+        validation="",
+        max_nouns=8,
+        length=500,
+        ungrounded="negative",
+        remat="none",
+        dtype="float32",
+        weights=LossWeights(terms=SegmentationWeights(points=16)),
+    )
+    config = small_config()
+    config = dataclasses.replace(config, llama=dataclasses.replace(config.llama, lora_rank=2))
+    return dataclasses.replace(recipe, **changes).task_for(config, small_tokenizer())
 
 
 @functools.cache
