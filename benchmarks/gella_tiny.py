@@ -115,22 +115,21 @@ def main(options: Options) -> None:
         write_narrated_scenes(root, options.num, options.seed, options.split)
     gella = gella_jax.load(options.checkpoint)
     asked = dict(batch_size=BATCH, masks="truth")
+    records = list(open_dataset(root, "png|val2017"))
+    given, lines = narratives(gella, records, lambda item, other: item, "nouns given")
     reports = {
-        "nouns given": evaluate(gella, root, "png|val2017", "guided", **asked),
+        "nouns given": given,
         "nouns generated": evaluate(gella, root, "png|val2017", "generated", **asked),
         "official": evaluate(gella, root, "png|val2017", "official", **asked),
     }
     if gella.segmenter:
         reports["its own masks, nouns given"] = evaluate(gella, root, "png|val2017", "guided", batch_size=BATCH)
-    records = list(open_dataset(root, "png|val2017"))
-    _, lines = narratives(gella, records, lambda item, other: item, "phrases")
     for name, change in BASELINES.items():
         reports[name], _ = narratives(gella, records, change, name)
     refer = evaluate(gella, root, "refcoco|unc|val", "guided", **asked)
     panoptic = evaluate(gella, root, "panoptic|val2017", "official", **asked)
 
-    first = reports["nouns given"]
-    print(f"\n{first['num_images']} scenes of {options.split}, seed {options.seed}: {first['num_targets']} phrases\n")
+    print(f"\n{len(records)} scenes of {options.split}, seed {options.seed}: {given['num_targets']} phrases\n")
     print(f"| captions | {' | '.join(RECALLS)} |\n|---|{'---|' * len(RECALLS)}")
     for name, report in reports.items():
         print(f"| {name} | {' | '.join(_shown(report.get(metric)) for metric in RECALLS)} |")

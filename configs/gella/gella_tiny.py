@@ -1,4 +1,4 @@
-"""Tiny GELLA, the shipped model: masks and words meet (docs/tiny.md)."""
+"""Tiny GELLA, last lesson: masks and words meet (docs/tiny.md, which says how the shipped model differs)."""
 
 from gella_jax.tiny.answering import SceneRecipe
 from grounding_jax.training.experiment import Experiment

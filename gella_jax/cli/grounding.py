@@ -12,7 +12,7 @@ import msgspec
 from etils import epath
 from tyro.conf import Positional, arg
 
-from gella_jax.cli.masks import Finder, Masked, read_named
+from gella_jax.cli.masks import Finder, Masked, read_named, said_crowds
 from grounding_jax.cli import pictures
 from grounding_jax.cli.fonts import note_undrawable
 from grounding_jax.cli.pictures import answer_all, check_results, folder_requests, is_many, jsonl_requests
@@ -21,6 +21,7 @@ from grounding_jax.terminal import note, optional, prepare_folder, say, working
 if TYPE_CHECKING:
     from gella_jax.answers import Grounding
     from gella_jax.predict import Gella, Request
+    from grounding_jax.data.entity_masks import MaskReader
     from grounding_jax.segmenters.proposals import Proposals
 
 
@@ -129,6 +130,7 @@ class Ground(Masked):
         sources = self.check_sources()
         many = is_many(epath.Path(self.source))
         if many and self.masks is not None:
+            _ = self._mask_reader  # says what is wrong with them
             _check_stems([request.picture for request in requests if request.question.masks is None], self.masks)
         for request in requests:
             own = [] if request.question.masks is None else [request.question.masks]
@@ -139,16 +141,23 @@ class Ground(Masked):
     def _read(self, request: Asked) -> Request:
         """The picture, and the masks that are named."""
         from gella_jax.predict import Request
-        from grounding_jax.data.entity_masks import mask_file
         from grounding_jax.files.pictures import open_picture
 
         wish, picture = request.question, request.picture
         _check_words(wish)
-        image, masks = open_picture(picture), wish.masks or self.masks
-        if wish.masks is None and masks is not None and is_many(epath.Path(self.source)):
-            masks = mask_file(masks, picture.name)
-        entities = None if masks is None else read_named(masks, image, picture)
+        image, named = open_picture(picture), wish.masks or self.masks
+        if wish.masks is None and self._mask_reader is not None:
+            entities = said_crowds(self._mask_reader(image.shape[:2], None, picture.name), picture)
+        else:
+            entities = None if named is None else read_named(named, image, picture)
         return Request(image, wish.caption, entities, wish.nouns)
+
+    @functools.cached_property
+    def _mask_reader(self) -> MaskReader | None:
+        """What reads the masks of each of several pictures from the one place that is named for all."""
+        from grounding_jax.data.entity_masks import mask_reader
+
+        return mask_reader(self.masks) if self.masks is not None and is_many(epath.Path(self.source)) else None
 
     def _answer(self, gella: Gella, finder: Finder, items: Sequence[Request]) -> list[Answer]:
         """Finds the masks of the pictures that have none, and grounds."""

@@ -112,7 +112,11 @@ def read_named(masks: epath.PathLike, image: np.ndarray, picture: epath.Path) ->
     """The masks of a picture uint8 ``[H, W, 3]`` that somebody names; says how many are left out."""
     from grounding_jax.data.entity_masks import read_masks
 
-    entities = read_masks(masks, image.shape[:2], name=picture.name)
+    return said_crowds(read_masks(masks, image.shape[:2], name=picture.name), picture)
+
+
+def said_crowds(entities: Entities, picture: epath.Path) -> Entities:
+    """The same, once it is said how many masks of crowds are left out."""
     if entities.crowds:
         note(f"{picture}: masks left out: {entities.crowds}, crowds (iscrowd 1)")
     return entities

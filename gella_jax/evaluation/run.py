@@ -60,10 +60,9 @@ def evaluate(
 
     Returns:
         One flat dict: ``dataset``, ``protocol``, ``masks``, ``output_masks``, ``num_images``, ``num_targets``, metrics
-        as fractions. Pictures are counted in ``num_without_masks``, ``num_too_long`` (for the context) and
-        ``num_wordless`` where nothing was asked, so that their answers are empty; masks in ``num_hidden`` and
-        ``num_surplus``, see `Grounding`; answers that ended at the limit on tokens in ``num_unfinished``; phrases whose
-        words the caption does not have in ``num_unplaced``, which are measured all the same.
+        as fractions. Counted are pictures about which nothing was asked, with empty answers (``num_without_masks``,
+        ``num_too_long`` for the context, ``num_wordless``), masks (``num_hidden``, ``num_surplus``, see `Grounding`),
+        answers cut off (``num_unfinished``), and phrases that the caption lacks (``num_unplaced``).
 
     Raises:
         FileNotFoundError, ValueError: in one line: see `check_dataset` and `mask_source`; a file that is missing or

@@ -36,7 +36,6 @@ class SceneRecipe(Recipe):
             that `QueryPretraining` teaches the mask branch.
         association, segmentation: weights of L_asso and L_seg beside L_ans.
         points: points at which masks are compared.
-        narratives, expressions, categories, description, length, max_nouns: see `SceneMixture`.
     """
 
     trainable: Suppress[tuple[str, ...]]
@@ -45,12 +44,6 @@ class SceneRecipe(Recipe):
     association: float = 8.0
     segmentation: float = 0.2
     points: int = 256
-    narratives: int = 2
-    expressions: int = 2
-    categories: int = 8
-    description: bool = True
-    length: int = 608
-    max_nouns: int = 64
 
     def task(self, start: epath.Path | None) -> TinyTask:
         """The task; the words of the start that the vocabulary has keep their rows."""
@@ -59,8 +52,7 @@ class SceneRecipe(Recipe):
             before = tokenizers.load_tokenizer(start)
             rows = tokenizers.token_rows(tokenizer, before)
             rows = () if rows == tuple(range(before.vocab_size)) else rows
-        sizes = ("length", "max_nouns", "narratives", "expressions", "categories", "description")
-        data = SceneMixture(model, tokenizer, **{name: getattr(self, name) for name in sizes})
+        data = SceneMixture(model, tokenizer)
         terms = SegmentationWeights(points=self.points)
         return TinyTask(
             model,

@@ -18,13 +18,12 @@ from gella_jax.losses import LossWeights
 from gella_jax.matching import SegmentationWeights
 from gella_jax.model import EntityPredictions
 from gella_jax.tiny.scenes import ENDLESS, KIND_OF, entities_of
+from gella_jax.tiny.vocabulary import tiny_config
 from gella_jax.training import validation
-from grounding_jax.data.picture_resize import resize_longest
 from grounding_jax.data.scenes.narrated import CATEGORIES, NarratedScene, NarratedSceneSource
 from grounding_jax.files.writing import write_json
 from grounding_jax.models import mask2former, swin
 from grounding_jax.models.layers import Linear
-from grounding_jax.models.mask2former import Mask2FormerConfig
 from grounding_jax.models.normalize import normalize_sam
 from grounding_jax.models.swin import SwinConfig
 from grounding_jax.sharding.rules import REPLICATED, Rule
@@ -34,16 +33,7 @@ from grounding_jax.weights.tables import mask2former as layout
 from grounding_jax.weights.writers import write_safetensors
 
 BACKBONE = SwinConfig(24, depths=(1, 1, 1, 1), heads=(1, 2, 4, 8), window=8, drop_path=0.0)
-DECODERS = Mask2FormerConfig.entity(
-    channels=BACKBONE.widths,
-    queries=20,
-    width=64,
-    heads=4,
-    encoder_layers=2,
-    encoder_hidden=128,
-    decoder_layers=6,
-    decoder_hidden=128,
-)
+DECODERS = dataclasses.replace(tiny_config().mask2former, queries=20)  # of maps of the same widths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,8 +96,7 @@ class MaskFinding(Task, Recipe):
         visible, kinds = np.zeros(DECODERS.queries, bool), np.zeros(DECODERS.queries, np.int32)
         visible[: len(drawn.visible)] = drawn.visible
         kinds[: len(drawn.visible)] = [KIND_OF[entity.kind] for entity in scene.entities]
-        image = resize_longest(scene.image, self.side)
-        return {"image": image, "index": drawn.index.astype(np.int16), "visible": visible, "kinds": kinds}
+        return {"image": scene.image, "index": drawn.index.astype(np.int16), "visible": visible, "kinds": kinds}
 
     @property
     def weights(self) -> LossWeights:

@@ -25,7 +25,7 @@ from gella_jax.data.arrays import entity_arrays, picture_arrays
 from gella_jax.losses import LossWeights
 from gella_jax.matching import SegmentationWeights
 from gella_jax.tiny.finding import kind_loss
-from gella_jax.tiny.scenes import ENDLESS, KIND_OF, OTHER, RELATIONS, SIZE, Said, entities_of, said
+from gella_jax.tiny.scenes import ENDLESS, KIND_OF, OTHER, RELATIONS, SIZE, Said, attribute_arrays, entities_of, said
 from gella_jax.tiny.vocabulary import tiny_config
 from gella_jax.training import validation
 from grounding_jax.data.scenes.compose import measure
@@ -131,8 +131,6 @@ class QueryPretraining(Task, Recipe):
         """One scene as arrays."""
         nouns = all_nouns(scene)[: self.max_nouns]
         arrays = entity_arrays(self.model, entities_of(scene), [noun.entities for noun in nouns], self.max_nouns, rng)
-        attributes = np.zeros((2, self.max_nouns), np.int32)
-        attributes[:, : len(nouns)] = np.array([(noun.kind, noun.relation) for noun in nouns], np.int32).T
         absent = np.zeros(self.max_nouns, bool)
         absent[: len(nouns)] = [not noun.entities for noun in nouns]
         return {
@@ -140,8 +138,7 @@ class QueryPretraining(Task, Recipe):
             **picture_arrays(self.model, scene.image),
             "segmented": np.array(True),
             "absent": absent,
-            "noun_kind": attributes[0],
-            "noun_relation": attributes[1],
+            **attribute_arrays(nouns, self.max_nouns),
         }
 
     def prepare(self, batch: dict) -> dict:

@@ -56,6 +56,13 @@ def said(text: str, entities: tuple[int, ...]) -> Said:
     return Said(text, entities, KIND_OF.get(words[-1], OTHER), relation)
 
 
+def attribute_arrays(nouns: Sequence[Said], max_nouns: int) -> dict[str, np.ndarray]:
+    """``noun_kind`` and ``noun_relation`` int32 ``[M]`` of nouns."""
+    attributes = np.zeros((2, max_nouns), np.int32)
+    attributes[:, : len(nouns)] = np.array([(noun.kind, noun.relation) for noun in nouns], np.int32).T
+    return {"noun_kind": attributes[0], "noun_relation": attributes[1]}
+
+
 def entities_of(scene: NarratedScene) -> Entities:
     """The masks of a scene, called by their kinds."""
     names = tuple(entity.kind for entity in scene.entities)
@@ -76,7 +83,6 @@ class SceneMixture:
         narratives: captions of a scene whose nouns are asked for.
         expressions: expressions about a scene.
         categories: names of a vocabulary, some of which are in the picture.
-        description: True describes the scene, too.
         whole_share: share of the scenes about which the whole vocabulary is asked, and one caption, but nothing else.
     """
 
@@ -88,7 +94,6 @@ class SceneMixture:
     narratives: int = 2
     expressions: int = 2
     categories: int = 8
-    description: bool = True
     whole_share: float = 0.2
 
     def __call__(self, seed: int) -> grain.MapDataset:
@@ -107,9 +112,7 @@ class SceneMixture:
             tuple(not noun.entities for noun in nouns),
         )
         arrays = example_arrays(self.model, self.tokenizer, scene.image, sample, self.length, self.max_nouns, rng)
-        attributes = np.zeros((2, self.max_nouns), np.int32)
-        attributes[:, : len(nouns)] = np.array([(noun.kind, noun.relation) for noun in nouns], np.int32).T
-        return {**arrays, "noun_kind": attributes[0], "noun_relation": attributes[1]}
+        return {**arrays, **attribute_arrays(nouns, self.max_nouns)}
 
     def fitting(self, told: Sequence[Conversation]) -> Sequence[Conversation]:
         """As many of the conversations as a row has room for."""
@@ -132,7 +135,7 @@ class SceneMixture:
                 expression = scene.expressions[k]
                 asked.append((expression.text, [said(expression.text, expression.objects)]))
         told = [(nouns_round(caption, [noun.text for noun in nouns], rng), nouns) for caption, nouns in asked]
-        if self.description and not whole:
+        if not whole:
             told.append((describe_round(narrate(rng, scene.entities, size).caption, rng), []))
         return told
 

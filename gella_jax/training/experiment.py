@@ -19,9 +19,7 @@ RECIPES = {
     "gella_tiny_finder": MaskFinding,
 }
 
-# Where configs lie: beside the packages in a checkout, inside them in a wheel.
-_HERE = ASSETS.parent
-GELLA = System("gella", RECIPES, (_HERE.parent / "configs" / "gella", _HERE / "configs"), ASSETS)
+GELLA = System("gella", RECIPES, ASSETS)
 
 
 def load_config(name: epath.PathLike) -> Experiment:

@@ -6,8 +6,6 @@ shape, on any mesh. The published protocols are those of `gella evaluate`.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,20 +14,12 @@ from gella_jax import losses, matching, prompts
 from gella_jax.config import GellaConfig
 from gella_jax.matching import SegmentationWeights
 from gella_jax.prompts import TEMPLATES
+from gella_jax.results import Target
 from grounding_jax.drawing.overlay import draw_overlay, side_by_side
 from grounding_jax.language.rows import IGNORED
 from grounding_jax.language.tokenizer import Tokenizer
 
 Sums = dict[str, tuple[jax.Array, jax.Array]]
-
-
-class _Drawn(NamedTuple):
-    """A noun as the overlay takes it, see `legend.Shown`."""
-
-    expression: str
-    rejected: bool
-    mask: np.ndarray
-    score: float
 
 
 def measure(outputs: dict, batch: dict) -> tuple[Sums, dict[str, jax.Array]]:
@@ -47,9 +37,8 @@ def measure(outputs: dict, batch: dict) -> tuple[Sums, dict[str, jax.Array]]:
         int32 ``[B, h, w]``, the number of the mask that is found at a place, from 1, or 0.
     """
     entities, visible, index = outputs["entities"].last, batch["visible"], batch["index"]
-    numbers = jnp.arange(1, visible.shape[1] + 1)
-    masks = index[:, None] == numbers[:, None, None]
     targets = matching.entity_targets(index, visible)
+    masks = matching.some_masks(targets, jnp.arange(visible.shape[1]))
     queries = matching.match(SegmentationWeights(), entities, targets)
     decoded = jnp.take_along_axis(entities.mask_logits, jnp.maximum(queries, 0)[..., None, None], axis=1)
     decoded = jnp.where((queries >= 0)[..., None, None], decoded, -jnp.inf)
@@ -84,7 +73,7 @@ def _mask_iou(found: jax.Array, masks: jax.Array, visible: jax.Array) -> tuple[j
     h, w = found.shape[2:]
     rows, columns = (((np.arange(n) + 0.5) * S / n).astype(int) for n, S in zip((h, w), masks.shape[2:], strict=True))
     truth = masks[:, :, rows[:, None], columns]
-    intersection, union = ((one).sum((2, 3)) for one in (found & truth, found | truth))
+    intersection, union = (one.sum((2, 3)) for one in (found & truth, found | truth))
     return _over(intersection / jnp.maximum(union, 1), visible)
 
 
@@ -112,9 +101,9 @@ def draw(config: GellaConfig, tokenizer: Tokenizer, example: dict, shown: dict) 
     texts = [tokenizer.decode(example["ids"][example["branch"] == n]) for n in range(1, example["branch"].max() + 1)]
     names = [name for text in texts for name in prompts.read_nouns(text.rpartition(separator)[2])]
 
-    def drawn(table: np.ndarray) -> list[_Drawn]:
+    def drawn(table: np.ndarray) -> list[Target]:
         masks = [np.isin(index, np.flatnonzero(row) + 1) for row in table]
-        return [_Drawn(name, not mask.any(), mask, 1.0) for name, mask in zip(names, masks, strict=False)]
+        return [Target(name, mask, 1.0, not mask.any()) for name, mask in zip(names, masks, strict=False)]
 
     titled = (("true", drawn(example["meant"])), ("predicted", drawn(shown["chosen"])))
     return side_by_side([draw_overlay(image, targets, [title]) for title, targets in titled])

@@ -32,14 +32,18 @@ class System:
     Attributes:
         program: name of its command.
         recipes: its recipes by kind.
-        configs: folders of its configs; those that are not there are passed over.
-        shipped: folder of the models that come with the package.
+        shipped: folder of the models that come with the package, inside that.
     """
 
     program: str
     recipes: Recipes
-    configs: tuple[epath.Path, ...]
     shipped: epath.Path
+
+    @property
+    def configs(self) -> tuple[epath.Path, ...]:
+        """Folders of its configs: beside the packages in a checkout, inside them in a wheel; only one is there."""
+        package = self.shipped.parent
+        return package.parent / "configs" / self.program, package / "configs"
 
     def config_files(self) -> list[epath.Path]:
         """The configs that come with the package, by their names."""

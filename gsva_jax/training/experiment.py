@@ -18,9 +18,7 @@ RECIPES = {
     "gsva_tiny_answers": Answering,
 }
 
-# Where configs lie: beside the packages in a checkout, inside them in a wheel.
-_HERE = ASSETS.parent
-GSVA = System("gsva", RECIPES, (_HERE.parent / "configs" / "gsva", _HERE / "configs"), ASSETS)
+GSVA = System("gsva", RECIPES, ASSETS)
 
 
 def load_config(name: epath.PathLike) -> Experiment:

@@ -6,8 +6,6 @@ shape, on any mesh. The published protocols are those of `gsva evaluate`.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,17 +18,8 @@ from grounding_jax.models import llama
 from grounding_jax.models.mask_resize import mask_matrices, resize_masks
 from gsva_jax import losses, model
 from gsva_jax.config import GsvaConfig
+from gsva_jax.predict import Target
 from gsva_jax.prompts import TEMPLATES
-
-
-class _Drawn(NamedTuple):
-    """A target as the overlay takes it, see `legend.Shown`."""
-
-    expression: str
-    rejected: bool
-    mask: np.ndarray
-    score: float
-
 
 Sums = dict[str, tuple[jax.Array, jax.Array]]
 
@@ -94,7 +83,7 @@ def draw(config: GsvaConfig, tokenizer: Tokenizer, example: dict, shown: dict) -
     for j in np.flatnonzero(example["target_valid"]):
         name = names[j] if j < len(names) else f"target {j + 1}"
         score = float(shown["scores"][j])
-        true.append(_Drawn(name, bool(example["target_rejected"][j]), masks[j], 1.0))
-        predicted.append(_Drawn(name, score < 0.5, low[j] > 0, score))
+        true.append(Target(name, bool(example["target_rejected"][j]), masks[j], 1.0))
+        predicted.append(Target(name, score < 0.5, low[j] > 0, score))
     titled = (("true", true), ("predicted", predicted))
     return side_by_side([draw_overlay(image, targets, [title]) for title, targets in titled])

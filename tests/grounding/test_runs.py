@@ -204,8 +204,9 @@ def get_config():
 
 def test_any_system_trains_by_the_same_code(tmp_path):
     """Its own recipe and config folder; the result, and a step of the run as a model folder."""
-    (tmp_path / "line.py").write_text(LINE_CONFIG)
-    other = System("other", {"line": Line}, (tmp_path / "nowhere", tmp_path), tmp_path)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "line.py").write_text(LINE_CONFIG)
+    other = System("other", {"line": Line}, tmp_path / "assets")
     result = run(other, "line", tmp_path / "runs")
     whole = train(Line(), OPTIONS, tmp_path / "alone")
     saved = folder.load(result)
@@ -220,14 +221,15 @@ def test_any_system_trains_by_the_same_code(tmp_path):
     with pytest.raises(ValueError, match="kind is 'line', should be one of gsva, "):
         model_at(result.parent, 3, RECIPES)
     with pytest.raises(ValueError, match="a Line is none of the recipes gsva, "):
-        run(GSVA, tmp_path / "line.py", tmp_path / "others")
+        run(GSVA, tmp_path / "configs" / "line.py", tmp_path / "others")
 
 
 @pytest.fixture
 def continued(tmp_path, monkeypatch):
     """The system of `Line`, and a run of it whose start was named by a relative path; now we are elsewhere."""
-    system = System("other", {"line": Line}, (tmp_path,), tmp_path)
-    (tmp_path / "line.py").write_text(LINE_CONFIG)
+    system = System("other", {"line": Line}, tmp_path / "assets")
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "line.py").write_text(LINE_CONFIG)
     monkeypatch.chdir(tmp_path)
     for name in ("start", "another"):
         slope = np.full(3, len(name), np.float32)

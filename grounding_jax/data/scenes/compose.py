@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -65,9 +66,13 @@ class SceneSource:
     def __len__(self) -> int:
         return self.num
 
-    def __getitem__(self, index: int) -> Scene:
+    def __getitem__(self, index: int) -> Any:
         if not 0 <= index < self.num:
             raise IndexError(f"scene {index} of a source of {self.num}")
+        return self.compose(index)
+
+    def compose(self, index: int) -> Any:
+        """Scene `index`, see `scene`."""
         return scene(self.seed, self.split, index, self.size)
 
 

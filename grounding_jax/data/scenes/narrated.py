@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from grounding_jax.data.scenes.backgrounds import BACKDROPS, SPLITS, draw_backdrop
-from grounding_jax.data.scenes.compose import SceneObject, check_split, compose, visible_object
+from grounding_jax.data.scenes.compose import SceneObject, SceneSource, check_split, compose, visible_object
 from grounding_jax.data.scenes.cutouts import KINDS
 from grounding_jax.data.scenes.expressions import Expression
 from grounding_jax.data.scenes.narratives import Narrative, narrate
@@ -49,20 +49,11 @@ class NarratedScene:
 
 
 @dataclasses.dataclass(frozen=True)
-class NarratedSceneSource:
-    """Random access to the narrated scenes (seed, split, 0..num-1); what Grain reads."""
+class NarratedSceneSource(SceneSource):
+    """Random access to the narrated scenes (seed, split, 0..num-1)."""
 
-    seed: int
-    split: str
-    num: int
-    size: int
-
-    def __len__(self) -> int:
-        return self.num
-
-    def __getitem__(self, index: int) -> NarratedScene:
-        if not 0 <= index < self.num:
-            raise IndexError(f"scene {index} of a source of {self.num}")
+    def compose(self, index: int) -> NarratedScene:
+        """Scene `index`, see `narrated_scene`."""
         return narrated_scene(self.seed, self.split, index, self.size)
 
 
