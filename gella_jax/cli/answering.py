@@ -76,7 +76,7 @@ class Describe(_Told):
         if self.out is not None:
             save_description(self.out, self.picture, description)
             note(_files(self.out, (DESCRIPTION_FILE,)))
-        note(f"in {time.perf_counter() - begin:.1f} s")
+        note(f"answered in {time.perf_counter() - begin:.1f} s")
         return 0
 
 
@@ -114,7 +114,7 @@ class NounsCommand(_Told):
         if self.out is not None:
             save_nouns(self.out, self.picture, self.caption, answer)
             note(_files(self.out, (NOUNS_FILE,)))
-        note(f"in {time.perf_counter() - begin:.1f} s")
+        note(f"answered in {time.perf_counter() - begin:.1f} s")
         return 0
 
 
@@ -154,7 +154,7 @@ class Refer(Masked):
             say(line)
         note_undrawable([self.expression])
         say(_files(self.out, REFERENCE_FILES))
-        note(f"in {time.perf_counter() - begin:.1f} s")
+        note(f"answered in {time.perf_counter() - begin:.1f} s")
         return 0
 
 
@@ -198,7 +198,7 @@ class PanopticCommand(Masked):
             say(line)
         note_undrawable(segment.category.name for segment in panoptic.segments)
         say(_files(self.out, PANOPTIC_FILES))
-        note(f"in {time.perf_counter() - begin:.1f} s")
+        note(f"answered in {time.perf_counter() - begin:.1f} s")
         return 0
 
 

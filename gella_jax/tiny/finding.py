@@ -119,7 +119,8 @@ class MaskFinding(Task, Recipe):
         keys = jax.vmap(lambda example: jax.random.fold_in(key, example))(batch["example"])
         outputs = self.outputs(params, batch)
         loss, terms, queries = losses.batch_loss(self.weights, outputs, batch, keys)
-        kind, accuracy = kind_loss(params["helpers"], outputs["entities"].last.queries, queries, batch)
+        states = matched(outputs["entities"].last.queries, queries)
+        kind, accuracy = kind_loss(params["helpers"], states, batch["kinds"], batch["visible"])
         return loss + self.kind * kind, {**terms, "kind": kind, "kind_accuracy": accuracy}
 
     def measure(self, params: dict, batch: dict) -> tuple[validation.Sums, dict[str, jax.Array]]:
@@ -132,18 +133,25 @@ class MaskFinding(Task, Recipe):
         return example["image"]
 
 
-def kind_loss(layer: dict, states: jax.Array, query_of_entity: jax.Array, batch: dict) -> tuple[jax.Array, jax.Array]:
+def matched(states: jax.Array, query_of_entity: jax.Array) -> jax.Array:
+    """The states of the queries that entities were given: ``[B, Q, D], int32 [B, E] -> [B, E, D]``."""
+    return jnp.take_along_axis(states, jnp.maximum(query_of_entity, 0)[..., None], axis=1)
+
+
+def kind_loss(layer: dict, states: jax.Array, kinds: jax.Array, visible: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Cross entropy of the kinds of entities read from their queries, and the share that is right.
 
     Args:
         layer: parameters of the linear layer that reads.
-        states: ``[B, Q, D]``.
-        query_of_entity: int32 ``[B, E]``.
-        batch: with ``kinds`` int32 ``[B, E]`` and ``visible`` bool ``[B, E]``.
+        states: ``[B, E, D]``, see `matched`.
+        kinds: int32 ``[B, E]``.
+        visible: bool ``[B, E]``, the entities that count.
     """
     logits = Linear(len(CATEGORIES)).apply({"params": layer}, states)
-    logits = jnp.take_along_axis(logits, jnp.maximum(query_of_entity, 0)[..., None], axis=1)
-    terms = optax.softmax_cross_entropy_with_integer_labels(logits, batch["kinds"])
-    count = jnp.maximum(batch["visible"].sum(), 1)
-    right = (logits.argmax(-1) == batch["kinds"]) & batch["visible"]
-    return jnp.where(batch["visible"], terms, 0.0).sum() / count, right.sum() / count
+    terms = optax.softmax_cross_entropy_with_integer_labels(logits, kinds)
+    return mean_of(terms, visible), mean_of(logits.argmax(-1) == kinds, visible)
+
+
+def mean_of(values: jax.Array, counted: jax.Array) -> jax.Array:
+    """The mean of those that count; 0 if none does."""
+    return jnp.where(counted, values, 0.0).sum() / jnp.maximum(counted.sum(), 1)

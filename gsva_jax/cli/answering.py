@@ -87,7 +87,7 @@ class Segment(OnMesh):
         with working("segmenting (programs are compiled first)"):
             answers = answer([alone])
         _finish(requests[0], alone, answers[0])
-        note(f"in {time.perf_counter() - begin:.1f} s")
+        note(f"answered in {time.perf_counter() - begin:.1f} s")
         return 0
 
     def requests(self, source: epath.Path, out: epath.Path) -> list[Asked]:
@@ -150,7 +150,7 @@ class Ask(OnMesh):
         with working("writing the answer (programs are compiled first)"):
             answer = gsva.ask(image, self.question, self.max_new, self.temperature, self.seed)
         _finish(Request(picture, (), out), (image, ()), answer, (self.question, answer.text))
-        note(f"in {time.perf_counter() - begin:.1f} s")
+        note(f"answered in {time.perf_counter() - begin:.1f} s")
         return 0
 
 

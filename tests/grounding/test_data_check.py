@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+from etils import epath
 from PIL import Image
 
 from grounding_jax.cli.datasets import show_datasets
@@ -113,9 +114,11 @@ RECIPES = {
 
 @pytest.fixture
 def configs(monkeypatch, tmp_path):
+    system = dataclasses.replace(experiment.GSVA, shipped=epath.Path(tmp_path / "package" / "assets"))
+    place = tmp_path / "package" / "configs"
+    place.mkdir(parents=True)
     for name, recipe in RECIPES.items():
-        (tmp_path / f"{name}.py").write_text(CONFIG.format(recipe=recipe))
-    system = dataclasses.replace(experiment.GSVA, configs=(tmp_path,))
+        (place / f"{name}.py").write_text(CONFIG.format(recipe=recipe))
     monkeypatch.setattr(experiment, "GSVA", system)
 
 

@@ -34,7 +34,9 @@ def run(argv):
     error = io.StringIO()
     with contextlib.redirect_stderr(error), contextlib.redirect_stdout(io.StringIO()):
         status = main([str(a) for a in argv])
-    lines = [line for line in error.getvalue().splitlines() if line.strip() and not line.startswith("loaded")]
+    lines = [
+        line for line in error.getvalue().splitlines() if line.strip() and not line.startswith(("loaded", "answered"))
+    ]
     if status == 2 and len(lines) == 1:
         raise ValueError(lines[0])
     if status or lines:
