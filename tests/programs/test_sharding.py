@@ -7,15 +7,21 @@ import sys
 
 import jax
 import numpy as np
+import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
+import gella_jax.model
+import gella_jax.sharding
+from gella_jax.config import GellaConfig
 from grounding_jax.sharding.mesh import MeshShape, check_batch, make_mesh
 from grounding_jax.sharding.rules import REPLICATED, shardings
+from grounding_jax.training.state import partition, path_matcher, state_shardings
 from grounding_jax.weights.folder import open_folder
 from gsva_jax import model
 from gsva_jax.config import GsvaConfig
 from gsva_jax.sharding import table
+from gsva_jax.training.task import TRAINED
 from gsva_jax.weights import open_official
 from tests.programs import processes
 
@@ -117,6 +123,25 @@ def test_tables_fit_the_published_sizes(name):
     placed = shardings(mesh, table(getattr(GsvaConfig, name)()), shapes)
     assert jax.tree.structure(placed) == jax.tree.structure(shapes)
     assert placed["llama"]["layers"]["attn"]["q"]["lora_b"].spec == P(None, None, "tensor")
+
+
+@pytest.mark.parametrize(
+    "system, config, rules, trained",
+    [
+        (model, GsvaConfig.gsva_7b(), table, TRAINED),
+        (gella_jax.model, GellaConfig.gella_7b(), gella_jax.sharding.table, ("backbone", "mask2former", "blend")),
+    ],
+)
+def test_moments_lie_like_their_parameters(system, config, rules, trained):
+    """At the published sizes, split where their parameters are."""
+    shapes = jax.eval_shape(lambda key: system.init(config, key), jax.random.key(0))
+    mesh = make_mesh(MeshShape(1, 1, 1), jax.devices()[:1])
+    chosen = path_matcher(trained)
+    own, laid = (partition(tree, chosen)[0] for tree in (shapes, shardings(mesh, rules(config), shapes)))
+    placed = state_shardings(optax.adamw(1e-3), own, laid, jax.sharding.NamedSharding(mesh, REPLICATED))
+    for moment in ("mu", "nu"):
+        assert optax.tree.get(placed.opt_state, moment) == laid
+    assert any("fsdp" in str(sharding.spec) for sharding in jax.tree.leaves(laid))
 
 
 def test_a_table_is_strict():
