@@ -21,15 +21,16 @@ def make_schedule(options: TrainOptions) -> optax.Schedule:
     a tenth behind each of the ``drops``.
     """
     peak, warm, steps = options.learning_rate, options.warmup_steps, options.steps
-    final = peak * options.final_rate
     rise = optax.linear_schedule(0.0, peak, warm) if warm else optax.constant_schedule(peak)
+    left = max(steps - warm, 1)  # a training may end while the rate still rises
     if options.schedule == "cosine":
-        return optax.warmup_cosine_decay_schedule(0.0, peak, warm, steps, final)
+        return optax.join_schedules([rise, optax.cosine_decay_schedule(peak, left, options.final_rate)], [warm])
     if options.schedule == "steps":
         after = collections.Counter(round(share * steps) for share in options.drops)  # of few updates, two may be one
         falls = {update: 0.1**times for update, times in after.items()}
         return lambda step: rise(step) * optax.piecewise_constant_schedule(1.0, falls)(step)
-    linear = optax.join_schedules([rise, optax.linear_schedule(peak, final, steps - warm)], [warm])
+    fall = optax.linear_schedule(peak, peak * options.final_rate, left)
+    linear = optax.join_schedules([rise, fall], [warm])
     if options.schedule == "linear":
         return linear
     return lambda step: jnp.where(step == 0, peak, linear(step - 1))

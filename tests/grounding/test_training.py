@@ -189,6 +189,18 @@ def test_a_rate_that_falls_in_steps(steps, drops, rates):
     np.testing.assert_allclose([float(rate(update)) for update in range(len(rates))], rates, rtol=1e-6)
 
 
+@pytest.mark.parametrize("schedule, last", [("cosine", 0.75), ("linear", 0.75), ("deepspeed", 0.5)])
+def test_a_training_may_end_while_the_rate_still_rises(schedule, last):
+    rate = make_schedule(TrainOptions(4, 1, 1.0, schedule=schedule, warmup_steps=4))
+    assert [float(rate(update)) for update in (1, 3)] == pytest.approx([0.25 if schedule != "deepspeed" else 0, last])
+
+
+def test_a_rate_that_falls_in_a_half_wave():
+    rate = make_schedule(TrainOptions(10, 1, 2.0, schedule="cosine", final_rate=0.1, warmup_steps=2))
+    expected = [0, 1, 2, 2 * (0.1 + 0.9 * (1 + np.cos(np.pi / 4)) / 2), 1.1, 0.2]
+    np.testing.assert_allclose([float(rate(update)) for update in (0, 1, 2, 4, 6, 10)], expected, rtol=1e-6)
+
+
 def test_the_loss_falls_and_the_frozen_part_stays(uninterrupted):
     params, log = uninterrupted
     assert log[-1]["loss"] < 0.7 * log[0]["loss"]
