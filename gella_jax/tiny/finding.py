@@ -20,6 +20,7 @@ from gella_jax.model import EntityPredictions
 from gella_jax.tiny.scenes import ENDLESS, KIND_OF, entities_of
 from gella_jax.tiny.vocabulary import tiny_config
 from gella_jax.training import validation
+from grounding_jax import weights
 from grounding_jax.data.scenes.narrated import CATEGORIES, NarratedScene, NarratedSceneSource
 from grounding_jax.files.writing import write_json
 from grounding_jax.models import mask2former, swin
@@ -29,7 +30,6 @@ from grounding_jax.models.swin import SwinConfig
 from grounding_jax.sharding.rules import REPLICATED, Rule
 from grounding_jax.training.task import Recipe, Task
 from grounding_jax.weights import folder
-from grounding_jax.weights.tables import mask2former as layout
 from grounding_jax.weights.writers import write_safetensors
 
 BACKBONE = SwinConfig(24, depths=(1, 1, 1, 1), heads=(1, 2, 4, 8), window=8, drop_path=0.0)
@@ -73,12 +73,17 @@ class MaskFinding(Task, Recipe):
         """Writes a folder as Hugging Face's transformers have it, which `segmenters.load_segmenter` takes."""
         place.mkdir(parents=True, exist_ok=True)
         leaves = folder.from_params(params)
-        tensors = layout.transformers_with_swin("mask2former/").to_torch(leaves, str(place))
+        tensors = weights.mask2former.transformers_with_swin("mask2former/").to_torch(leaves, str(place))
         write_safetensors(place, tensors)
         size = {"shortest_edge": self.side, "longest_edge": 2 * self.side}
         write_json(place / "preprocessor_config.json", {"size": size, "size_divisor": 32}, indent=2)
         dtype = next(iter(leaves.values())).dtype
-        write_json(place / folder.CONFIG_FILE, layout.public(DECODERS, BACKBONE, dtype), indent=2)
+        write_json(place / folder.CONFIG_FILE, weights.mask2former.public(DECODERS, BACKBONE, dtype), indent=2)
+
+    def read_start(self, place: epath.Path) -> dict:
+        """The parameters of such a folder, or of any Mask2Former of the same sizes."""
+        (_, backbone), (_, decoders) = (part.load(place, np.float32) for part in (weights.swin, weights.mask2former))
+        return {"backbone": backbone, "mask2former": decoders}
 
     def examples(self, seed: int) -> grain.MapDataset:
         """Scenes, those of `QueryPretraining` excepted."""

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import jax
-import numpy as np
 from etils import epath
 
 from grounding_jax.sharding import hosts
@@ -147,7 +146,7 @@ def load_starts(task: Task, starts: Sequence[epath.Path]) -> dict:
     """
     shapes, before = jax.eval_shape(task.init, jax.random.key(0)), {}
     for start in starts:
-        values = folder.load(start, np.dtype(np.float32))
+        values = task.read_start(start)
         parts = {name: values[name] for name in values if name in shapes}
         others = {name: values[name] for name in task.start_keys if name in values and name not in shapes}
         if not parts and not others:

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from grounding_jax.sharding.rules import Rule
 from grounding_jax.training.options import TrainOptions
+from grounding_jax.weights import folder
 
 
 class Work(NamedTuple):
@@ -85,6 +86,10 @@ class Task:
     def draw(self, example: dict[str, np.ndarray], shown: dict[str, np.ndarray]) -> np.ndarray:
         """The picture, uint8 ``[H, W, 3]``, of an example of the validation and of what `measure` gave for it."""
         raise NotImplementedError
+
+    def read_start(self, place: epath.Path) -> dict:
+        """The parameters of a folder of `save_model`, or of a model to start from, in float32."""
+        return folder.load(place, np.dtype(np.float32))
 
     def import_params(self, params: dict) -> dict:
         """The parameters of a model folder, which may have only some parts, as they are trained."""

@@ -1,12 +1,16 @@
 """What the tiny GELLA is told in its lessons is true of the scenes."""
 
+import jax
 import numpy as np
 import pytest
+from etils import epath
 
+from gella_jax.tiny.finding import MaskFinding
 from gella_jax.tiny.pretraining import QueryPretraining, all_nouns, told_by_queries
 from gella_jax.tiny.scenes import KIND_OF, OTHER, RELATIONS, SIZE, SceneMixture, entities_of, said
 from gella_jax.tiny.vocabulary import tiny_config, tiny_tokenizer
 from grounding_jax.data.scenes.narrated import CATEGORIES, NarratedScene, NarratedSceneSource
+from grounding_jax.training.runs import load_starts
 
 pytestmark = pytest.mark.quick
 
@@ -79,3 +83,13 @@ def test_what_is_asked_has_room_and_means_the_entities(scenes, whole_share):
         assert (np.isin(example["labels"], tokenizer.seg).sum() == len(nouns)) and len(told) >= 1
         if whole_share:
             assert [noun.kind for noun in nouns[: len(CATEGORIES)]] == list(range(len(CATEGORIES)))
+
+
+def test_what_finds_masks_is_a_start_again(tmp_path):
+    """Its folder is in the layout of transformers; a start gives back what was trained, but for the helper."""
+    finding = MaskFinding()
+    shapes, rng = jax.eval_shape(finding.init, jax.random.key(0)), np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype), shapes)
+    kept = {name: params[name] for name in finding.export_keys}
+    finding.save_model(epath.Path(tmp_path / "finder"), kept)
+    jax.tree.map(np.testing.assert_array_equal, load_starts(finding, [epath.Path(tmp_path / "finder")]), kept)
