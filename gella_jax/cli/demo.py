@@ -12,11 +12,10 @@ from gella_jax.config import ASSETS
 from grounding_jax.terminal import prepare_folder, say, working
 
 COCO = ASSETS / "scenes" / "coco"
-NAME = "000050000009"
+NAME = "000050000012"
 PICTURE = COCO / "val2017" / f"{NAME}.jpg"
 MASKS = COCO / "annotations" / "panoptic_val2017" / f"{NAME}.png"
-CAPTION = "The two flamingos stand next to the two basketballs. A pig waits here. The weather is pleasant."
-NOUNS = ("The two flamingos", "the two basketballs", "A pig", "The weather")
+CAPTION = "Two globes stand next to a crab. We also see a panda. The weather is pleasant."
 
 
 def demo(out: str = "out/demo/gella", checkpoint: str = "tiny") -> None:
@@ -39,7 +38,7 @@ def demo(out: str = "out/demo/gella", checkpoint: str = "tiny") -> None:
         folder = prepare_folder(epath.Path(out) / name)
         begin = time.perf_counter()
         with working("grounding (the first time, programs are compiled)"):
-            grounding = gella.ground(image, CAPTION, entities, NOUNS, absent=True)
+            grounding = gella.ground(image, CAPTION, entities, absent=True)
         save_grounding(folder, str(PICTURE), image, grounding)
         say(f"\n{PICTURE.name} with {whose}: {CAPTION}\n{grounding.text}")
         for line in describe_grounding(grounding):
