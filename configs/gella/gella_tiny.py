@@ -1,4 +1,4 @@
-"""Tiny GELLA, last lesson: masks and words meet (docs/tiny.md, which says how the shipped model differs)."""
+"""Tiny GELLA, last lesson: masks and words meet (docs/tiny.md, which says how the shipped model was made)."""
 
 from gella_jax.tiny.answering import SceneRecipe
 from grounding_jax.training.experiment import Experiment
