@@ -3,8 +3,8 @@
 A 7B GELLA starts from a Mask2Former that others trained; ours starts from nothing. It learns to find the masks of a
 colormap again, and to let its queries tell what they show: the association is taught with fixed codes of attributes, a
 kind and a relation, in the place of words. The language model learns the same codes (`gella_jax.tiny.answering`), so
-that the two understand each other when they meet. Layers that read kinds, places and relations of
-matched queries (``helpers``) are not kept.
+that the two understand each other when they meet. Layers that read kinds, places and
+relations of matched queries (``helpers``) are not kept.
 """
 
 from __future__ import annotations
