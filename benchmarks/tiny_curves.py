@@ -36,6 +36,7 @@ RUNS = {
         "present_dice": "dice of a mask",
         "imitation": "distance to SAM's own prompts",
     },
+    "gsva_tiny_fine": {"present_dice": "dice of a mask"},
 }
 _MASKS = {
     "kind_accuracy": "kind of an entity",
@@ -60,6 +61,7 @@ RUNS |= {
     "gella_tiny_finder_first": {"kind_accuracy": "kind of an entity", "mask_IoU": "IoU of masks, val"},
     "gella_tiny_finder": {"kind_accuracy": "kind of an entity", "mask_IoU": "IoU of masks, val"},
 }
+BATCHES = {"gella_tiny_words": 8, "gsva_tiny_fine": 8}  # scenes, 16 in the others
 COLUMNS = 3
 WINDOW = 10  # log lines that are averaged
 
@@ -92,7 +94,7 @@ def main(system: str, runs: Path, out: Path) -> None:
             steps, values, style = curve(runs / name, key)
             if steps:
                 axis.plot(steps, values, style, label=label, markersize=3)
-        axis.set(title=name, xlabel=f"step of {8 if name == 'gella_tiny_words' else 16} scenes", ylim=(0, 1))
+        axis.set(title=name, xlabel=f"step of {BATCHES.get(name, 16)} scenes", ylim=(0, 1))
         axis.grid(alpha=0.3)
         axis.legend(loc="center right", fontsize=8)
     for axis in axes.flat[len(shown) :]:

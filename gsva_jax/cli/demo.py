@@ -11,10 +11,10 @@ from grounding_jax.terminal import prepare_folder, say, working
 from gsva_jax.cli.loading import load_model
 
 ASSETS = epath.Path(__file__).parent.parent / "assets"
-SCENE = ASSETS / "scenes/refer_seg/images/mscoco/images/train2014/COCO_train2014_000020000004.jpg"
+SCENE = ASSETS / "scenes/refer_seg/images/mscoco/images/train2014/COCO_train2014_000020000006.jpg"
 PICTURES = {
-    "scene": (SCENE, ("the dog", "all tractors", "the watermelon", "the penguin", "all basketballs")),
-    "photo": (ASSETS / "photo_scene.jpg", ("the turtle", "the banana", "the top penguin", "the left umbrella")),
+    "scene": (SCENE, ("the giraffe", "the top elephant", "the bottom elephant", "the penguin")),
+    "photo": (ASSETS / "photo_scene.jpg", ("the watermelon", "the left tractor", "the right tractor", "the giraffe")),
 }
 
 

@@ -93,7 +93,7 @@ def test_own_data_as_documented(tmp_path, monkeypatch):
     example = experiment.recipe.task(find_checkpoint(init)).examples(seed=0)[0]
     assert example["target_valid"].sum() == 2 and example["target_rejected"].sum() == 1
     drawn = np.unpackbits(example["masks"], axis=-1).sum((1, 2))
-    expected = 8745 * (320 / 600) ** 2  # photo_scene.json: the turtle's pixels, at the size of the canvas
+    expected = 18115 * (320 / 600) ** 2  # photo_scene.json: the watermelon's pixels, at the size of the canvas
     assert sorted(drawn)[:-1] == [0] * 4 and max(drawn) == pytest.approx(expected, rel=0.1)
 
 
