@@ -8,7 +8,9 @@ import pytest
 from tests.programs import processes
 
 
-@pytest.mark.parametrize("task, steps", [("linear", 400), pytest.param("gsva", 40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "task, steps", [("linear", 400), *(pytest.param(name, 40, marks=pytest.mark.slow) for name in ("gsva", "gella"))]
+)
 def test_a_killed_training_ends_with_the_same_bits(task, steps):
     script = Path(__file__).parent.parent.parent / "benchmarks" / "resume.py"
     command = [sys.executable, str(script), "--task", task, "--steps", str(steps)]
